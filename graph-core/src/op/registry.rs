@@ -1,0 +1,76 @@
+//! The registry: every op that the program knows, installed once.
+
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, Result};
+use crate::op::definition::OpDefinition;
+use crate::rewrite::Rewrite;
+
+static REGISTRY: OnceLock<Registry> = OnceLock::new();
+
+/// Op definitions by name, and the rewrites that know what ops mean.
+pub struct Registry {
+    ops: FxHashMap<&'static str, &'static OpDefinition>,
+    rewrites: Vec<&'static dyn Rewrite>,
+}
+
+impl Registry {
+    /// A registry of the ops of these families.
+    ///
+    /// # Panics
+    /// If two ops have the same name; the families are part of the program.
+    pub fn new(families: &[&[fn() -> OpDefinition]], rewrites: Vec<&'static dyn Rewrite>) -> Self {
+        let mut ops = FxHashMap::default();
+        for make in families.iter().copied().flatten() {
+            let mut definition = make();
+            definition.resolve_lists();
+            let definition: &'static OpDefinition = Box::leak(Box::new(definition));
+            assert!(
+                ops.insert(definition.name, definition).is_none(),
+                "op {} is defined twice",
+                definition.name
+            );
+        }
+        Self { ops, rewrites }
+    }
+
+    /// The op of type `name`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn op(&self, name: &str) -> Result<&'static OpDefinition> {
+        self.ops.get(name).copied().ok_or_else(|| {
+            Error::not_found(format!("op type not registered: '{name}'")).hint("this engine does not know the op")
+        })
+    }
+
+    /// All ops, sorted by name.
+    pub fn ops(&self) -> Vec<&'static OpDefinition> {
+        let mut ops: Vec<_> = self.ops.values().copied().collect();
+        ops.sort_by_key(|op| op.name);
+        ops
+    }
+
+    /// The rewrites that name ops, in the order they run.
+    pub fn rewrites(&self) -> &[&'static dyn Rewrite] {
+        &self.rewrites
+    }
+}
+
+/// Installs the registry; the first call decides, later ones do nothing.
+pub fn install(make: impl FnOnce() -> Registry) -> &'static Registry {
+    REGISTRY.get_or_init(make)
+}
+
+/// The installed registry.
+///
+/// # Errors
+/// `FailedPrecondition` if none is installed yet.
+pub fn registry() -> Result<&'static Registry> {
+    REGISTRY.get().ok_or_else(|| {
+        Error::failed_precondition("no ops are installed")
+            .hint("call graph_ops::install() first; every function of graph_ops that builds an op does it")
+    })
+}

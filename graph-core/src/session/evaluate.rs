@@ -1,0 +1,155 @@
+//! Runs one node by itself, on the host, with inputs that are all known: constant folding, and tests of kernels.
+
+use std::any::Any;
+use std::cell::Cell;
+
+use crate::error::{Error, Result};
+use crate::graph::Node;
+use crate::op::kernel::{DeviceKind, KernelContext, KernelDefinition, KernelRequest, Slot, VariableCell, slot_value};
+use crate::op::shape_inference::{InferenceContext, InputValues};
+use crate::shape::{PartialShape, Shape};
+use crate::value::Value;
+
+/// Inputs whose values are all known.
+struct Known<'a>(&'a [Value]);
+
+impl InputValues for Known<'_> {
+    fn value(&self, index: usize) -> Option<Value> {
+        Some(self.0[index].clone())
+    }
+
+    fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
+        crate::graph::builder::shape_of_values(&self.0[index].to_i64_vec().ok()?)
+    }
+}
+
+/// The outputs of `node` for these inputs.
+///
+/// # Errors
+/// `Unimplemented` if no CPU kernel serves the node's dtypes, or the shape function's and the kernel's own.
+pub fn evaluate_node(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
+    evaluate(node, inputs).map_err(|error| error.at(node.site()))
+}
+
+/// The CPU kernel that serves `node`.
+///
+/// # Errors
+/// `Unimplemented` if there is none for its dtypes.
+pub fn find_kernel(node: &Node, device: DeviceKind) -> Result<&'static KernelDefinition> {
+    let kernels = &node.definition.kernels;
+    kernels
+        .iter()
+        .find(|kernel| kernel.device == device && kernel.serves(&node.attrs))
+        .ok_or_else(|| {
+            let dtypes: Vec<String> = node
+                .attrs
+                .iter()
+                .filter(|(name, _)| !name.starts_with('_'))
+                .filter_map(|(name, value)| match value {
+                    crate::op::AttrValue::Type(dtype) => Some(format!("{name}={dtype}")),
+                    crate::op::AttrValue::TypeList(list) => Some(format!("{name}={list:?}")),
+                    _ => None,
+                })
+                .collect();
+            Error::unimplemented(format!(
+                "no {device:?} kernel of '{}' serves [{}]",
+                node.op(),
+                dtypes.join(", ")
+            ))
+            .at(node.site())
+        })
+}
+
+fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
+    let definition = find_kernel(node, DeviceKind::Cpu)?;
+    let partial: Vec<PartialShape> = inputs.iter().map(|input| input.shape().into()).collect();
+    let input_dtypes: Vec<_> = inputs.iter().map(Value::dtype).collect();
+    let inferred = InferenceContext::new(
+        node.definition,
+        &node.attrs,
+        &partial,
+        &input_dtypes,
+        node.outputs.len(),
+        &Known(inputs),
+    )
+    .infer()?;
+    let output_shapes: Vec<Option<Shape>> = inferred
+        .iter()
+        .map(|shape| {
+            if definition.data_dependent {
+                None
+            } else {
+                shape.to_shape()
+            }
+        })
+        .collect();
+    let output_dtypes: Vec<_> = node.outputs.iter().map(|output| output.dtype).collect();
+    let input_shapes: Vec<Shape> = inputs.iter().map(|input| input.shape().clone()).collect();
+    let input_values: Vec<Option<Value>> = inputs.iter().cloned().map(Some).collect();
+    let planned = (definition.make)(&KernelRequest {
+        attrs: &node.attrs,
+        input_dtypes: &input_dtypes,
+        input_shapes: &input_shapes,
+        input_values: &input_values,
+        output_dtypes: &output_dtypes,
+        output_shapes: &output_shapes,
+    })?;
+    let mut slots: Vec<Slot> = inputs.iter().map(|input| value_slot(input.clone())).collect();
+    for (index, (shape, &dtype)) in output_shapes.iter().zip(&output_dtypes).enumerate() {
+        let value = match (shape, definition.alias) {
+            (_, Some((input, output))) if output == index => {
+                // An alias that says nothing of its shape has its input's.
+                let shape = shape.as_ref().unwrap_or(inputs[input].shape());
+                inputs[input].reshaped(shape.clone())?
+            }
+            (Some(shape), _) => Value::zeros(dtype, shape.clone())?,
+            (None, _) => Value::zeros(dtype, Shape::new(&[0]))?,
+        };
+        let mut slot = value_slot(value);
+        if definition.alias.is_none() {
+            slot.data = match slot.value.as_mut().filter(|value| value.dtype().size().is_some()) {
+                Some(value) => value.unique_buffer()?.as_mut_ptr(),
+                None => slot.data,
+            };
+        }
+        slots.push(slot);
+    }
+    let mut scratch = crate::buffer::Buffer::zeroed(planned.scratch)?;
+    let indices: Vec<u32> = (0..slots.len() as u32).collect();
+    let (input_indices, output_indices) = indices.split_at(inputs.len());
+    let mut state: Option<Box<dyn Any + Send>> = definition.state.map(|make| make(&node.attrs)).transpose()?;
+    let mut variables: Vec<VariableCell> = Vec::new();
+    planned.kernel.run(&mut KernelContext {
+        slots: &mut slots,
+        inputs: input_indices,
+        outputs: output_indices,
+        scratch: (scratch.as_mut_ptr(), scratch.len()),
+        state: state.as_deref_mut(),
+        variables: &mut variables,
+        taken: Cell::new(0),
+        in_place: false,
+        site: &|| node.site(),
+    })?;
+    slots[inputs.len()..]
+        .iter()
+        .map(|slot| {
+            if slot.dead {
+                Err(Error::invalid_argument("the output is dead"))
+            } else {
+                slot_value(slot)
+            }
+        })
+        .collect()
+}
+
+/// A slot that a value owns.
+pub(crate) fn value_slot(value: Value) -> Slot {
+    Slot {
+        data: value.bytes().as_ptr().cast_mut(),
+        dtype: value.dtype(),
+        shape: value.shape().clone(),
+        dead: false,
+        variable: None,
+        value: Some(value),
+    }
+}

@@ -1,0 +1,374 @@
+//! Running a plan: a straight line of steps.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::buffer::Buffer;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::Node;
+use crate::op::ControlFlow;
+use crate::op::kernel::{KernelContext, KernelRequest, Planned, Slot, slot_value};
+use crate::op::shape_inference::{InferenceContext, InputValues};
+use crate::rewrite::Program;
+use crate::session::plan::{Place, Plan, Step, Work, plan_time_inputs};
+use crate::session::profile::{NodeStats, RunMetadata};
+use crate::session::state::SessionState;
+use crate::shape::{PartialShape, Shape};
+use crate::value::Value;
+
+/// What one run is given beside its feeds.
+pub(crate) struct RunControl<'a> {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) trace: Option<&'a mut RunMetadata>,
+}
+
+impl Plan {
+    /// Runs the plan; the fetched values.
+    pub(crate) fn run(
+        &mut self,
+        program: &Program,
+        state: &mut SessionState,
+        feeds: &[Value],
+        control: &mut RunControl<'_>,
+    ) -> Result<Vec<Value>> {
+        self.set_up(state, feeds)?;
+        let result = self
+            .run_steps(program, state, control)
+            .and_then(|()| self.results(program, state));
+        self.clear();
+        result
+    }
+
+    fn set_up(&mut self, state: &mut SessionState, feeds: &[Value]) -> Result<()> {
+        let base = state.arena(self.arena_size)?;
+        if base != self.arena_base {
+            for (slot, place) in self.slots.iter_mut().zip(&self.places) {
+                if let Place::Arena(offset) = place {
+                    // SAFETY: the arena has `arena_size` bytes, within which the planner placed every tensor.
+                    slot.data = unsafe { base.add(*offset) };
+                }
+            }
+            self.arena_base = base;
+        }
+        for (&tensor, value) in self.feeds.iter().zip(feeds) {
+            let slot = &mut self.slots[tensor as usize];
+            slot.data = value.bytes().as_ptr().cast_mut();
+            slot.value = Some(value.clone());
+        }
+        for &tensor in &self.fetched {
+            let slot = &mut self.slots[tensor as usize];
+            slot.value = None;
+            allocate(slot)?;
+        }
+        Ok(())
+    }
+
+    fn run_steps(&mut self, program: &Program, state: &mut SessionState, control: &mut RunControl<'_>) -> Result<()> {
+        let begin = Instant::now();
+        for index in 0..self.steps.len() {
+            if control.timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
+                return Err(Error::deadline_exceeded("the run took longer than its time limit"));
+            }
+            let start = control.trace.is_some().then(|| begin.elapsed());
+            let node = program.node(self.steps[index].node);
+            self.run_step(index, node, state)
+                .map_err(|error| error.at(node.site()))?;
+            if let (Some(start), Some(trace)) = (start, control.trace.as_deref_mut()) {
+                let step = &self.steps[index];
+                let outputs = step.outputs.iter().map(|&output| &self.slots[output as usize]);
+                let outputs = outputs.map(|slot| (slot.dtype, slot.shape.clone())).collect();
+                trace.nodes.push(NodeStats {
+                    name: node.name.to_string(),
+                    op: node.op(),
+                    start,
+                    end: begin.elapsed(),
+                    outputs,
+                });
+            }
+            let step = &self.steps[index];
+            for &tensor in &step.release {
+                self.slots[tensor as usize].value = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_step(&mut self, index: usize, node: &Node, state: &mut SessionState) -> Result<()> {
+        if let Some(guards) = &self.steps[index].guards {
+            let step = &self.steps[index];
+            let mut dead_inputs = step.inputs.iter().map(|&input| self.slots[input as usize].dead);
+            let by_data = match node.definition.control_flow {
+                ControlFlow::Merge => dead_inputs.all(|dead| dead),
+                _ => dead_inputs.any(|dead| dead),
+            };
+            let dead = by_data || guards.iter().any(|&guard| self.dead[guard]);
+            self.dead[index] = dead;
+            for &output in &self.steps[index].outputs {
+                self.slots[output as usize].dead = dead;
+            }
+            if dead {
+                return Ok(());
+            }
+        }
+        self.resolve_variables(index, state)?;
+        let step = &self.steps[index];
+        match &step.work {
+            Work::Nothing => Ok(()),
+            Work::Alias => {
+                let (input, output) = (step.inputs[0] as usize, step.outputs[0] as usize);
+                let data = self.slots[input].data;
+                // Strings live in the value itself; of other values the address suffices, since the source outlives us.
+                let strings = self.slots[input]
+                    .value
+                    .clone()
+                    .filter(|value| value.dtype() == DType::String);
+                let slot = &mut self.slots[output];
+                slot.data = data;
+                slot.value = strings.map(|value| value.reshaped(slot.shape.clone())).transpose()?;
+                Ok(())
+            }
+            Work::Snapshot => {
+                let (input, output) = (
+                    &self.slots[step.inputs[0] as usize],
+                    &self.slots[step.outputs[0] as usize],
+                );
+                let bytes = input.shape.num_elements() * input.dtype.size().unwrap_or(0);
+                // SAFETY: both are valid for the bytes of the same shape and dtype, and are different memory.
+                unsafe { std::ptr::copy_nonoverlapping(input.data, output.data, bytes) };
+                Ok(())
+            }
+            Work::Static(planned) => {
+                let scratch = match step.scratch {
+                    (_, 0) => (std::ptr::null_mut(), 0),
+                    // SAFETY: the planner placed the scratch memory inside the arena.
+                    (offset, bytes) => (unsafe { self.arena_base.add(offset) }, bytes),
+                };
+                run_kernel(planned, step, &mut self.slots, scratch, node, state)
+            }
+            Work::Dynamic => run_dynamic(step, &mut self.slots, node, state),
+        }
+    }
+
+    /// Finds the memory of the variables that the step reads, and checks that all it needs are initialized.
+    fn resolve_variables(&mut self, index: usize, state: &SessionState) -> Result<()> {
+        let step = &self.steps[index];
+        for &position in &step.refs {
+            let slot = &self.slots[step.inputs[position] as usize];
+            if slot
+                .variable
+                .is_none_or(|variable| state.cells[variable].value.is_none())
+            {
+                return Err(self.uninitialized(index, state));
+            }
+        }
+        for &position in &step.reads {
+            let slot = &self.slots[step.inputs[position] as usize];
+            let Some(value) = slot.variable.and_then(|variable| state.cells[variable].value.as_ref()) else {
+                return Err(self.uninitialized(index, state));
+            };
+            if slot.shape != *value.shape() && !matches!(step.work, Work::Dynamic) {
+                return Err(
+                    Error::invalid_argument("the variable's value has another shape than the variable")
+                        .expected(&slot.shape)
+                        .got(value.shape()),
+                );
+            }
+            let (data, shape) = (value.bytes().as_ptr().cast_mut(), value.shape());
+            let strings = (value.dtype() == DType::String).then(|| value.clone());
+            let slot = &mut self.slots[self.steps[index].inputs[position] as usize];
+            slot.data = data;
+            if slot.shape != *shape {
+                slot.shape = shape.clone();
+            }
+            slot.value = strings;
+        }
+        Ok(())
+    }
+
+    /// The error for variables without a value: all that the plan still needs from this step on.
+    fn uninitialized(&self, from: usize, state: &SessionState) -> Error {
+        let mut names: Vec<&str> = Vec::new();
+        for step in &self.steps[from..] {
+            for &position in step.reads.iter().chain(&step.refs) {
+                let variable = self.slots[step.inputs[position] as usize].variable;
+                if let Some(variable) = variable.filter(|&variable| state.cells[variable].value.is_none())
+                    && !names.contains(&&*state.variable_names[variable])
+                {
+                    names.push(&state.variable_names[variable]);
+                }
+            }
+        }
+        Error::failed_precondition(format!("Attempting to use uninitialized value {}", names.join(", ")))
+            .hint("run the variables' initializers first, as global_variables_initializer() does")
+    }
+
+    fn results(&self, program: &Program, state: &SessionState) -> Result<Vec<Value>> {
+        let result = |(index, &tensor): (usize, &u32)| {
+            let slot = &self.slots[tensor as usize];
+            let site = || program.node(program.fetches[index].node).site();
+            if slot.dead {
+                return Err(Error::invalid_argument(format!("the fetched tensor {index} is dead"))
+                    .at(site())
+                    .hint("it lies in the branch of a Switch that was not taken; fetch the Merge behind it"));
+            }
+            match slot.variable {
+                // A reference is fetched as the value it refers to.
+                Some(variable) => {
+                    let value = state.cells[variable].value.as_ref().ok_or_else(|| {
+                        let name = &state.variable_names[variable];
+                        Error::failed_precondition(format!("Attempting to use uninitialized value {name}")).at(site())
+                    })?;
+                    value.deep_copy()
+                }
+                None => slot_value(slot),
+            }
+        };
+        self.fetches.iter().enumerate().map(result).collect()
+    }
+
+    /// Lets go of what the run was given and what it made.
+    fn clear(&mut self) {
+        for (slot, place) in self.slots.iter_mut().zip(&self.places) {
+            if *place != Place::Constant && slot.value.is_some() {
+                slot.value = None;
+            }
+        }
+    }
+}
+
+fn run_kernel(
+    planned: &Planned,
+    step: &Step,
+    slots: &mut [Slot],
+    scratch: (*mut u8, usize),
+    node: &Node,
+    state: &mut SessionState,
+) -> Result<()> {
+    let SessionState {
+        cells, kernel_states, ..
+    } = state;
+    planned.kernel.run(&mut KernelContext {
+        slots,
+        inputs: &step.inputs,
+        outputs: &step.outputs,
+        scratch,
+        state: step.state.map(|index| &mut *kernel_states[index]),
+        variables: cells,
+        taken: Cell::new(0),
+        in_place: step.in_place,
+        site: &|| node.site(),
+    })
+}
+
+/// Inputs as they are while the plan runs.
+struct SlotValues<'a> {
+    slots: &'a [Slot],
+    inputs: &'a [u32],
+}
+
+impl InputValues for SlotValues<'_> {
+    fn value(&self, index: usize) -> Option<Value> {
+        let slot = &self.slots[self.inputs[index] as usize];
+        slot_value(slot).ok()
+    }
+
+    fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
+        crate::graph::builder::shape_of_values(&self.value(index)?.to_i64_vec().ok()?)
+    }
+}
+
+/// Infers the shapes of a node whose inputs are there now, makes its kernel, and runs it.
+fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut SessionState) -> Result<()> {
+    let kernel = step
+        .definition
+        .ok_or_else(|| Error::internal("a dynamic step without a kernel"))?;
+    let input_slots = || step.inputs.iter().map(|&input| &slots[input as usize]);
+    let input_dtypes: Vec<DType> = input_slots().map(|slot| slot.dtype).collect();
+    // A reference tells the shape of its variable's value, where it has one.
+    let known = |slot: &Slot| match slot.variable {
+        Some(variable) => state.cells[variable].value.as_ref().map(|value| value.shape().clone()),
+        None => Some(slot.shape.clone()),
+    };
+    let known: Vec<Option<Shape>> = input_slots().map(known).collect();
+    let partial: Vec<PartialShape> = known
+        .iter()
+        .map(|shape| shape.as_ref().map_or(PartialShape::unknown(), PartialShape::from))
+        .collect();
+    let input_shapes: Vec<Shape> = known.into_iter().map(Option::unwrap_or_default).collect();
+    let values = SlotValues {
+        slots,
+        inputs: &step.inputs,
+    };
+    let count = step.outputs.len();
+    let inferred =
+        InferenceContext::new(node.definition, &node.attrs, &partial, &input_dtypes, count, &values).infer()?;
+    let flow = node.definition.control_flow != ControlFlow::None;
+    let output_shapes: Vec<Option<Shape>> = inferred
+        .iter()
+        .map(|shape| if kernel.data_dependent { None } else { shape.to_shape() })
+        .collect();
+    if kernel.alias.is_some() {
+        let source = &slots[step.inputs[0] as usize];
+        // An alias that says nothing of its shape has its input's.
+        let shape = output_shapes[0].clone().unwrap_or_else(|| source.shape.clone());
+        if source.shape.num_elements() != shape.num_elements() {
+            return Err(Error::invalid_argument("the number of elements would change")
+                .expected(&source.shape)
+                .got(shape));
+        }
+        let (data, value) = (source.data, source.value.clone());
+        let slot = &mut slots[step.outputs[0] as usize];
+        slot.value = value.map(|value| value.reshaped(shape.clone())).transpose()?;
+        (slot.data, slot.shape) = (data, shape);
+        return Ok(());
+    }
+    let mut input_values: Vec<Option<Value>> = vec![None; step.inputs.len()];
+    for input in plan_time_inputs(node) {
+        input_values[input] = values.value(input);
+    }
+    let output_dtypes: Vec<DType> = step
+        .outputs
+        .iter()
+        .map(|&output| slots[output as usize].dtype)
+        .collect();
+    let planned = (kernel.make)(&KernelRequest {
+        attrs: &node.attrs,
+        input_dtypes: &input_dtypes,
+        input_shapes: &input_shapes,
+        input_values: &input_values,
+        output_dtypes: &output_dtypes,
+        output_shapes: &output_shapes,
+    })?;
+    for (&output, shape) in step.outputs.iter().zip(output_shapes) {
+        let slot = &mut slots[output as usize];
+        slot.value = None;
+        let Some(shape) = shape else { continue };
+        if slot.dtype.size().is_some() && !flow && slot.variable.is_none() {
+            slot.shape = shape;
+            allocate(slot)?;
+        }
+    }
+    if flow && node.definition.control_flow == ControlFlow::Merge {
+        let slot = &mut slots[step.outputs[1] as usize];
+        slot.shape = Shape::scalar();
+        allocate(slot)?;
+    }
+    let mut scratch = Buffer::zeroed(planned.scratch)?;
+    run_kernel(
+        &planned,
+        step,
+        slots,
+        (scratch.as_mut_ptr(), scratch.len()),
+        node,
+        state,
+    )
+}
+
+/// Gives a slot a value of its own, of its dtype and shape.
+fn allocate(slot: &mut Slot) -> Result<()> {
+    let mut value = Value::zeros(slot.dtype, slot.shape.clone())?;
+    slot.data = value.unique_buffer()?.as_mut_ptr();
+    slot.value = Some(value);
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! Sessions: what runs a graph.
+//!
+//! A run names feeds, fetches and targets. Its *structural* plan (what part of the graph is needed, rewritten and put in
+//! order) is cached by those names; under it, its *shaped* plans (kernels, memory) by the shapes that are fed. Variables,
+//! random streams and the arena belong to the session and outlive all plans.
+
+pub mod evaluate;
+mod execute;
+mod feed;
+mod fetch;
+mod memory;
+mod options;
+mod plan;
+mod profile;
+mod state;
+mod structure;
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Operation, Tensor};
+use crate::shape::Shape;
+use crate::value::{FromValue, Value};
+use crate::variable::Variable;
+use execute::RunControl;
+pub use feed::{Feedable, Feeds};
+pub use fetch::{Fetch, FetchItem, FetchedValues};
+pub use options::{RewriteOptions, RunOptions, SessionOptions};
+use plan::Plan;
+pub use profile::{NodeStats, RunMetadata};
+use state::SessionState;
+use structure::{Request, Structure};
+
+/// How many shaped plans are kept for one structural plan: a training, a test and a last-batch shape, and some more.
+const SHAPED_PLANS: usize = 8;
+
+/// Runs the operations of one graph, and keeps its variables. Cheap to clone: clones are the same session. Runs of one
+/// session take turns.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    graph: Graph,
+    options: SessionOptions,
+    pool: Option<rayon::ThreadPool>,
+    running: Mutex<Running>,
+}
+
+/// What runs need one at a time.
+struct Running {
+    state: SessionState,
+    plans: Vec<StructuralPlan>,
+    by_request: FxHashMap<Request, usize>,
+    /// The graph's count of rewirings when the plans were made.
+    rewirings: u64,
+    /// Counts how often all plans were dropped.
+    generation: u64,
+    closed: bool,
+}
+
+struct StructuralPlan {
+    structure: Structure,
+    /// Least recently used first.
+    shaped: Vec<(Vec<Shape>, Plan)>,
+}
+
+impl Session {
+    /// A session for `graph` with the usual options.
+    ///
+    /// # Errors
+    /// Those of [`Session::with_options`].
+    pub fn new(graph: &Graph) -> Result<Self> {
+        Self::with_options(graph, SessionOptions::default())
+    }
+
+    /// A session for `graph`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for zero threads, `ResourceExhausted` if they cannot be started.
+    pub fn with_options(graph: &Graph, options: SessionOptions) -> Result<Self> {
+        let pool =
+            match options.intra_op_parallelism_threads {
+                Some(0) => {
+                    return Err(Error::invalid_argument("a session needs at least one thread").got("0 threads"));
+                }
+                Some(threads) => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(
+                    |error| Error::resource_exhausted(format!("cannot start {threads} threads")).caused_by(error),
+                )?),
+                None => None,
+            };
+        let running = Running {
+            state: SessionState::new()?,
+            plans: Vec::new(),
+            by_request: FxHashMap::default(),
+            rewirings: 0,
+            generation: 0,
+            closed: false,
+        };
+        Ok(Self(Arc::new(Inner {
+            graph: graph.clone(),
+            options,
+            pool,
+            running: Mutex::new(running),
+        })))
+    }
+
+    /// The graph that it runs.
+    pub fn graph(&self) -> &Graph {
+        &self.0.graph
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &SessionOptions {
+        &self.0.options
+    }
+
+    /// Runs what `fetches` needs, with `feeds` in place of the tensors they name.
+    ///
+    /// ```ignore
+    /// let (loss, accuracy): (f32, f32) = session.run((&loss, &accuracy), feed! { images => batch, keep => 1.0 })?;
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for feeds and fetches that do not fit the graph or a placeholder that is not fed,
+    /// `FailedPrecondition` for uninitialized variables, and whatever the operations themselves report.
+    pub fn run<T>(&self, fetches: impl Fetch<T>, feeds: impl Into<Feeds>) -> Result<T> {
+        self.run_with(fetches, feeds, &RunOptions::default())
+            .map(|(result, _)| result)
+    }
+
+    /// [`Session::run`] with options; what the run measured comes along.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`], and `DeadlineExceeded`.
+    pub fn run_with<T>(
+        &self,
+        fetches: impl Fetch<T>,
+        feeds: impl Into<Feeds>,
+        options: &RunOptions,
+    ) -> Result<(T, RunMetadata)> {
+        let mut items = Vec::new();
+        fetches.items(&mut items);
+        let (feeds, values): (Vec<Tensor>, Vec<Value>) = feeds.into().resolve(self.graph())?.into_iter().unzip();
+        let request = self.request(&feeds, &items)?;
+        let mut metadata = RunMetadata::default();
+        let mut running = self.lock()?;
+        let plan = running.structural_plan(self, &request)?;
+        let values = self.run_plan(&mut running, plan, &values, options, &mut metadata)?;
+        drop(running);
+        let result = fetches.take(&mut FetchedValues(values.into_iter()))?;
+        Ok((result, metadata))
+    }
+
+    /// Makes a function of the values of `feeds` that runs `fetches`, for loops: its plan is not looked up by name again.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`] that need no values.
+    pub fn make_callable<T>(&self, fetches: impl Fetch<T>, feeds: &[&dyn Feedable]) -> Result<Callable> {
+        let mut items = Vec::new();
+        fetches.items(&mut items);
+        let feeds: Vec<Tensor> = feeds.iter().map(|feed| feed.fed_tensor()).collect();
+        let request = self.request(&feeds, &items)?;
+        let mut running = self.lock()?;
+        let plan = running.structural_plan(self, &request)?;
+        let generation = running.generation;
+        drop(running);
+        Ok(Callable {
+            session: self.clone(),
+            request,
+            feeds,
+            plan: Mutex::new((generation, plan)),
+        })
+    }
+
+    /// Ends the session: what it kept is freed, and every later run is an error.
+    pub fn close(&self) {
+        let mut running = self.0.running.lock().unwrap_or_else(|poison| poison.into_inner());
+        running.drop_plans();
+        if let Ok(state) = SessionState::new() {
+            running.state = state;
+        }
+        running.closed = true;
+    }
+
+    /// Makes this the session of the thread's `eval` and `run` until the guard is dropped.
+    pub fn as_default(&self) -> DefaultSessionGuard {
+        DEFAULT_SESSIONS.with_borrow_mut(|sessions| sessions.push(self.clone()));
+        DefaultSessionGuard {
+            session: self.clone(),
+            not_send: PhantomData,
+        }
+    }
+
+    /// The innermost session of the thread's [`Session::as_default`].
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if there is none.
+    pub fn current() -> Result<Session> {
+        DEFAULT_SESSIONS
+            .with_borrow(|sessions| sessions.last().cloned())
+            .ok_or_else(|| {
+                Error::failed_precondition("there is no default session")
+                    .hint("keep the guard of Session::as_default, or use Session::run")
+            })
+    }
+
+    fn request(&self, feeds: &[Tensor], items: &[FetchItem]) -> Result<Request> {
+        let mut request = Request {
+            feeds: feeds.iter().map(Tensor::id).collect(),
+            ..Request::default()
+        };
+        for item in items {
+            let (graph, name) = match item {
+                FetchItem::Tensor(tensor) => (tensor.graph(), tensor.name()),
+                FetchItem::Operation(operation) => (operation.graph(), operation.name()),
+            };
+            if graph != self.graph() {
+                return Err(Error::invalid_argument(format!(
+                    "the fetch '{name}' is of another graph than the session's"
+                ))
+                .hint("fetch what was built while the session's graph was the current one"));
+            }
+            match item {
+                FetchItem::Tensor(tensor) => request.fetches.push(tensor.id()),
+                FetchItem::Operation(operation) => request.targets.push(operation.id()),
+            }
+        }
+        Ok(request)
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Running>> {
+        let mut running = self.0.running.lock().unwrap_or_else(|poison| poison.into_inner());
+        if running.closed {
+            return Err(Error::failed_precondition("the session is closed"));
+        }
+        let rewirings = self.graph().read(|data| data.rewirings());
+        if rewirings != running.rewirings {
+            running.drop_plans();
+            running.rewirings = rewirings;
+        }
+        Ok(running)
+    }
+
+    fn run_plan(
+        &self,
+        running: &mut Running,
+        plan: usize,
+        feeds: &[Value],
+        options: &RunOptions,
+        metadata: &mut RunMetadata,
+    ) -> Result<Vec<Value>> {
+        let mut control = RunControl {
+            timeout: options.timeout_in_ms.map(Duration::from_millis),
+            trace: options.trace.then_some(metadata),
+        };
+        match &self.0.pool {
+            Some(pool) => pool.install(|| running.run(plan, feeds, &mut control)),
+            None => running.run(plan, feeds, &mut control),
+        }
+    }
+}
+
+impl Running {
+    fn drop_plans(&mut self) {
+        self.plans.clear();
+        self.by_request.clear();
+        self.generation += 1;
+    }
+
+    fn structural_plan(&mut self, session: &Session, request: &Request) -> Result<usize> {
+        if let Some(&plan) = self.by_request.get(request) {
+            return Ok(plan);
+        }
+        let structure = Structure::new(session.graph(), request, &session.options().rewrites)?;
+        self.plans.push(StructuralPlan {
+            structure,
+            shaped: Vec::new(),
+        });
+        self.by_request.insert(request.clone(), self.plans.len() - 1);
+        Ok(self.plans.len() - 1)
+    }
+
+    fn run(&mut self, plan: usize, feeds: &[Value], control: &mut RunControl<'_>) -> Result<Vec<Value>> {
+        let StructuralPlan { structure, shaped } = &mut self.plans[plan];
+        let known = shaped
+            .iter()
+            .position(|(shapes, _)| shapes.iter().eq(feeds.iter().map(Value::shape)));
+        match known {
+            Some(index) if index + 1 < shaped.len() => shaped[index..].rotate_left(1),
+            Some(_) => {}
+            None => {
+                let shapes: Vec<Shape> = feeds.iter().map(|feed| feed.shape().clone()).collect();
+                let plan = Plan::new(structure, &shapes, &mut self.state)?;
+                if shaped.len() == SHAPED_PLANS {
+                    shaped.remove(0);
+                }
+                shaped.push((shapes, plan));
+            }
+        }
+        let (_, plan) = shaped
+            .last_mut()
+            .ok_or_else(|| Error::internal("a plan was just made"))?;
+        plan.run(&structure.program, &mut self.state, feeds, control)
+    }
+}
+
+/// A run that is prepared: a function of the values of its feeds. See [`Session::make_callable`].
+pub struct Callable {
+    session: Session,
+    request: Request,
+    feeds: Vec<Tensor>,
+    /// The generation of plans and the position of this one among them.
+    plan: Mutex<(u64, usize)>,
+}
+
+impl Callable {
+    /// Runs with these values for the feeds, in their order; the values of the fetched tensors, in theirs.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`].
+    pub fn call(&self, feeds: &[Value]) -> Result<Vec<Value>> {
+        if feeds.len() != self.feeds.len() {
+            return Err(Error::invalid_argument("wrong number of feeds")
+                .expected(self.feeds.len())
+                .got(feeds.len()));
+        }
+        for (tensor, value) in self.feeds.iter().zip(feeds) {
+            feed::check_feed(tensor, value)?;
+        }
+        let mut running = self.session.lock()?;
+        let mut plan = self.plan.lock().unwrap_or_else(|poison| poison.into_inner());
+        if plan.0 != running.generation {
+            *plan = (
+                running.generation,
+                running.structural_plan(&self.session, &self.request)?,
+            );
+        }
+        let (_, position) = *plan;
+        drop(plan);
+        self.session.run_plan(
+            &mut running,
+            position,
+            feeds,
+            &RunOptions::default(),
+            &mut RunMetadata::default(),
+        )
+    }
+}
+
+thread_local! {
+    static DEFAULT_SESSIONS: RefCell<Vec<Session>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps a session the default one of its thread; see [`Session::as_default`].
+#[must_use = "the session is the default one only while the guard lives; bind it to a name such as `_session`"]
+pub struct DefaultSessionGuard {
+    session: Session,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Drop for DefaultSessionGuard {
+    fn drop(&mut self) {
+        let _ = DEFAULT_SESSIONS.try_with(|sessions| {
+            let mut sessions = sessions.borrow_mut();
+            if let Some(index) = sessions
+                .iter()
+                .rposition(|session| Arc::ptr_eq(&session.0, &self.session.0))
+            {
+                sessions.remove(index);
+            }
+        });
+    }
+}
+
+impl Tensor {
+    /// The tensor's value in the default session.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` without a default session, and those of [`Session::run`].
+    pub fn eval<T: FromValue>(&self, feeds: impl Into<Feeds>) -> Result<T> {
+        Session::current()?.run(self, feeds)
+    }
+}
+
+impl Variable {
+    /// The variable's value in the default session.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` without a default session, and those of [`Session::run`].
+    pub fn eval<T: FromValue>(&self) -> Result<T> {
+        Session::current()?.run(self, ())
+    }
+}
+
+impl Operation {
+    /// Runs the operation in the default session.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` without a default session, and those of [`Session::run`].
+    pub fn run(&self, feeds: impl Into<Feeds>) -> Result<()> {
+        Session::current()?.run(self, feeds)
+    }
+}

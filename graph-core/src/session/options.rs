@@ -1,0 +1,80 @@
+//! Options of sessions and of single runs.
+
+use std::collections::BTreeSet;
+
+/// How a session runs graphs, in the manner of TensorFlow's `ConfigProto`.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Threads that one kernel may use; all cores without.
+    pub intra_op_parallelism_threads: Option<usize>,
+    /// Which rewrites run.
+    pub rewrites: RewriteOptions,
+    /// Whether an operation whose device has no kernel for it runs where there is one; yes by default.
+    pub hard_placement: bool,
+    /// Whether the device of every operation is logged when a plan is made.
+    pub log_device_placement: bool,
+}
+
+impl SessionOptions {
+    /// The options that do all that is useful.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the number of threads.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.intra_op_parallelism_threads = Some(threads);
+        self
+    }
+
+    /// Sets which rewrites run.
+    #[must_use]
+    pub fn rewrites(mut self, rewrites: RewriteOptions) -> Self {
+        self.rewrites = rewrites;
+        self
+    }
+}
+
+/// Which rewrites a session applies; all by default.
+#[derive(Clone, Debug, Default)]
+pub struct RewriteOptions {
+    none: bool,
+    disabled: BTreeSet<String>,
+}
+
+impl RewriteOptions {
+    /// All rewrites.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// No rewrite: the graph runs as it was built.
+    pub fn none() -> Self {
+        Self {
+            none: true,
+            disabled: BTreeSet::new(),
+        }
+    }
+
+    /// All but this one too.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.disabled.insert(name.to_owned());
+        self
+    }
+
+    /// Whether a rewrite of this name runs.
+    pub fn enabled(&self, name: &str) -> bool {
+        !self.none && !self.disabled.contains(name)
+    }
+}
+
+/// Options of one run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Whether to measure each operation; the result is in [`RunMetadata`](crate::session::RunMetadata).
+    pub trace: bool,
+    /// The longest time the run may take, in milliseconds; unlimited without. It is looked at between operations.
+    pub timeout_in_ms: Option<u64>,
+}

@@ -1,0 +1,67 @@
+//! What a session keeps between runs: variables, the state of kernels, and the arena.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::buffer::Buffer;
+use crate::error::Result;
+use crate::graph::NodeId;
+use crate::op::kernel::VariableCell;
+
+/// What a session keeps between runs.
+pub(crate) struct SessionState {
+    variables: FxHashMap<NodeId, usize>,
+    pub(crate) cells: Vec<VariableCell>,
+    pub(crate) variable_names: Vec<Arc<str>>,
+    states: FxHashMap<NodeId, usize>,
+    pub(crate) kernel_states: Vec<Box<dyn Any + Send>>,
+    arena: Buffer,
+}
+
+impl SessionState {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            variables: FxHashMap::default(),
+            cells: Vec::new(),
+            variable_names: Vec::new(),
+            states: FxHashMap::default(),
+            kernel_states: Vec::new(),
+            arena: Buffer::zeroed(0)?,
+        })
+    }
+
+    /// The index of the variable under this node.
+    pub(crate) fn variable(&mut self, node: NodeId, name: &Arc<str>) -> usize {
+        *self.variables.entry(node).or_insert_with(|| {
+            self.cells.push(VariableCell::default());
+            self.variable_names.push(name.clone());
+            self.cells.len() - 1
+        })
+    }
+
+    /// The index of the state that the kernel of this node keeps.
+    pub(crate) fn kernel_state(
+        &mut self,
+        node: NodeId,
+        make: impl FnOnce() -> Result<Box<dyn Any + Send>>,
+    ) -> Result<usize> {
+        if let Some(&index) = self.states.get(&node) {
+            return Ok(index);
+        }
+        self.kernel_states.push(make()?);
+        self.states.insert(node, self.kernel_states.len() - 1);
+        Ok(self.kernel_states.len() - 1)
+    }
+
+    /// The base address of an arena of at least `size` bytes.
+    pub(crate) fn arena(&mut self, size: usize) -> Result<*mut u8> {
+        if self.arena.len() < size {
+            // The old one goes first: the two need not fit side by side.
+            self.arena = Buffer::zeroed(0)?;
+            self.arena = Buffer::zeroed(size)?;
+        }
+        Ok(self.arena.as_mut_ptr())
+    }
+}

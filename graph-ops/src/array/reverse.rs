@@ -1,0 +1,392 @@
+//! `Reverse`, `ReverseV2`, `ReverseSequence` and `Roll`: elements in another order along dimensions.
+
+use graph_core::graph::{IntoOperand, OpBuilder};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::{DType, Error, Result, typed_builder};
+
+use crate::array::axis::{axis_of, planned_ints};
+use crate::array::moving::{Movement, Tables, Word, plan};
+
+/// `Reverse`
+pub(crate) fn reverse_definition() -> OpDefinition {
+    OpDefinition::new("Reverse", "A tensor turned round along each dimension that is marked.")
+        .input("tensor: T")
+        .input("dims: bool")
+        .output("output: T")
+        .attr("T: {uint8, int8, uint16, int16, int32, int64, bool, half, float, double, complex64, complex128, string}")
+        .plan_time_inputs(&[1])
+        .shape(|context| {
+            let marks = context.with_rank(1, 1)?;
+            context.merge_dims(
+                context.input(0).rank(),
+                marks.dim(0),
+                "the tensor's rank and the number of marks",
+            )?;
+            InferenceContext::unchanged(context)
+        })
+        .gradient(|context| {
+            let reversed = context
+                .node("Reverse")
+                .input(context.gradient(0)?)
+                .input(context.input(1))
+                .build()?;
+            Ok(vec![Some(reversed), None])
+        })
+        .kernel(KernelDefinition::cpu(|request| {
+            let marks = request.value(1)?.as_slice::<bool>()?.to_vec();
+            reversing(request, &marks)
+        }))
+}
+
+/// `ReverseV2`
+pub(crate) fn reverse_v2_definition() -> OpDefinition {
+    OpDefinition::new("ReverseV2", "A tensor turned round along the named dimensions.")
+        .input("tensor: T")
+        .input("axis: Tidx")
+        .output("output: T")
+        .attr("Tidx: {int32, int64} = DT_INT32")
+        .attr("T: {uint8, int8, uint16, int16, int32, int64, bool, bfloat16, half, float, double, complex64, complex128, string}")
+        .plan_time_inputs(&[1])
+        .shape(|context| {
+            context.with_rank(1, 1)?;
+            if let (Some(axes), Some(rank)) = (context.int_values(1)?, context.input(0).rank()) {
+                marked(&axes, rank)?;
+            }
+            InferenceContext::unchanged(context)
+        })
+        .gradient(|context| {
+            let reversed = context.node("ReverseV2").input(context.gradient(0)?).input(context.input(1)).build()?;
+            Ok(vec![Some(reversed), None])
+        })
+        .kernel(KernelDefinition::cpu(|request| {
+            let marks = marked(&planned_ints(request, 1)?, request.input_shape(0).rank())?;
+            reversing(request, &marks)
+        }))
+}
+
+fn marked(axes: &[i64], rank: usize) -> Result<Vec<bool>> {
+    let mut marks = vec![false; rank];
+    for &axis in axes {
+        let axis = axis_of(axis, rank)?;
+        if std::mem::replace(&mut marks[axis], true) {
+            return Err(Error::invalid_argument(format!("axis {axis} is named twice")));
+        }
+    }
+    Ok(marks)
+}
+
+fn reversing(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {
+    let shape = request.input_shape(0).to_vec();
+    let tables = shape.iter().zip(marks).map(|(&dim, &turned)| {
+        if turned {
+            (0..dim).rev().collect()
+        } else {
+            (0..dim).collect()
+        }
+    });
+    plan(
+        request,
+        [0],
+        Tables {
+            tables: tables.collect(),
+            shape,
+        },
+    )
+}
+
+/// `Roll`
+pub(crate) fn roll_definition() -> OpDefinition {
+    OpDefinition::new(
+        "Roll",
+        "A tensor with its elements moved along dimensions; what leaves at an end comes in at the other.",
+    )
+    .input("input: T")
+    .input("shift: Tshift")
+    .input("axis: Taxis")
+    .output("output: T")
+    .attr("T: type")
+    .attr("Tshift: {int32, int64}")
+    .attr("Taxis: {int32, int64}")
+    .plan_time_inputs(&[1, 2])
+    .shape(|context| {
+        context.with_rank_at_least(0, 1)?;
+        context.with_rank_at_most(1, 1)?;
+        context.with_rank_at_most(2, 1)?;
+        InferenceContext::unchanged(context)
+    })
+    .gradient(|context| {
+        let back = context.node("Neg").input(context.input(1)).build()?;
+        let rolled = context
+            .node("Roll")
+            .input(context.gradient(0)?)
+            .input(back)
+            .input(context.input(2))
+            .build()?;
+        Ok(vec![Some(rolled), None, None])
+    })
+    .kernel(KernelDefinition::cpu(rolling))
+}
+
+fn rolling(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0).to_vec();
+    let (shifts, axes) = (planned_ints(request, 1)?, planned_ints(request, 2)?);
+    if shifts.len() != axes.len() {
+        return Err(Error::invalid_argument("there must be one shift for each axis")
+            .expected(format!("{} shifts", axes.len()))
+            .got(shifts.len()));
+    }
+    let mut starts = vec![0i64; shape.len()];
+    for (&shift, &axis) in shifts.iter().zip(&axes) {
+        let axis = axis_of(axis, shape.len())?;
+        let dim = shape[axis].max(1) as i64;
+        starts[axis] = (starts[axis] - shift.rem_euclid(dim)).rem_euclid(dim);
+    }
+    let tables = shape
+        .iter()
+        .zip(starts)
+        .map(|(&dim, start)| (0..dim).map(|at| (at + start as usize) % dim).collect());
+    plan(
+        request,
+        [0],
+        Tables {
+            tables: tables.collect(),
+            shape,
+        },
+    )
+}
+
+/// `ReverseSequence`
+pub(crate) fn reverse_sequence_definition() -> OpDefinition {
+    OpDefinition::new(
+        "ReverseSequence",
+        "The first seq_lengths[i] elements along `seq_dim` turned round, for each i of `batch_dim`.",
+    )
+    .input("input: T")
+    .input("seq_lengths: Tlen")
+    .output("output: T")
+    .attr("seq_dim: int")
+    .attr("batch_dim: int = 0")
+    .attr("T: type")
+    .attr("Tlen: {int32, int64} = DT_INT64")
+    .may_fail()
+    .shape(sequences)
+    .gradient(|context| {
+        let mut node = context
+            .node("ReverseSequence")
+            .input(context.gradient(0)?)
+            .input(context.input(1));
+        for name in ["seq_dim", "batch_dim"] {
+            node = node.attr(name, context.attr_value(name)?);
+        }
+        Ok(vec![Some(node.build()?), None])
+    })
+    .kernel(KernelDefinition::cpu(|request| {
+        let [sequence, batch] = sequence_axes(
+            request.input_shape(0).rank(),
+            request.attr("seq_dim")?,
+            request.attr("batch_dim")?,
+        )?;
+        let (shape, index_type) = (request.input_shape(0).to_vec(), request.input_dtype(1));
+        plan(
+            request,
+            [0],
+            Sequences {
+                shape,
+                sequence,
+                batch,
+                index_type,
+            },
+        )
+    }))
+}
+
+fn sequence_axes(rank: usize, sequence: i64, batch: i64) -> Result<[usize; 2]> {
+    let axes = [axis_of(sequence, rank)?, axis_of(batch, rank)?];
+    if axes[0] == axes[1] {
+        return Err(Error::invalid_argument("seq_dim and batch_dim must be two dimensions").got(axes[0]));
+    }
+    Ok(axes)
+}
+
+fn sequences(context: &mut InferenceContext<'_>) -> Result<()> {
+    let (input, lengths) = (context.input(0).clone(), context.with_rank(1, 1)?);
+    let Some(rank) = input.rank() else { return Ok(()) };
+    let [_, batch] = sequence_axes(rank, context.attr("seq_dim")?, context.attr("batch_dim")?)?;
+    let dim = context.merge_dims(input.dim(batch), lengths.dim(0), "the batch and the number of lengths")?;
+    context.set_output(0, crate::array::axis::with_dim(&input, batch, dim));
+    Ok(())
+}
+
+struct Sequences {
+    shape: Vec<usize>,
+    sequence: usize,
+    batch: usize,
+    index_type: DType,
+}
+
+impl Movement for Sequences {
+    fn run<T: Word>(&self, context: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let lengths: Vec<i64> = match self.index_type {
+            DType::Int32 => context.input::<i32>(1)?.iter().map(|&length| length.into()).collect(),
+            _ => context.input::<i64>(1)?.to_vec(),
+        };
+        let longest = self.shape[self.sequence] as i64;
+        if let Some(bad) = lengths.iter().find(|length| !(0..=longest).contains(*length)) {
+            return Err(Error::invalid_argument("a sequence has a wrong length")
+                .expected(format!("a length from 0 to {longest}"))
+                .got(bad));
+        }
+        let strides = crate::cpu::copy::strides(&self.shape);
+        let along = |axis: usize, place: usize| place / strides[axis] % self.shape[axis];
+        for (place, out) in outputs[0].iter_mut().enumerate() {
+            let (at, length) = (along(self.sequence, place), lengths[along(self.batch, place)] as usize);
+            let from = if at < length { length - 1 - at } else { at };
+            *out = inputs[0][place - at * strides[self.sequence] + from * strides[self.sequence]];
+        }
+        Ok(())
+    }
+}
+
+/// `tensor` turned round along the dimensions `axis`, a vector; negative ones are counted from the end.
+///
+/// # Errors
+/// `InvalidArgument` if there is no such dimension, or if one is named twice.
+#[track_caller]
+pub fn reverse(tensor: impl IntoOperand, axis: impl IntoOperand) -> OpBuilder {
+    crate::op("ReverseV2").input(tensor).input(axis)
+}
+
+/// `input` with its elements moved by `shift` places along dimension `axis` (or by several along several); what leaves at an end comes in at the other.
+///
+/// # Errors
+/// `InvalidArgument` if there is not one shift for each axis.
+#[track_caller]
+pub fn roll(input: impl IntoOperand, shift: impl IntoOperand, axis: impl IntoOperand) -> OpBuilder {
+    crate::op("Roll").input(input).input(shift).input(axis)
+}
+
+typed_builder! {
+    /// Sequences turned round about to be made; see [`reverse_sequence`].
+    pub struct ReverseSequence;
+}
+
+impl ReverseSequence {
+    /// Sets the dimension that counts the sequences; 0 without.
+    pub fn batch_axis(self, axis: i64) -> Self {
+        Self(self.0.attr("batch_dim", axis))
+    }
+}
+
+/// The first `seq_lengths[i]` elements of `input` along dimension `seq_axis` turned round, for each entry i of the batch.
+///
+/// # Errors
+/// `InvalidArgument` for a length beyond the dimension.
+#[track_caller]
+pub fn reverse_sequence(input: impl IntoOperand, seq_lengths: impl IntoOperand, seq_axis: i64) -> ReverseSequence {
+    ReverseSequence(
+        crate::op("ReverseSequence")
+            .input(input)
+            .input(seq_lengths)
+            .attr("seq_dim", seq_axis)
+            .name("ReverseSequence"),
+    )
+}
+
+#[cfg(test)]
+pub(crate) fn cases() -> Vec<crate::testing::Case> {
+    use crate::testing::Case;
+    use graph_core::Value;
+    let rows = [[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    let words = |words: &[&str]| {
+        Value::from_strings(
+            [words.len()],
+            words.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        )
+        .unwrap()
+    };
+    vec![
+        Case::new("ReverseV2")
+            .input(rows)
+            .input([-1i32])
+            .expect([[3.0f32, 2.0, 1.0], [6.0, 5.0, 4.0]]),
+        Case::new("ReverseV2")
+            .input(rows)
+            .input([1i64, 0])
+            .expect([[6.0f32, 5.0, 4.0], [3.0, 2.0, 1.0]]),
+        Case::new("ReverseV2").input(7u8).input(Vec::<i32>::new()).expect(7u8),
+        Case::new("Reverse")
+            .input(rows)
+            .input([true, false])
+            .expect([rows[1], rows[0]]),
+        Case::new("ReverseV2")
+            .input(words(&["a", "b"]))
+            .input([0i32])
+            .expect(words(&["b", "a"])),
+        Case::new("Roll")
+            .input([1i32, 2, 3, 4, 5])
+            .input(2i32)
+            .input(0i32)
+            .expect([4i32, 5, 1, 2, 3]),
+        Case::new("Roll")
+            .input(rows)
+            .input([1i64, -4])
+            .input([0i32, 1])
+            .expect([[5.0f32, 6.0, 4.0], [2.0, 3.0, 1.0]]),
+        Case::new("ReverseSequence")
+            .attr("seq_dim", 1i64)
+            .input(rows)
+            .input([2i64, 3])
+            .expect([[2.0f32, 1.0, 3.0], [6.0, 5.0, 4.0]]),
+        Case::new("ReverseSequence")
+            .attr("seq_dim", 0i64)
+            .attr("batch_dim", 1i64)
+            .input([[1u8, 2], [3, 4]])
+            .input([2i32, 0])
+            .expect([[3u8, 2], [1, 4]]),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
+    use crate::testing::GradientCase;
+    let rows = [[1.0f64, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    vec![
+        GradientCase::new("ReverseV2").input(rows).input([1i32]).second_order(),
+        GradientCase::new("Reverse")
+            .input(rows)
+            .input([false, true])
+            .second_order(),
+        GradientCase::new("Roll")
+            .input(rows)
+            .input(1i32)
+            .input(1i32)
+            .second_order(),
+        GradientCase::new("ReverseSequence")
+            .attr("seq_dim", 1i64)
+            .input(rows)
+            .input([2i64, 3])
+            .second_order(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+
+    #[test]
+    fn bad_axes_and_lengths_are_errors() {
+        let reverse = |axes: &[i32]| Case::new("ReverseV2").input([1.0f32]).input(axes).run();
+        assert!(reverse(&[1]).is_err());
+        assert!(reverse(&[0, -1]).is_err());
+        let sequence = |length: i64| {
+            Case::new("ReverseSequence")
+                .attr("seq_dim", 1i64)
+                .input([[1.0f32, 2.0]])
+                .input([length])
+                .run()
+        };
+        assert!(sequence(2).is_ok());
+        assert!(sequence(3).is_err());
+        assert!(sequence(-1).is_err());
+    }
+}

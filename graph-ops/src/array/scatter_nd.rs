@@ -1,0 +1,530 @@
+//! `GatherNd`, `ScatterNd` and the scattering of updates into tensors: slices addressed by vectors of indices.
+
+use graph_core::gradients::GradientContext;
+use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
+
+use crate::array::moving::{Movement, Word, plan};
+use crate::array::shape::shape_of_type;
+
+/// Numbers that can be added up in any kernel; integers wrap.
+pub(crate) trait Accumulate: Element {
+    /// The sum.
+    fn plus(self, other: Self) -> Self;
+    /// The difference.
+    fn minus(self, other: Self) -> Self;
+}
+
+macro_rules! accumulate {
+    ($($type:ty),*; $plus:expr, $minus:expr) => {$(
+        impl Accumulate for $type {
+            fn plus(self, other: Self) -> Self {
+                let plus: fn(Self, Self) -> Self = $plus;
+                plus(self, other)
+            }
+            fn minus(self, other: Self) -> Self {
+                let minus: fn(Self, Self) -> Self = $minus;
+                minus(self, other)
+            }
+        }
+    )*};
+}
+
+accumulate!(f32, f64, half::f16, half::bf16, Complex<f32>, Complex<f64>; |a, b| a + b, |a, b| a - b);
+accumulate!(i8, i16, i32, i64, u8, u16, u32, u64; |a, b| a.wrapping_add(b), |a, b| a.wrapping_sub(b));
+accumulate!(bool; |a, b| a | b, |a, b| a & !b);
+
+/// `GatherNd`
+pub(crate) fn gather_nd_definition() -> OpDefinition {
+    OpDefinition::new(
+        "GatherNd",
+        "Slices of a tensor, each addressed by a vector of indices into its first dimensions.",
+    )
+    .input("params: Tparams")
+    .input("indices: Tindices")
+    .output("output: Tparams")
+    .attr("Tparams: type")
+    .attr("Tindices: {int32, int64}")
+    .may_fail()
+    .shape(gathered)
+    .gradient(|context| {
+        let indices = context.input(1);
+        let shape = shape_of_type(&context.input(0), indices.dtype(), "Shape")?;
+        let sum = context
+            .node("ScatterNd")
+            .input(indices)
+            .input(context.gradient(0)?)
+            .input(shape)
+            .build()?;
+        Ok(vec![Some(sum), None])
+    })
+    .kernel(KernelDefinition::cpu(|request| {
+        let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
+        plan(request, [0], Pick(address))
+    }))
+}
+
+fn gathered(context: &mut InferenceContext<'_>) -> Result<()> {
+    let indices = context.with_rank_at_least(1, 1)?;
+    let params = context.input(0).clone();
+    let (Some(params), Some(indices)) = (params.dims(), indices.dims()) else {
+        return Ok(());
+    };
+    let (depth, places) = (indices[indices.len() - 1], &indices[..indices.len() - 1]);
+    let Some(depth) = depth else { return Ok(()) };
+    check_depth(depth, params.len())?;
+    context.set_output(
+        0,
+        PartialShape::from_dims(places.iter().chain(&params[depth..]).copied()),
+    );
+    Ok(())
+}
+
+fn check_depth(depth: usize, rank: usize) -> Result<()> {
+    if depth <= rank {
+        return Ok(());
+    }
+    Err(
+        Error::invalid_argument("the vectors of indices are longer than the tensor's rank")
+            .expected(format!("at most {rank} indices"))
+            .got(depth),
+    )
+}
+
+/// How vectors of indices address slices.
+struct Address {
+    /// The dimensions that the indices speak of.
+    dims: Vec<usize>,
+    /// The number of elements of a slice.
+    slice: usize,
+    /// The number of vectors.
+    count: usize,
+    /// Which input the indices are.
+    input: usize,
+    index_type: DType,
+}
+
+impl Address {
+    fn new(shape: &Shape, indices: &Shape, input: usize, request: &KernelRequest<'_>) -> Result<Self> {
+        let (&depth, places) = indices
+            .split_last()
+            .ok_or_else(|| Error::invalid_argument("the indices must be at least a vector"))?;
+        check_depth(depth, shape.rank())?;
+        Ok(Self {
+            dims: shape[..depth].to_vec(),
+            slice: shape[depth..].iter().product(),
+            count: places.iter().product(),
+            input,
+            index_type: request.input_dtype(input),
+        })
+    }
+
+    /// Where each slice begins.
+    fn starts(&self, context: &KernelContext<'_>) -> Result<Vec<usize>> {
+        match self.index_type {
+            DType::Int32 => self.starts_of(context.input::<i32>(self.input)?),
+            _ => self.starts_of(context.input::<i64>(self.input)?),
+        }
+    }
+
+    fn starts_of<I: Copy + TryInto<usize> + std::fmt::Debug>(&self, indices: &[I]) -> Result<Vec<usize>> {
+        let depth = self.dims.len();
+        let starts = (0..self.count).map(|at| {
+            let vector = &indices[at * depth..(at + 1) * depth];
+            let place = vector.iter().zip(&self.dims).try_fold(0, |place, (&index, &dim)| {
+                index
+                    .try_into()
+                    .ok()
+                    .filter(|&index| index < dim)
+                    .map(|index| place * dim + index)
+            });
+            place.map(|place| place * self.slice).ok_or_else(|| {
+                Error::invalid_argument(format!("indices[{at}] = {vector:?} does not index into the tensor"))
+                    .expected(format!("indices below {:?}", self.dims))
+            })
+        });
+        starts.collect()
+    }
+}
+
+struct Pick(Address);
+
+impl Movement for Pick {
+    fn run<T: Word>(&self, context: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let slice = self.0.slice;
+        for (at, start) in self.0.starts(context)?.into_iter().enumerate() {
+            outputs[0][at * slice..(at + 1) * slice].copy_from_slice(&inputs[0][start..start + slice]);
+        }
+        Ok(())
+    }
+}
+
+/// `TensorScatterUpdate`
+pub(crate) fn update_definition() -> OpDefinition {
+    scattering(
+        "TensorScatterUpdate",
+        "A tensor with slices replaced by updates; of several for one slice the last counts.",
+        "tensor: T",
+    )
+    .gradient(|context| {
+        let (indices, gradient) = (context.input(1), context.gradient(0)?);
+        let updates = context.node("GatherNd").input(&gradient).input(&indices).build()?;
+        let whole = context.node("Identity").input(gradient).build()?;
+        let zeros = crate::array::zeros_like(context.input(2)).build()?;
+        let rest = context
+            .node("TensorScatterUpdate")
+            .input(whole)
+            .input(indices)
+            .input(zeros)
+            .build()?;
+        Ok(vec![Some(rest), None, Some(updates)])
+    })
+    .kernel(KernelDefinition::cpu(|request| {
+        let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
+        plan(request, [0, 2], Replace(address))
+    }))
+}
+
+/// The definition of an op that brings updates into a tensor.
+fn scattering(name: &'static str, summary: &'static str, tensor: &'static str) -> OpDefinition {
+    OpDefinition::new(name, summary)
+        .input(tensor)
+        .input("indices: Tindices")
+        .input("updates: T")
+        .output("output: T")
+        .attr("T: type")
+        .attr("Tindices: {int32, int64}")
+        .may_fail()
+        .shape(|context| {
+            check_updates(context.input(1), context.input(2), context.input(0))?;
+            InferenceContext::unchanged(context)
+        })
+}
+
+/// Updates have the shape of the places followed by that of a slice.
+fn check_updates(indices: &PartialShape, updates: &PartialShape, whole: &PartialShape) -> Result<()> {
+    let (Some(indices), Some(dims)) = (indices.dims(), whole.dims()) else {
+        return Ok(());
+    };
+    let Some((depth, places)) = indices.split_last() else {
+        return Err(Error::invalid_argument("the indices must be at least a vector"));
+    };
+    let Some(depth) = *depth else { return Ok(()) };
+    check_depth(depth, dims.len())?;
+    let expected = PartialShape::from_dims(places.iter().chain(&dims[depth..]).copied());
+    if expected.is_compatible_with(updates) {
+        return Ok(());
+    }
+    Err(
+        Error::invalid_argument("the updates do not fit the indices and the tensor")
+            .expected(expected)
+            .got(updates),
+    )
+}
+
+struct Replace(Address);
+
+impl Movement for Replace {
+    fn run<T: Word>(&self, context: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let slice = self.0.slice;
+        outputs[0].copy_from_slice(inputs[0]);
+        for (at, start) in self.0.starts(context)?.into_iter().enumerate() {
+            outputs[0][start..start + slice].copy_from_slice(&inputs[1][at * slice..(at + 1) * slice]);
+        }
+        Ok(())
+    }
+}
+
+/// Adds a kernel for every number type.
+macro_rules! for_numbers {
+    ($definition:expr, $make:ident) => {
+        for_numbers!(@ $definition, $make; f32, f64, half::f16, half::bf16, i8, i16, i32, i64, u8, u16, u32, u64,
+            Complex<f32>, Complex<f64>, bool)
+    };
+    (@ $definition:expr, $make:ident; $($type:ty),*) => {
+        $definition$(.kernel(KernelDefinition::cpu($make::<$type>).types("T", &[<$type>::DTYPE])))*
+    };
+}
+
+/// `ScatterNd`
+pub(crate) fn scatter_nd_definition() -> OpDefinition {
+    let definition = OpDefinition::new(
+        "ScatterNd",
+        "Updates added up in their places among zeros of the shape `shape`.",
+    )
+    .input("indices: Tindices")
+    .input("updates: T")
+    .input("shape: Tindices")
+    .output("output: T")
+    .attr("T: type")
+    .attr("Tindices: {int32, int64}")
+    .may_fail()
+    .plan_time_inputs(&[2])
+    .shape(|context| {
+        let shape = context.shape_from_input(2)?;
+        check_updates(context.input(0), context.input(1), &shape)?;
+        context.set_output(0, shape);
+        Ok(())
+    })
+    .gradient(|context| {
+        let picked = context
+            .node("GatherNd")
+            .input(context.gradient(0)?)
+            .input(context.input(0))
+            .build()?;
+        Ok(vec![None, Some(picked), None])
+    });
+    for_numbers!(definition, scatter)
+}
+
+/// `TensorScatterAdd`
+pub(crate) fn add_definition() -> OpDefinition {
+    let summary = "A tensor with updates added to slices.";
+    let definition =
+        scattering("TensorScatterAdd", summary, "tensor: T").gradient(|context| add_gradient(context, true, false));
+    for_numbers!(definition, add)
+}
+
+/// `TensorScatterSub`
+pub(crate) fn sub_definition() -> OpDefinition {
+    let summary = "A tensor with updates subtracted from slices.";
+    let definition =
+        scattering("TensorScatterSub", summary, "tensor: T").gradient(|context| add_gradient(context, true, true));
+    for_numbers!(definition, subtract)
+}
+
+/// `ScatterNdNonAliasingAdd`
+pub(crate) fn non_aliasing_add_definition() -> OpDefinition {
+    let summary = "A tensor with updates added to slices.";
+    let definition = scattering("ScatterNdNonAliasingAdd", summary, "input: T")
+        .gradient(|context| add_gradient(context, false, false));
+    for_numbers!(definition, add)
+}
+
+fn add_gradient(context: &mut GradientContext<'_>, copies: bool, negative: bool) -> Result<Vec<Option<Tensor>>> {
+    let gradient = context.gradient(0)?;
+    let mut updates = context
+        .node("GatherNd")
+        .input(&gradient)
+        .input(context.input(1))
+        .build()?;
+    let whole = if copies {
+        context.node("Identity").input(gradient).build()?
+    } else {
+        gradient
+    };
+    if negative {
+        updates = context.node("Neg").input(updates).build()?;
+    }
+    Ok(vec![Some(whole), None, Some(updates)])
+}
+
+/// Updates (input 1) at indices (input 0) among zeros.
+fn scatter<T: Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let address = Address::new(request.output_shape(0)?, request.input_shape(0), 0, request)?;
+    Ok(Planned::new(move |context| {
+        let (updates, output) = (context.input::<T>(1)?, context.output::<T>(0)?);
+        output.fill(T::default());
+        combine(&address.starts(context)?, address.slice, updates, output, T::plus);
+        Ok(())
+    }))
+}
+
+fn add<T: Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {
+    into_tensor::<T>(request, T::plus)
+}
+
+fn subtract<T: Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {
+    into_tensor::<T>(request, T::minus)
+}
+
+/// Updates (input 2) at indices (input 1) combined with a tensor (input 0).
+fn into_tensor<T: Accumulate>(request: &KernelRequest<'_>, with: fn(T, T) -> T) -> Result<Planned> {
+    let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
+    Ok(Planned::new(move |context| {
+        let (updates, output) = (context.input::<T>(2)?, context.output::<T>(0)?);
+        output.copy_from_slice(context.input::<T>(0)?);
+        combine(&address.starts(context)?, address.slice, updates, output, with);
+        Ok(())
+    }))
+}
+
+/// Combines slices in the order of the updates, so that sums have the same bits each time.
+fn combine<T: Accumulate>(starts: &[usize], slice: usize, updates: &[T], output: &mut [T], with: fn(T, T) -> T) {
+    for (at, &start) in starts.iter().enumerate() {
+        let update = &updates[at * slice..(at + 1) * slice];
+        output[start..start + slice]
+            .iter_mut()
+            .zip(update)
+            .for_each(|(out, &update)| *out = with(*out, update));
+    }
+}
+
+/// The slices of `params` that the vectors `indices[..., :]` address; each vector counts through the first dimensions.
+///
+/// ```
+/// use graph_ops::array::{constant, gather_nd};
+/// let rows = constant([[1, 2], [3, 4]]).build()?;
+/// assert_eq!(gather_nd(&rows, [[0, 0], [1, 1]]).build()?.shape(), [2].into());
+/// # Ok::<(), graph_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `InvalidArgument` in the run for an index outside of its dimension.
+#[track_caller]
+pub fn gather_nd(params: impl IntoOperand, indices: impl IntoOperand) -> OpBuilder {
+    crate::op("GatherNd").input(params).input(indices)
+}
+
+/// A tensor of shape `shape` of zeros to which the slices `updates` are added at `indices`, as [`gather_nd`] reads them.
+///
+/// # Errors
+/// `InvalidArgument` in the run for an index outside of its dimension.
+#[track_caller]
+pub fn scatter_nd(indices: impl IntoOperand, updates: impl IntoOperand, shape: impl IntoOperand) -> OpBuilder {
+    crate::op("ScatterNd").input(indices).input(updates).input(shape)
+}
+
+/// `tensor` with the slices at `indices` replaced by `updates`.
+#[track_caller]
+pub fn tensor_scatter_update(
+    tensor: impl IntoOperand,
+    indices: impl IntoOperand,
+    updates: impl IntoOperand,
+) -> OpBuilder {
+    crate::op("TensorScatterUpdate")
+        .input(tensor)
+        .input(indices)
+        .input(updates)
+}
+
+/// `tensor` with `updates` added to the slices at `indices`.
+#[track_caller]
+pub fn tensor_scatter_add(tensor: impl IntoOperand, indices: impl IntoOperand, updates: impl IntoOperand) -> OpBuilder {
+    crate::op("TensorScatterAdd")
+        .input(tensor)
+        .input(indices)
+        .input(updates)
+}
+
+/// `tensor` with `updates` subtracted from the slices at `indices`.
+#[track_caller]
+pub fn tensor_scatter_sub(tensor: impl IntoOperand, indices: impl IntoOperand, updates: impl IntoOperand) -> OpBuilder {
+    crate::op("TensorScatterSub")
+        .input(tensor)
+        .input(indices)
+        .input(updates)
+}
+
+#[cfg(test)]
+pub(crate) fn cases() -> Vec<crate::testing::Case> {
+    use crate::testing::Case;
+    use graph_core::Value;
+    use half::{bf16, f16};
+    let rows = [[1.0f32, 2.0], [3.0, 4.0]];
+    let mut cases = vec![
+        Case::new("GatherNd")
+            .input(rows)
+            .input([[1i32, 0], [0, 1]])
+            .expect([3.0f32, 2.0]),
+        Case::new("GatherNd")
+            .input(rows)
+            .input([[1i64], [0], [1]])
+            .expect([rows[1], rows[0], rows[1]]),
+        Case::new("GatherNd")
+            .input(rows)
+            .input(Value::zeros(DType::Int32, [2, 0]).unwrap())
+            .expect(
+                Value::from([1.0f32, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0])
+                    .reshaped([2, 2, 2])
+                    .unwrap(),
+            ),
+        Case::new("GatherNd")
+            .input(Value::from_strings([2], vec![b"a".to_vec(), b"b".to_vec()]).unwrap())
+            .input([1i32])
+            .expect("b"),
+        Case::new("ScatterNd")
+            .input([[1i32], [1]])
+            .input(rows)
+            .input([3i32, 2])
+            .expect([[0.0f32, 0.0], [4.0, 6.0], [0.0, 0.0]]),
+        Case::new("TensorScatterUpdate")
+            .input([true, false])
+            .input([[0i64]])
+            .input([false])
+            .expect([false, false]),
+    ];
+    macro_rules! numbers {
+        ($($type:ty: $one:expr),*) => {$(
+            let one: $type = $one;
+            let (two, zero) = (one.plus(one), one.minus(one));
+            cases.extend([
+                Case::new("ScatterNd").input([[1i64], [1]]).input([one, one]).input([2i64]).expect([zero, two]),
+                Case::new("TensorScatterAdd").input([one, one]).input([[0i32]]).input([one]).expect([two, one]),
+                Case::new("ScatterNdNonAliasingAdd").input([one, one]).input([[0i32]]).input([one]).expect([two, one]),
+                Case::new("TensorScatterSub").input([two, one]).input([[0i32]]).input([one]).expect([one, one]),
+            ]);
+        )*};
+    }
+    numbers!(f32: 1.0, f64: 1.0, f16: f16::ONE, bf16: bf16::ONE, i8: 1, i16: 1, i32: 1, i64: 1, u8: 1, u16: 1, u32: 1,
+        u64: 1, Complex<f32>: Complex::new(1.0, 2.0), Complex<f64>: Complex::new(1.0, 2.0));
+    cases
+}
+
+#[cfg(test)]
+pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
+    use crate::testing::GradientCase;
+    let rows = [[1.0f64, 2.0], [3.0, 4.0]];
+    let scatter = |op: &'static str| {
+        GradientCase::new(op)
+            .input(rows)
+            .input([[1i32, 0], [0, 0]])
+            .input([0.5f64, 1.5])
+            .second_order()
+    };
+    vec![
+        GradientCase::new("GatherNd")
+            .input(rows)
+            .input([[1i32], [1]])
+            .second_order(),
+        GradientCase::new("GatherNd")
+            .input(rows)
+            .input([[1i32, 0], [1, 0]])
+            .second_order(),
+        GradientCase::new("ScatterNd")
+            .input([[2i32], [0]])
+            .input(rows)
+            .input([3i32, 2])
+            .second_order(),
+        scatter("TensorScatterUpdate"),
+        scatter("TensorScatterAdd"),
+        scatter("TensorScatterSub"),
+        scatter("ScatterNdNonAliasingAdd"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+
+    #[test]
+    fn indices_lie_inside() {
+        for bad in [-1i32, 2] {
+            let gather = Case::new("GatherNd").input([1u8, 2]).input([[bad]]);
+            let scatter = Case::new("ScatterNd").input([[bad]]).input([1u8]).input([2i32]);
+            for case in [gather, scatter] {
+                assert_eq!(case.run().unwrap_err().class(), "InvalidArgument");
+            }
+        }
+        assert!(Case::new("GatherNd").input([1u8]).input([[0i32, 0]]).run().is_err());
+        assert!(
+            Case::new("ScatterNd")
+                .input([[0i32]])
+                .input([1u8, 2])
+                .input([2i32])
+                .run()
+                .is_err()
+        );
+    }
+}

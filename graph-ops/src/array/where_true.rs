@@ -1,0 +1,196 @@
+//! `Where`: the places of the elements that are not zero.
+
+use graph_core::graph::scope::name_scope_in;
+use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
+use graph_core::op::{KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::{DType, Element, Error, Graph, PartialShape, Result, Shape};
+
+use crate::array::moving::with_element;
+use crate::array::shape_of::shape_of;
+
+/// The op's definition.
+pub(crate) fn definition() -> OpDefinition {
+    OpDefinition::new(
+        "Where",
+        "The places of the elements that are true (or not zero), in row-major order, a row each.",
+    )
+    .input("input: T")
+    .output("index: int64")
+    .attr("T: {numbertype, bool} = DT_BOOL")
+    .shape(|context| {
+        let rank = context.input(0).rank();
+        context.set_output(0, PartialShape::from([None, rank]));
+        Ok(())
+    })
+    .not_differentiable()
+    .kernel(
+        KernelDefinition::cpu(|request| {
+            let (dtype, shape) = (request.input_dtype(0), request.input_shape(0).clone());
+            Ok(Planned::new(
+                move |context| with_element!(dtype, E => places::<E>(context, &shape)),
+            ))
+        })
+        .data_dependent(),
+    )
+}
+
+fn places<T: Element>(context: &mut KernelContext<'_>, shape: &Shape) -> Result<()> {
+    let input = context.input::<T>(0)?;
+    let places: Vec<usize> = (0..input.len()).filter(|&at| input[at] != T::default()).collect();
+    let output = context.allocate_output::<i64>(0, [places.len(), shape.rank()])?;
+    let strides = shape.strides();
+    for (row, place) in output.chunks_mut(shape.rank().max(1)).zip(places) {
+        for (axis, index) in row.iter_mut().enumerate() {
+            *index = (place / strides[axis] % shape[axis]) as i64;
+        }
+    }
+    Ok(())
+}
+
+/// The places of the elements of `condition` that are true, an `int64` matrix with a row for each.
+///
+/// ```
+/// use graph_ops::array::{constant, where_true};
+/// let places = where_true(constant([[true, false]])).build()?;
+/// assert_eq!(places.shape().to_string(), "[?,2]");
+/// # Ok::<(), graph_core::Error>(())
+/// ```
+#[track_caller]
+pub fn where_true(condition: impl IntoOperand) -> OpBuilder {
+    crate::op("Where").input(condition)
+}
+
+/// A tensor without what a mask leaves out, about to be made; see [`boolean_mask`].
+#[must_use = "an operation is made by `build`"]
+pub struct BooleanMask {
+    tensor: Operand,
+    mask: Operand,
+    axis: usize,
+    name: String,
+}
+
+impl BooleanMask {
+    /// Opens a scope of this name for the operations.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Applies the mask from this dimension on; 0 without.
+    pub fn axis(mut self, axis: usize) -> Self {
+        self.axis = axis;
+        self
+    }
+
+    /// Makes the operations.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a mask of unknown rank or another shape than the tensor's dimensions.
+    #[track_caller]
+    pub fn build(self) -> Result<Tensor> {
+        crate::install();
+        let graph = self
+            .tensor
+            .graph()
+            .or(self.mask.graph())
+            .cloned()
+            .unwrap_or_else(Graph::current);
+        let _scope = name_scope_in(&graph, &self.name)?;
+        let tensor = self.tensor.to_tensor(&graph, "tensor", None)?;
+        let mask = self.mask.to_tensor(&graph, "mask", Some(DType::Bool))?;
+        let (shape, mask_shape) = (tensor.shape(), mask.shape());
+        let Some(rank) = mask_shape.rank().filter(|&rank| rank > 0) else {
+            return Err(Error::invalid_argument("a mask must have a known rank above 0").got(format!("{mask:?}")));
+        };
+        let (axis, end) = (self.axis, self.axis + rank);
+        if let Some(dims) = shape.dims() {
+            let masked = dims
+                .get(axis..end)
+                .map(|dims| PartialShape::from_dims(dims.iter().copied()));
+            if !masked.is_some_and(|masked| masked.is_compatible_with(&mask_shape)) {
+                return Err(Error::invalid_argument("the mask does not fit the tensor's dimensions")
+                    .expected(&shape)
+                    .got(&mask_shape));
+            }
+        }
+        let part = |begin: Option<usize>, end: Option<usize>, name: &str| {
+            let whole = shape_of(&tensor, name)?;
+            let bound = |bound: Option<usize>| bound.map(|bound| bound as i64);
+            let range = crate::array::Index::Slice {
+                begin: bound(begin),
+                end: bound(end),
+                stride: 1,
+            };
+            crate::array::index(whole, [range]).build()
+        };
+        let masked = part(Some(axis), Some(end), "Shape")?;
+        let count = OpBuilder::new("Prod")
+            .input(masked)
+            .input([0i32])
+            .name("Prod")
+            .build()?;
+        let before = part(None, Some(axis), "Shape_1")?;
+        let behind = part(Some(end), None, "Shape_2")?;
+        let count = Operand::List(vec![Operand::Tensor(count)]);
+        let target = crate::array::concat(
+            Operand::List(vec![before.into_operand(), count, behind.into_operand()]),
+            0,
+        );
+        let flat = OpBuilder::new("Reshape").input(&tensor).input(target).build()?;
+        let mask = OpBuilder::new("Reshape")
+            .input(mask)
+            .input([-1i32])
+            .name("Reshape_1")
+            .build()?;
+        let places = OpBuilder::new("Where").input(mask).build()?;
+        let places = OpBuilder::new("Squeeze")
+            .input(places)
+            .attr("squeeze_dims", [1i64])
+            .build()?;
+        OpBuilder::new("GatherV2")
+            .input(flat)
+            .input(places)
+            .input(axis as i32)
+            .build()
+    }
+}
+
+impl IntoOperand for BooleanMask {
+    fn into_operand(self) -> Operand {
+        self.build().into_operand()
+    }
+}
+
+/// What of `tensor` the boolean `mask` lets through: the dimensions of the mask, from [`BooleanMask::axis`] on, become one.
+///
+/// # Errors
+/// `InvalidArgument` on `build` for a mask of unknown rank or another shape than the tensor's dimensions.
+#[track_caller]
+pub fn boolean_mask(tensor: impl IntoOperand, mask: impl IntoOperand) -> BooleanMask {
+    BooleanMask {
+        tensor: tensor.into_operand(),
+        mask: mask.into_operand(),
+        axis: 0,
+        name: "boolean_mask".to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn cases() -> Vec<crate::testing::Case> {
+    use crate::testing::Case;
+    use graph_core::Value;
+    vec![
+        Case::new("Where")
+            .input([[true, false], [true, true]])
+            .expect([[0i64, 0], [1, 0], [1, 1]]),
+        Case::new("Where")
+            .input([0.0f32, f32::NAN, -0.0, 2.0])
+            .expect([[1i64], [3]]),
+        Case::new("Where")
+            .input([0i32, 0])
+            .expect(Value::zeros(DType::Int64, [0, 1]).unwrap()),
+        Case::new("Where")
+            .input(true)
+            .expect(Value::zeros(DType::Int64, [1, 0]).unwrap()),
+    ]
+}

@@ -1,0 +1,62 @@
+//! Element types: what a value is stored as and what it is computed in.
+//!
+//! TensorFlow's CPU kernels compute half precision in `float`; so do these: [`Real::widen`], compute, [`Real::narrow`].
+
+use half::{bf16, f16};
+use num_traits::Float;
+
+/// A type that kernels compute in.
+pub trait Wide: Float + Default + Send + Sync + std::fmt::Debug + std::ops::AddAssign + 'static {
+    /// The nearest value to `x`.
+    fn from_f64(x: f64) -> Self;
+    /// The nearest value to a count.
+    fn from_usize(x: usize) -> Self {
+        Self::from_f64(x as f64)
+    }
+}
+
+impl Wide for f32 {
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+}
+
+impl Wide for f64 {
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+}
+
+/// A floating-point dtype as stored: `float`, `double`, `half`, `bfloat16`.
+pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 'static {
+    /// What arithmetic on it is done in.
+    type Wide: Wide;
+    /// Exact conversion to the computing type.
+    fn widen(self) -> Self::Wide;
+    /// Conversion back, rounding to nearest even.
+    fn narrow(x: Self::Wide) -> Self;
+}
+
+macro_rules! real {
+    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr;)*) => {$(
+        impl Real for $t {
+            type Wide = $wide;
+            #[inline(always)]
+            fn widen(self) -> $wide {
+                let $x = self;
+                $widen
+            }
+            #[inline(always)]
+            fn narrow(x: $wide) -> Self {
+                $narrow(x)
+            }
+        }
+    )*};
+}
+
+real! {
+    f32, f32, |x| x, std::convert::identity;
+    f64, f64, |x| x, std::convert::identity;
+    f16, f32, |x| x.to_f32(), f16::from_f32;
+    bf16, f32, |x| x.to_f32(), bf16::from_f32;
+}

@@ -1,0 +1,301 @@
+//! Matrix products `c = a * b` or `c += a * b` of row-major matrices, either of which may be stored transposed.
+//!
+//! `float` and `double` go to the `gemm-f32` and `gemm-f64` crates, whose threads share out tiles of the result and never
+//! the sum over `k`, so the bits do not depend on their number. The half types are multiplied in `float`; integers wrap, as
+//! TensorFlow's do.
+
+use super::parallel::for_each_chunk;
+use super::scratch::{Plain, with_scratch};
+use gemm_common::Parallelism;
+use graph_core::Complex;
+use half::{bf16, f16};
+
+/// The shape of a matrix product: `a` is `m x k`, `b` is `k x n`, `c` is `m x n`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Product {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// `a` is stored as `k x m`.
+    pub transpose_a: bool,
+    /// `b` is stored as `n x k`.
+    pub transpose_b: bool,
+    /// Add to `c` instead of replacing it.
+    pub accumulate: bool,
+}
+
+impl Product {
+    /// Of matrices stored as they are, replacing the result.
+    pub fn new(m: usize, n: usize, k: usize) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            ..Self::default()
+        }
+    }
+
+    /// The same with operands stored transposed.
+    pub fn transposed(self, a: bool, b: bool) -> Self {
+        Self {
+            transpose_a: a,
+            transpose_b: b,
+            ..self
+        }
+    }
+
+    /// Distances in `a` of one row and one column of the matrix.
+    fn a_strides(&self) -> (usize, usize) {
+        if self.transpose_a { (1, self.m) } else { (self.k, 1) }
+    }
+
+    fn b_strides(&self) -> (usize, usize) {
+        if self.transpose_b { (1, self.k) } else { (self.n, 1) }
+    }
+
+    fn check<T>(&self, a: &[T], b: &[T], c: &[T]) {
+        assert_eq!(a.len(), self.m * self.k, "left operand of {self:?}");
+        assert_eq!(b.len(), self.k * self.n, "right operand of {self:?}");
+        assert_eq!(c.len(), self.m * self.n, "result of {self:?}");
+    }
+}
+
+/// Multiplies. With `k = 0` the sums are empty: zero.
+///
+/// # Panics
+/// If a slice's length is not what the product says.
+pub fn gemm<T: GemmElement>(product: Product, a: &[T], b: &[T], c: &mut [T]) {
+    product.check(a, b, c);
+    T::gemm(product, a, b, c);
+}
+
+/// A dtype with matrix products. Call [`gemm`], which checks the lengths.
+pub trait GemmElement: Copy + Send + Sync {
+    #[doc(hidden)]
+    fn gemm(product: Product, a: &[Self], b: &[Self], c: &mut [Self]);
+}
+
+macro_rules! gemm_crate {
+    ($($t:ty, $kernel:path;)*) => {$(
+        impl GemmElement for $t {
+            fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
+                let ((a_row, a_column), (b_row, b_column)) = (p.a_strides(), p.b_strides());
+                let parallelism =
+                    if rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None };
+                // The kernels prefer column-major results, so the transposed product is computed: c' = b' * a'.
+                // SAFETY: lengths are checked by the caller, and the strides are those of dense matrices.
+                unsafe {
+                    $kernel()(
+                        p.n, p.m, p.k,
+                        c.as_mut_ptr(), p.n as isize, 1, p.accumulate,
+                        b.as_ptr(), b_row as isize, b_column as isize,
+                        a.as_ptr(), a_row as isize, a_column as isize,
+                        1.0, 1.0, false, false, false,
+                        parallelism,
+                    );
+                }
+            }
+        }
+    )*};
+}
+gemm_crate! {
+    f32, gemm_f32::gemm::f32::get_gemm_fn;
+    f64, gemm_f64::gemm::f64::get_gemm_fn;
+}
+
+macro_rules! through_f32 {
+    ($($t:ty),*) => {$(
+        impl GemmElement for $t {
+            fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
+                with_scratch(a.len() + b.len() + c.len(), |wide: &mut [f32]| {
+                    let (wide_a, rest) = wide.split_at_mut(a.len());
+                    let (wide_b, wide_c) = rest.split_at_mut(b.len());
+                    wide_a.iter_mut().zip(a).for_each(|(w, x)| *w = x.to_f32());
+                    wide_b.iter_mut().zip(b).for_each(|(w, x)| *w = x.to_f32());
+                    wide_c.iter_mut().zip(&*c).for_each(|(w, x)| *w = x.to_f32());
+                    f32::gemm(p, wide_a, wide_b, wide_c);
+                    c.iter_mut().zip(&*wide_c).for_each(|(x, &w)| *x = <$t>::from_f32(w));
+                });
+            }
+        }
+    )*};
+}
+through_f32!(f16, bf16);
+
+macro_rules! integers {
+    ($($t:ty),*) => {$(
+        impl GemmElement for $t {
+            fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
+                wrapping(p, a, b, c, <$t>::wrapping_mul, <$t>::wrapping_add);
+            }
+        }
+    )*};
+}
+integers!(i32, i64, u32, u64, i16, u16, i8, u8);
+
+macro_rules! complex {
+    ($($t:ty),*) => {$(
+        impl GemmElement for Complex<$t> {
+            fn gemm(p: Product, a: &[Self], b: &[Self], c: &mut [Self]) {
+                wrapping(p, a, b, c, |x, y| x * y, |x, y| x + y);
+            }
+        }
+    )*};
+}
+complex!(f32, f64);
+
+/// Row by row, adding multiples of the rows of `b`, so that the inner loop runs along memory.
+fn wrapping<T: Plain + Default + Send + Sync>(
+    p: Product,
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    times: impl Fn(T, T) -> T + Sync + Send,
+    plus: impl Fn(T, T) -> T + Sync + Send,
+) {
+    if c.is_empty() {
+        return;
+    }
+    let (a_row, a_column) = p.a_strides();
+    with_scratch(if p.transpose_b { b.len() } else { 0 }, |turned: &mut [T]| {
+        let b = if p.transpose_b {
+            super::transpose::transpose(b, &[p.n, p.k], &[1, 0], turned);
+            &*turned
+        } else {
+            b
+        };
+        let rows = super::parallel::grain_for(p.n * p.k);
+        for_each_chunk(c, rows * p.n, |start, chunk| {
+            for (i, row) in chunk.chunks_mut(p.n).enumerate() {
+                if !p.accumulate {
+                    row.fill(T::default());
+                }
+                for (l, b_row) in b.chunks(p.n).enumerate() {
+                    let factor = a[(start / p.n + i) * a_row + l * a_column];
+                    row.iter_mut()
+                        .zip(b_row)
+                        .for_each(|(c, &b)| *c = plus(*c, times(factor, b)));
+                }
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
+
+    /// The product by its definition, in double.
+    fn expected(p: Product, a: &[f64], b: &[f64]) -> Vec<f64> {
+        let ((ar, ac), (br, bc)) = (p.a_strides(), p.b_strides());
+        (0..p.m * p.n)
+            .map(|at| {
+                (0..p.k)
+                    .map(|l| a[at / p.n * ar + l * ac] * b[l * br + at % p.n * bc])
+                    .sum()
+            })
+            .collect()
+    }
+
+    fn products() -> impl Iterator<Item = Product> {
+        [
+            (1, 1, 1),
+            (3, 5, 7),
+            (1, 33, 100),
+            (65, 1, 130),
+            (17, 31, 2),
+            (31, 67, 1),
+            (130, 129, 131),
+            (64, 200, 1025),
+            (500, 10, 80),
+            (257, 300, 600),
+            (0, 3, 2),
+            (3, 0, 2),
+            (3, 2, 0),
+        ]
+        .into_iter()
+        .flat_map(|(m, n, k)| {
+            (0..8).map(move |bits| Product {
+                m,
+                n,
+                k,
+                transpose_a: bits & 1 != 0,
+                transpose_b: bits & 2 != 0,
+                accumulate: bits & 4 != 0,
+            })
+        })
+    }
+
+    #[test]
+    fn floats_are_multiplied_alike_on_any_pool() {
+        for p in products() {
+            let (a, b, start) = (
+                numbers_f32(1, p.m * p.k),
+                numbers_f32(2, p.k * p.n),
+                numbers_f32(3, p.m * p.n),
+            );
+            let got = same_on_any_pool(|| {
+                let mut c = if p.accumulate {
+                    start.clone()
+                } else {
+                    vec![f32::NAN; start.len()]
+                };
+                gemm(p, &a, &b, &mut c);
+                c
+            });
+            let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+            let mut sum = expected(p, &wide(&a), &wide(&b));
+            if p.accumulate {
+                sum.iter_mut().zip(&start).for_each(|(s, &x)| *s += f64::from(x));
+            }
+            assert_close(&got, &sum, 5e-5);
+        }
+    }
+
+    #[test]
+    fn doubles_and_halves_are_multiplied() {
+        for p in products().filter(|p| !p.accumulate) {
+            let (a, b) = (
+                crate::cpu::testing::numbers(1, p.m * p.k),
+                crate::cpu::testing::numbers(2, p.k * p.n),
+            );
+            let sum = expected(p, &a, &b);
+            let got = same_on_any_pool(|| {
+                let mut c = vec![f64::NAN; sum.len()];
+                gemm(p, &a, &b, &mut c);
+                c
+            });
+            assert!(got.iter().zip(&sum).all(|(x, y)| (x - y).abs() < 1e-11));
+            let half = |x: &[f64]| x.iter().map(|&x| f16::from_f64(x)).collect::<Vec<_>>();
+            let mut c = vec![f16::NAN; sum.len()];
+            gemm(p, &half(&a), &half(&b), &mut c);
+            assert!(c.iter().zip(&sum).all(|(x, y)| (x.to_f64() - y).abs() < 0.05));
+        }
+    }
+
+    #[test]
+    fn integers_wrap() {
+        for p in products().filter(|p| p.k < 200) {
+            let ints = |seed, len| {
+                numbers_f32(seed, len)
+                    .iter()
+                    .map(|x| (x * 1e9) as i32)
+                    .collect::<Vec<_>>()
+            };
+            let (a, b) = (ints(1, p.m * p.k), ints(2, p.k * p.n));
+            let ((ar, ac), (br, bc)) = (p.a_strides(), p.b_strides());
+            let got = same_on_any_pool(|| {
+                let mut c = vec![i32::from(p.accumulate); p.m * p.n];
+                gemm(p, &a, &b, &mut c);
+                c
+            });
+            for (at, &x) in got.iter().enumerate() {
+                let sum = (0..p.k).fold(i32::from(p.accumulate), |sum, l| {
+                    sum.wrapping_add(a[at / p.n * ar + l * ac].wrapping_mul(b[l * br + at % p.n * bc]))
+                });
+                assert_eq!(x, sum, "{p:?}");
+            }
+        }
+    }
+}

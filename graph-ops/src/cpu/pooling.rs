@@ -1,0 +1,342 @@
+//! Pooling over windows of `NHWC` images: `MaxPool`, its gradient and second gradient, `AvgPool` and its gradient.
+//!
+//! As in TensorFlow, padding takes no part: a maximum is taken over, and an average is divided by, the pixels inside the
+//! image. A maximum's gradient goes to the first largest element of the window in row-major order, found anew from the
+//! input. Images are handled in parallel; windows of 2x2 that lie side by side have their own code.
+
+use super::element::Real;
+use super::parallel::{SharedMut, for_each_range};
+use super::scratch::{Plain, with_scratch};
+use super::simd::multiversion;
+use super::window::{Padding, Window};
+use num_traits::{Bounded, Zero};
+
+/// The shapes of one pooling. Dilations are 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2dGeometry {
+    pub batch: usize,
+    pub channels: usize,
+    pub rows: Window,
+    pub columns: Window,
+}
+
+impl Pool2dGeometry {
+    /// Of images `[n, h, w, c]`; `None` where the windows do not fit (see [`Window::new`]). `size`, `strides` and `padding`
+    /// are for rows, then columns.
+    pub fn new(images: [usize; 4], size: [usize; 2], strides: [usize; 2], padding: [Padding; 2]) -> Option<Self> {
+        let window = |d: usize| Window::new(images[1 + d], size[d], strides[d], 1, padding[d]);
+        Some(Self {
+            batch: images[0],
+            channels: images[3],
+            rows: window(0)?,
+            columns: window(1)?,
+        })
+    }
+
+    /// Elements of one input image.
+    pub fn image_len(&self) -> usize {
+        self.rows.input * self.columns.input * self.channels
+    }
+
+    /// Elements of one output image.
+    pub fn out_image_len(&self) -> usize {
+        self.rows.output * self.columns.output * self.channels
+    }
+
+    /// The output's shape, `NHWC`.
+    pub fn out_shape(&self) -> [usize; 4] {
+        [self.batch, self.rows.output, self.columns.output, self.channels]
+    }
+
+    /// Whether the windows are 2x2, side by side and wholly inside.
+    fn halves(&self) -> bool {
+        let halves = |w: &Window| w.size == 2 && w.stride == 2 && w.inside();
+        halves(&self.rows) && halves(&self.columns)
+    }
+
+    /// Calls `f` for each image, in parallel.
+    fn each_image(&self, f: impl Fn(usize) + Sync + Send) {
+        let grain = super::parallel::grain_for(self.image_len().max(self.out_image_len()));
+        for_each_range(self.batch, grain, |images| images.for_each(&f));
+    }
+
+    /// For each output pixel, in order: its first element's index in the output image, and for each pixel of the window in
+    /// row-major order its first element's index in the input image.
+    #[inline(always)]
+    fn windows(&self, mut open: impl FnMut(usize, usize), mut pixel: impl FnMut(usize, usize)) {
+        for y in 0..self.rows.output {
+            let rows = self.rows.pixels(y);
+            for x in 0..self.columns.output {
+                let columns = self.columns.pixels(x);
+                let to = (y * self.columns.output + x) * self.channels;
+                open(to, rows.len() * columns.len());
+                for row in rows.clone() {
+                    for column in columns.clone() {
+                        pixel(to, (row * self.columns.input + column) * self.channels);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A dtype with a maximum.
+pub trait PoolElement: Copy + Default + PartialOrd + Bounded + Zero + Send + Sync + Plain {}
+impl<T: Copy + Default + PartialOrd + Bounded + Zero + Send + Sync + Plain> PoolElement for T {}
+
+/// The largest element of each window.
+///
+/// # Panics
+/// If a slice's length is not what the geometry says; so do all functions here.
+pub fn max_pool<T: PoolElement>(g: &Pool2dGeometry, images: &[T], out: &mut [T]) {
+    assert!(images.len() == g.batch * g.image_len() && out.len() == g.batch * g.out_image_len());
+    let out = SharedMut::new(out);
+    g.each_image(|n| {
+        let image = &images[n * g.image_len()..(n + 1) * g.image_len()];
+        // SAFETY: each image has its own output.
+        let out = unsafe { out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
+        if g.halves() {
+            max_halves(g, image, out)
+        } else {
+            max_image(g, image, out)
+        }
+    });
+}
+
+/// The larger one; the first where they do not compare.
+#[inline(always)]
+fn larger<T: PartialOrd>(a: T, b: T) -> T {
+    if a < b { b } else { a }
+}
+
+multiversion! {
+    fn max_image[T: PoolElement](g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
+        out.fill(T::min_value());
+        g.windows(|_, _| (), |to, from| {
+            let (out, image) = (&mut out[to..to + g.channels], &image[from..from + g.channels]);
+            out.iter_mut().zip(image).for_each(|(o, &x)| *o = larger(*o, x));
+        });
+    }
+}
+
+/// The four pixels of window `(y, x)` among side-by-side 2x2 windows, as indices of first elements.
+#[inline(always)]
+fn corners(g: &Pool2dGeometry, y: usize, x: usize) -> [usize; 4] {
+    let first = (2 * y * g.columns.input + 2 * x) * g.channels;
+    let below = first + g.columns.input * g.channels;
+    [first, first + g.channels, below, below + g.channels]
+}
+
+multiversion! {
+    fn max_halves[T: PoolElement](g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
+        let c = g.channels;
+        for y in 0..g.rows.output {
+            for x in 0..g.columns.output {
+                let [p0, p1, p2, p3] = corners(g, y, x).map(|at| &image[at..at + c]);
+                let to = (y * g.columns.output + x) * c;
+                for (i, o) in out[to..to + c].iter_mut().enumerate() {
+                    *o = larger(larger(p0[i], p1[i]), larger(p2[i], p3[i]));
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of [`max_pool`]: `gradient`, shaped as its output, goes to where the maxima of `images` are.
+pub fn max_pool_grad<T: PoolElement>(g: &Pool2dGeometry, images: &[T], gradient: &[T], in_backprop: &mut [T]) {
+    assert!(images.len() == g.batch * g.image_len() && gradient.len() == g.batch * g.out_image_len());
+    assert_eq!(in_backprop.len(), images.len());
+    let shared = SharedMut::new(in_backprop);
+    g.each_image(|n| {
+        let range = n * g.image_len()..(n + 1) * g.image_len();
+        let image = &images[range.clone()];
+        let gradient = &gradient[n * g.out_image_len()..(n + 1) * g.out_image_len()];
+        // SAFETY: each image has its own gradient.
+        let to = unsafe { shared.slice(range) };
+        if g.halves() {
+            max_grad_halves(g, image, gradient, to);
+        } else {
+            to.fill(T::zero());
+            with_positions(g, image, |positions| {
+                for (&at, &gradient) in positions.iter().zip(gradient) {
+                    if let Some(to) = to.get_mut(at as usize) {
+                        *to = *to + gradient;
+                    }
+                }
+            });
+        }
+    });
+}
+
+multiversion! {
+    fn max_grad_halves[T: PoolElement](g: &Pool2dGeometry, image: &[T], gradient: &[T], to: &mut [T]) {
+        let c = g.channels;
+        if 2 * g.rows.output != g.rows.input || 2 * g.columns.output != g.columns.input {
+            to.fill(T::zero());
+        }
+        for y in 0..g.rows.output {
+            for x in 0..g.columns.output {
+                let at = corners(g, y, x);
+                let [p0, p1, p2, p3] = at.map(|at| &image[at..at + c]);
+                let from = (y * g.columns.output + x) * c;
+                let gradient = &gradient[from..from + c];
+                let (upper, lower) = to.split_at_mut(at[2]);
+                let (t0, t1) = upper[at[0]..at[0] + 2 * c].split_at_mut(c);
+                let (t2, t3) = lower[..2 * c].split_at_mut(c);
+                for i in 0..c {
+                    // Whether the second beats the first in each row, and the lower row's best the upper's.
+                    let (right0, right1) = (p0[i] < p1[i], p2[i] < p3[i]);
+                    let (best0, best1) = (larger(p0[i], p1[i]), larger(p2[i], p3[i]));
+                    let below = best0 < best1;
+                    let (zero, d) = (T::zero(), gradient[i]);
+                    let (d0, d1) = if below { (zero, d) } else { (d, zero) };
+                    t0[i] = if right0 { zero } else { d0 };
+                    t1[i] = if right0 { d0 } else { zero };
+                    t2[i] = if right1 { zero } else { d1 };
+                    t3[i] = if right1 { d1 } else { zero };
+                }
+            }
+        }
+    }
+}
+
+/// No element: an empty window's position.
+const NOWHERE: u32 = u32::MAX;
+
+/// Lends `f` the index in the image of each output element's maximum, the first one in row-major order.
+fn with_positions<T: PoolElement>(g: &Pool2dGeometry, image: &[T], f: impl FnOnce(&[u32])) {
+    assert!(image.len() < NOWHERE as usize, "an image of 2^32 elements or more");
+    with_scratch(g.out_image_len(), |positions: &mut [u32]| {
+        with_scratch(g.out_image_len(), |best: &mut [T]| {
+            positions.fill(NOWHERE);
+            g.windows(
+                |_, _| (),
+                |to, from| {
+                    for c in 0..g.channels {
+                        let (at, best, x) = (&mut positions[to + c], &mut best[to + c], image[from + c]);
+                        if *at == NOWHERE || *best < x {
+                            (*at, *best) = ((from + c) as u32, x);
+                        }
+                    }
+                },
+            );
+        });
+        f(positions);
+    });
+}
+
+/// The gradient of [`max_pool_grad`] with respect to its `gradient`: `gradient`, shaped as the images, is picked where the
+/// maxima of `images` are. `out` is shaped as the pooled output.
+pub fn max_pool_grad_grad<T: PoolElement>(g: &Pool2dGeometry, images: &[T], gradient: &[T], out: &mut [T]) {
+    assert!(images.len() == g.batch * g.image_len() && out.len() == g.batch * g.out_image_len());
+    assert_eq!(gradient.len(), images.len());
+    let shared = SharedMut::new(out);
+    g.each_image(|n| {
+        let range = n * g.image_len()..(n + 1) * g.image_len();
+        let gradient = &gradient[range.clone()];
+        // SAFETY: each image has its own output.
+        let out = unsafe { shared.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
+        with_positions(g, &images[range], |positions| {
+            for (out, &at) in out.iter_mut().zip(positions) {
+                *out = gradient.get(at as usize).copied().unwrap_or(T::zero());
+            }
+        });
+    });
+}
+
+/// [`max_pool`] that says, by `index(image, element of the image)`, where each maximum is.
+pub fn max_pool_with_argmax<T: PoolElement, I: Send>(
+    g: &Pool2dGeometry,
+    images: &[T],
+    out: &mut [T],
+    argmax: &mut [I],
+    index: impl Fn(usize, usize) -> I + Sync + Send,
+) {
+    assert!(images.len() == g.batch * g.image_len() && out.len() == g.batch * g.out_image_len());
+    assert_eq!(argmax.len(), out.len());
+    let (out, argmax) = (SharedMut::new(out), SharedMut::new(argmax));
+    g.each_image(|n| {
+        let image = &images[n * g.image_len()..(n + 1) * g.image_len()];
+        let range = n * g.out_image_len()..(n + 1) * g.out_image_len();
+        // SAFETY: each image has its own outputs.
+        let (out, argmax) = unsafe { (out.slice(range.clone()), argmax.slice(range)) };
+        with_positions(g, image, |positions| {
+            for ((out, argmax), &at) in out.iter_mut().zip(argmax).zip(positions) {
+                *out = image.get(at as usize).copied().unwrap_or(T::min_value());
+                *argmax = index(n, at as usize);
+            }
+        });
+    });
+}
+
+/// The mean of each window's pixels inside the image.
+pub fn avg_pool<T: Real>(g: &Pool2dGeometry, images: &[T], out: &mut [T])
+where
+    T::Wide: Plain,
+{
+    assert!(images.len() == g.batch * g.image_len() && out.len() == g.batch * g.out_image_len());
+    let out = SharedMut::new(out);
+    g.each_image(|n| {
+        let image = &images[n * g.image_len()..(n + 1) * g.image_len()];
+        // SAFETY: each image has its own output.
+        let out = unsafe { out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
+        with_scratch(out.len(), |sums: &mut [T::Wide]| avg_image(g, image, sums, out));
+    });
+}
+
+multiversion! {
+    fn avg_image[T: Real](g: &Pool2dGeometry, image: &[T], sums: &mut [T::Wide], out: &mut [T]) {
+        use super::element::Wide;
+        sums.fill(T::Wide::zero());
+        let c = g.channels;
+        g.windows(|_, _| (), |to, from| {
+            let (sums, image) = (&mut sums[to..to + c], &image[from..from + c]);
+            sums.iter_mut().zip(image).for_each(|(s, x)| *s += x.widen());
+        });
+        g.windows(
+            |to, count| {
+                let count = T::Wide::from_usize(count);
+                let (sums, out) = (&sums[to..to + c], &mut out[to..to + c]);
+                out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::narrow(s / count));
+            },
+            |_, _| (),
+        );
+    }
+}
+
+/// The gradient of [`avg_pool`]: each output's gradient, divided by its window's pixels, is added to all of them.
+pub fn avg_pool_grad<T: Real>(g: &Pool2dGeometry, gradient: &[T], in_backprop: &mut [T])
+where
+    T::Wide: Plain,
+{
+    assert!(in_backprop.len() == g.batch * g.image_len() && gradient.len() == g.batch * g.out_image_len());
+    let shared = SharedMut::new(in_backprop);
+    g.each_image(|n| {
+        let gradient = &gradient[n * g.out_image_len()..(n + 1) * g.out_image_len()];
+        // SAFETY: each image has its own gradient.
+        let to = unsafe { shared.slice(n * g.image_len()..(n + 1) * g.image_len()) };
+        with_scratch(to.len(), |sums: &mut [T::Wide]| avg_grad_image(g, gradient, sums, to));
+    });
+}
+
+multiversion! {
+    fn avg_grad_image[T: Real](g: &Pool2dGeometry, gradient: &[T], sums: &mut [T::Wide], out: &mut [T]) {
+        use super::element::Wide;
+        sums.fill(T::Wide::zero());
+        let c = g.channels;
+        let share = std::cell::Cell::new(T::Wide::zero());
+        g.windows(
+            |_, count| share.set(T::Wide::from_usize(count)),
+            |from, to| {
+                let (sums, gradient) = (&mut sums[to..to + c], &gradient[from..from + c]);
+                let share = share.get();
+                sums.iter_mut().zip(gradient).for_each(|(s, x)| *s += x.widen() / share);
+            },
+        );
+        out.iter_mut().zip(&*sums).for_each(|(o, &s)| *o = T::narrow(s));
+    }
+}
+
+#[cfg(test)]
+#[path = "pooling_tests.rs"]
+mod tests;

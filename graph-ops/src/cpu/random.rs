@@ -1,0 +1,237 @@
+//! Filling arrays with random numbers, in TensorFlow's streams (`random_distributions.h`, `FillPhiloxRandom` on a CPU).
+//!
+//! An output is cut into groups of 4 elements, of 2 for 64-bit types. Group `g` uses the block `g` after the generator's
+//! place; truncated normals, which draw until enough are accepted, start `256` blocks a group of four (128 a group of two)
+//! after the place. So any task can fill any group.
+
+use super::parallel::{SharedMut, for_each_range};
+use super::philox::Philox;
+use super::simd::multiversion;
+use half::{bf16, f16};
+use std::f64::consts::TAU;
+
+/// Blocks that one run of a random op reserves an element: the op's generator moves on by `elements * 256`.
+pub const RESERVED_BLOCKS_PER_ELEMENT: u128 = 256;
+
+/// Below it `ln` would leave the range that TensorFlow allows; uniforms are raised to it.
+const SMALLEST_UNIFORM: f64 = 1.0e-7;
+
+/// Truncated normals are redrawn from here on.
+const TRUNCATION: f64 = 2.0;
+
+/// Groups that one task fills.
+const GROUPS_A_TASK: usize = 4096;
+
+/// `U[0, 1)` with 23 random bits.
+#[inline(always)]
+fn uniform_f32(x: u32) -> f32 {
+    f32::from_bits(0x3F80_0000 | (x & 0x7F_FFFF)) - 1.0
+}
+
+/// `U[0, 1)` with 52 random bits.
+#[inline(always)]
+fn uniform_f64(x0: u32, x1: u32) -> f64 {
+    f64::from_bits((1023 << 52) | (u64::from(x0 & 0xF_FFFF) << 32) | u64::from(x1)) - 1.0
+}
+
+/// Two independent standard normals by the Box-Muller transform; sine first.
+fn box_muller_f32(x0: u32, x1: u32) -> [f32; 2] {
+    let u1 = uniform_f32(x0).max(SMALLEST_UNIFORM as f32);
+    let angle = (TAU * f64::from(uniform_f32(x1))) as f32;
+    let radius = (-2.0 * u1.ln()).sqrt();
+    let (sin, cos) = angle.sin_cos();
+    [sin * radius, cos * radius]
+}
+
+fn box_muller_f64([x0, x1, x2, x3]: [u32; 4]) -> [f64; 2] {
+    let u1 = uniform_f64(x0, x1).max(SMALLEST_UNIFORM);
+    let (sin, cos) = (TAU * uniform_f64(x2, x3)).sin_cos();
+    let radius = (-2.0 * u1.ln()).sqrt();
+    [sin * radius, cos * radius]
+}
+
+/// A dtype with random distributions.
+pub trait RandomReal: Copy + Default + Send + Sync + 'static {
+    /// `U[0, 1)`.
+    fn fill_uniform(generator: Philox, out: &mut [Self]);
+    /// Mean 0, standard deviation 1.
+    fn fill_normal(generator: Philox, out: &mut [Self]);
+    /// A standard normal, redrawn until its magnitude is below 2.
+    fn fill_truncated_normal(generator: Philox, out: &mut [Self]);
+}
+
+/// Fills groups of `N` by `group`, which gets the generator at the group's place. Groups lie `distance` blocks apart.
+fn fill_groups<T: Copy + Default + Send, const N: usize>(
+    generator: Philox,
+    distance: u128,
+    out: &mut [T],
+    group: impl Fn(Philox) -> [T; N] + Sync + Send,
+) {
+    let (len, shared) = (out.len(), SharedMut::new(out));
+    for_each_range(len.div_ceil(N), GROUPS_A_TASK, |groups| {
+        // SAFETY: each task has its own groups.
+        let part = unsafe { shared.slice(groups.start * N..(groups.end * N).min(len)) };
+        for (out, g) in part.chunks_mut(N).zip(groups) {
+            out.copy_from_slice(&group(generator.at(g as u128 * distance))[..out.len()]);
+        }
+    });
+}
+
+/// Blocks computed together in the vectorized fills.
+const TOGETHER: usize = 8;
+
+multiversion! {
+    /// Fills `out` from consecutive blocks, four elements a block, one a word.
+    fn fill_words[T: Copy, F: Fn(u32) -> T](generator: Philox, out: &mut [T], f: F) {
+        let mut generator = generator;
+        for out in out.chunks_mut(4 * TOGETHER) {
+            let values = generator.blocks::<TOGETHER>().map(|block| block.map(&f));
+            generator.skip(TOGETHER as u128);
+            out.copy_from_slice(&values.as_flattened()[..out.len()]);
+        }
+    }
+}
+
+multiversion! {
+    /// Fills `out` from consecutive blocks, two elements a block.
+    fn fill_pairs[T: Copy, F: Fn(u32, u32) -> T](generator: Philox, out: &mut [T], f: F) {
+        let mut generator = generator;
+        for out in out.chunks_mut(2 * TOGETHER) {
+            let values = generator.blocks::<TOGETHER>().map(|[a, b, c, d]| [f(a, b), f(c, d)]);
+            generator.skip(TOGETHER as u128);
+            out.copy_from_slice(&values.as_flattened()[..out.len()]);
+        }
+    }
+}
+
+/// Fills in parallel with a fill that uses one block every `N` elements.
+fn fill_parallel<T: Send, const N: usize>(
+    generator: Philox,
+    out: &mut [T],
+    fill: impl Fn(Philox, &mut [T]) + Sync + Send,
+) {
+    super::parallel::for_each_chunk(out, GROUPS_A_TASK * N, |start, chunk| {
+        fill(generator.at((start / N) as u128), chunk);
+    });
+}
+
+fn normal_f32_block(mut generator: Philox) -> [f32; 4] {
+    let [x0, x1, x2, x3] = generator.next_block();
+    let ([a, b], [c, d]) = (box_muller_f32(x0, x1), box_muller_f32(x2, x3));
+    [a, b, c, d]
+}
+
+/// Takes values from `draw`, two at a time, until `N` have a magnitude below 2.
+fn accepted<T: Copy + Default + PartialOrd, const N: usize>(
+    mut draw: impl FnMut() -> [T; 2],
+    below: impl Fn(T) -> bool,
+) -> [T; N] {
+    let mut values = [T::default(); N];
+    let mut filled = 0;
+    loop {
+        for value in draw() {
+            if below(value) {
+                values[filled] = value;
+                filled += 1;
+                if filled == N {
+                    return values;
+                }
+            }
+        }
+    }
+}
+
+fn truncated_f32_block(mut generator: Philox) -> [f32; 4] {
+    let mut spare = None;
+    let draw = || {
+        let [x0, x1] = spare.take().unwrap_or_else(|| {
+            let [x0, x1, x2, x3] = generator.next_block();
+            spare = Some([x2, x3]);
+            [x0, x1]
+        });
+        box_muller_f32(x0, x1)
+    };
+    accepted(draw, |z: f32| f64::from(z).abs() < TRUNCATION)
+}
+
+impl RandomReal for f32 {
+    fn fill_uniform(generator: Philox, out: &mut [f32]) {
+        fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, uniform_f32));
+    }
+    fn fill_normal(generator: Philox, out: &mut [f32]) {
+        fill_groups(generator, 1, out, normal_f32_block);
+    }
+    fn fill_truncated_normal(generator: Philox, out: &mut [f32]) {
+        fill_groups(generator, 256, out, truncated_f32_block);
+    }
+}
+
+impl RandomReal for f64 {
+    fn fill_uniform(generator: Philox, out: &mut [f64]) {
+        fill_parallel::<_, 2>(generator, out, |generator, out| fill_pairs(generator, out, uniform_f64));
+    }
+    fn fill_normal(generator: Philox, out: &mut [f64]) {
+        fill_groups(generator, 1, out, |mut generator| {
+            box_muller_f64(generator.next_block())
+        });
+    }
+    fn fill_truncated_normal(generator: Philox, out: &mut [f64]) {
+        fill_groups(generator, 128, out, |mut generator| {
+            accepted::<f64, 2>(|| box_muller_f64(generator.next_block()), |z| z.abs() < TRUNCATION)
+        });
+    }
+}
+
+macro_rules! halves {
+    ($($t:ty, $uniform:expr;)*) => {$(
+        impl RandomReal for $t {
+            fn fill_uniform(generator: Philox, out: &mut [$t]) {
+                fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, $uniform));
+            }
+            fn fill_normal(generator: Philox, out: &mut [$t]) {
+                fill_groups(generator, 1, out, |generator| normal_f32_block(generator).map(<$t>::from_f32));
+            }
+            fn fill_truncated_normal(generator: Philox, out: &mut [$t]) {
+                fill_groups(generator, 256, out, |generator| truncated_f32_block(generator).map(<$t>::from_f32));
+            }
+        }
+    )*};
+}
+// Uniform from the low bits that fill the mantissa, as a number in 1..2, minus one: exact in `float`.
+halves! {
+    f16, |x| f16::from_f32(f32::from_bits(0x3F80_0000 | (x & 0x3FF) << 13) - 1.0);
+    bf16, |x| bf16::from_f32(f32::from_bits(0x3F80_0000 | (x & 0x7F) << 16) - 1.0);
+}
+
+/// A dtype of `RandomUniformInt`.
+pub trait RandomInt: Copy + Send + Sync {
+    /// `low + x % (high - low)` with an unsigned word `x`, of 32 or 64 bits as the dtype. `low < high` is the caller's duty.
+    fn fill_uniform_int(generator: Philox, low: Self, high: Self, out: &mut [Self]);
+}
+
+impl RandomInt for i32 {
+    fn fill_uniform_int(generator: Philox, low: i32, high: i32, out: &mut [i32]) {
+        assert!(low < high);
+        let range = high.wrapping_sub(low) as u32;
+        fill_parallel::<_, 4>(generator, out, |generator, out| {
+            fill_words(generator, out, |x| low.wrapping_add((x % range) as i32));
+        });
+    }
+}
+
+impl RandomInt for i64 {
+    fn fill_uniform_int(generator: Philox, low: i64, high: i64, out: &mut [i64]) {
+        assert!(low < high);
+        let range = high.wrapping_sub(low) as u64;
+        fill_parallel::<_, 2>(generator, out, |generator, out| {
+            fill_pairs(generator, out, |x0, x1| {
+                let x = u64::from(x0) | u64::from(x1) << 32;
+                low.wrapping_add((x % range) as i64)
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "random_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! SIMD: one vector interface for hand-written tiles, and run-time dispatch for loops that the compiler vectorizes.
+//!
+//! x86-64 binaries are built for any such CPU; AVX2 with fused multiply-add is chosen when the program runs. Other CPUs, and
+//! those without it, take the portable code, which multiplies and adds with two roundings.
+
+/// Whether this CPU has AVX2 and FMA.
+#[inline(always)]
+pub fn has_avx2_fma() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Defines a function whose body is compiled twice, for AVX2+FMA and for the baseline, and chosen at run time.
+///
+/// Generic parameters go in square brackets: `fn scale[T: Real](x: &mut [T], by: T) { ... }`.
+macro_rules! multiversion {
+    ($(#[$attr:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$attr])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn portable $(<$($generics)*>)? ($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$($generics)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                portable($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            if $crate::cpu::simd::has_avx2_fma() {
+                // SAFETY: the CPU has the features that the function was compiled for.
+                return unsafe { avx2($($arg),*) };
+            }
+            portable($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;
+
+/// A vector register of `LANES` numbers.
+///
+/// # Safety of all methods
+/// The CPU must have the instructions of the implementation, and pointers must be valid for the lanes they stand for; no
+/// alignment is needed.
+#[allow(clippy::missing_safety_doc)]
+pub trait Vector: Copy {
+    type Scalar: Copy;
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    /// All lanes are the number at `p`.
+    unsafe fn broadcast(p: *const Self::Scalar) -> Self;
+    unsafe fn load(p: *const Self::Scalar) -> Self;
+    unsafe fn store(self, p: *mut Self::Scalar);
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self + a * b`, with one rounding where the CPU can.
+    unsafe fn plus_product(self, a: Self, b: Self) -> Self;
+
+    /// The first `n < LANES` lanes from memory, zero in the others.
+    #[inline(always)]
+    unsafe fn load_first(p: *const Self::Scalar, n: usize) -> Self {
+        // SAFETY: `n` numbers are readable at `p`, and the copy on the stack holds all lanes.
+        unsafe {
+            let mut lanes = std::mem::MaybeUninit::<Self>::uninit();
+            Self::zero().store(lanes.as_mut_ptr().cast());
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr().cast(), n);
+            Self::load(lanes.as_ptr().cast())
+        }
+    }
+
+    /// The first `n < LANES` lanes to memory.
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut Self::Scalar, n: usize) {
+        // SAFETY: `n` numbers are writable at `p`, and the copy on the stack holds all lanes.
+        unsafe {
+            let mut lanes = std::mem::MaybeUninit::<Self>::uninit();
+            self.store(lanes.as_mut_ptr().cast());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr().cast(), p, n);
+        }
+    }
+}
+
+/// The portable vector: an array that the compiler may keep in registers.
+#[derive(Clone, Copy)]
+pub struct Portable<T, const N: usize>([T; N]);
+
+impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
+    type Scalar = T;
+    const LANES: usize = N;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([T::zero(); N])
+    }
+    #[inline(always)]
+    unsafe fn broadcast(p: *const T) -> Self {
+        // SAFETY: the caller's promise.
+        Self([unsafe { *p }; N])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> Self {
+        // SAFETY: the caller's promise; arrays have no alignment beyond their element's.
+        Self(unsafe { p.cast::<[T; N]>().read() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut T) {
+        // SAFETY: as for `load`.
+        unsafe { p.cast::<[T; N]>().write(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn plus_product(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+}
+
+/// AVX2 registers.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    macro_rules! avx2_vector {
+        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+            impl Vector for $v {
+                type Scalar = $t;
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    // SAFETY: the CPU has AVX2 (the caller's promise).
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn broadcast(p: *const $t) -> Self {
+                    // SAFETY: the caller's promise.
+                    unsafe { $broadcast(*p) }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const $t) -> Self {
+                    // SAFETY: the caller's promise.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut $t) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $store(p, self) }
+                }
+                #[inline(always)]
+                unsafe fn add(self, other: Self) -> Self {
+                    // SAFETY: the CPU has AVX2 (the caller's promise).
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
+                unsafe fn plus_product(self, a: Self, b: Self) -> Self {
+                    // SAFETY: the CPU has FMA (the caller's promise).
+                    unsafe { $fma(a, b, self) }
+                }
+            }
+        };
+    }
+
+    avx2_vector!(
+        __m256,
+        f32,
+        8,
+        _mm256_setzero_ps,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+    avx2_vector!(
+        __m256d,
+        f64,
+        4,
+        _mm256_setzero_pd,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_add_pd,
+        _mm256_fmadd_pd
+    );
+}

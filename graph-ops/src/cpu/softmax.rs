@@ -1,0 +1,218 @@
+//! Softmax over the last axis, and the cross entropies that are computed with it.
+//!
+//! As in TensorFlow, the largest logit is taken away first: with `z = x - max(x)`, `softmax = exp(z) / sum(exp(z))`,
+//! `log_softmax = z - ln(sum(exp(z)))`, `loss = sum(labels * (ln(sum(exp(z))) - z))` and `backprop = softmax - labels`.
+//! Rows are independent and handled in parallel; each is summed in order. The half types are computed in `float`.
+
+use super::element::{Real, Wide};
+use super::parallel::{SharedMut, for_each_range, grain_for};
+use super::scratch::{Plain, with_scratch};
+use num_traits::{Float, Zero};
+
+/// Elementary steps that one exponential is worth, for the size of tasks.
+const EXP_COST: usize = 16;
+
+/// The largest element; not a number if any is not.
+fn largest<T: Real>(row: &[T]) -> T::Wide {
+    row.iter().fold(T::Wide::neg_infinity(), |max, x| {
+        let x = x.widen();
+        if x > max || x.is_nan() { x } else { max }
+    })
+}
+
+/// Fills `z` with the shifted row and returns the sum of its exponentials.
+fn shifted<T: Real>(row: &[T], z: &mut [T::Wide]) -> T::Wide {
+    let max = largest(row);
+    z.iter_mut().zip(row).for_each(|(z, x)| *z = x.widen() - max);
+    z.iter().fold(T::Wide::zero(), |sum, z| sum + z.exp())
+}
+
+/// Calls `f(row index, shifted row, sum of exponentials)` for each row of `classes` logits, in parallel.
+fn each_row<T: Real>(logits: &[T], classes: usize, f: impl Fn(usize, &mut [T::Wide], T::Wide) + Sync + Send)
+where
+    T::Wide: Plain,
+{
+    if logits.is_empty() {
+        return;
+    }
+    assert_eq!(logits.len() % classes, 0);
+    for_each_range(logits.len() / classes, grain_for(classes * EXP_COST), |rows| {
+        with_scratch(classes, |z: &mut [T::Wide]| {
+            for row in rows {
+                let sum = shifted(&logits[row * classes..(row + 1) * classes], z);
+                f(row, z, sum);
+            }
+        });
+    });
+}
+
+/// `softmax` of each row of `classes` logits.
+///
+/// # Panics
+/// If the lengths differ or are no multiple of `classes`.
+pub fn softmax<T: Real>(logits: &[T], classes: usize, out: &mut [T])
+where
+    T::Wide: Plain,
+{
+    assert_eq!(logits.len(), out.len());
+    let out = SharedMut::new(out);
+    each_row(logits, classes, |row, z, sum| {
+        // SAFETY: each row has its own output.
+        let out = unsafe { out.slice(row * classes..(row + 1) * classes) };
+        out.iter_mut().zip(z).for_each(|(o, z)| *o = T::narrow(z.exp() / sum));
+    });
+}
+
+/// `ln(softmax)` of each row of `classes` logits.
+///
+/// # Panics
+/// If the lengths differ or are no multiple of `classes`.
+pub fn log_softmax<T: Real>(logits: &[T], classes: usize, out: &mut [T])
+where
+    T::Wide: Plain,
+{
+    assert_eq!(logits.len(), out.len());
+    let out = SharedMut::new(out);
+    each_row(logits, classes, |row, z, sum| {
+        // SAFETY: each row has its own output.
+        let out = unsafe { out.slice(row * classes..(row + 1) * classes) };
+        let log = sum.ln();
+        out.iter_mut().zip(z).for_each(|(o, z)| *o = T::narrow(*z - log));
+    });
+}
+
+/// `SoftmaxCrossEntropyWithLogits`: `logits`, `labels` and `backprop` are `[rows, classes]`, `loss` is `[rows]`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn softmax_cross_entropy<T: Real>(logits: &[T], labels: &[T], classes: usize, loss: &mut [T], backprop: &mut [T])
+where
+    T::Wide: Plain,
+{
+    assert!(labels.len() == logits.len() && backprop.len() == logits.len() && loss.len() * classes == logits.len());
+    if classes == 0 {
+        loss.fill(T::narrow(T::Wide::zero()));
+    }
+    let (loss, backprop) = (SharedMut::new(loss), SharedMut::new(backprop));
+    each_row(logits, classes, |row, z, sum| {
+        let range = row * classes..(row + 1) * classes;
+        let labels = &labels[range.clone()];
+        // SAFETY: each row has its own loss and gradient.
+        let (loss, backprop) = unsafe { (loss.slice(row..row + 1), backprop.slice(range)) };
+        let log = sum.ln();
+        let total = z
+            .iter()
+            .zip(labels)
+            .fold(T::Wide::zero(), |total, (z, label)| total + label.widen() * (log - *z));
+        loss[0] = T::narrow(total);
+        for ((b, z), label) in backprop.iter_mut().zip(z).zip(labels) {
+            *b = T::narrow(z.exp() / sum - label.widen());
+        }
+    });
+}
+
+/// `SparseSoftmaxCrossEntropyWithLogits`: as [`softmax_cross_entropy`] with one class a row for a label.
+///
+/// A label outside `0..classes` makes its row's loss and gradient not a number, as TensorFlow's device kernels do; a caller
+/// that wants an error checks first.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn sparse_softmax_cross_entropy<T: Real, I: Copy + Sync + TryInto<usize>>(
+    logits: &[T],
+    labels: &[I],
+    classes: usize,
+    loss: &mut [T],
+    backprop: &mut [T],
+) where
+    T::Wide: Plain,
+{
+    assert!(backprop.len() == logits.len() && loss.len() * classes == logits.len() && labels.len() == loss.len());
+    let (loss, backprop) = (SharedMut::new(loss), SharedMut::new(backprop));
+    each_row(logits, classes, |row, z, sum| {
+        // SAFETY: each row has its own loss and gradient.
+        let (loss, backprop) = unsafe {
+            (
+                loss.slice(row..row + 1),
+                backprop.slice(row * classes..(row + 1) * classes),
+            )
+        };
+        match labels[row].try_into().ok().filter(|&label| label < classes) {
+            Some(label) => {
+                loss[0] = T::narrow(sum.ln() - z[label]);
+                for (c, (b, z)) in backprop.iter_mut().zip(z).enumerate() {
+                    let target = if c == label {
+                        T::Wide::from_f64(1.0)
+                    } else {
+                        T::Wide::zero()
+                    };
+                    *b = T::narrow(z.exp() / sum - target);
+                }
+            }
+            None => {
+                loss[0] = T::narrow(T::Wide::nan());
+                backprop.fill(T::narrow(T::Wide::nan()));
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool, wide};
+
+    #[test]
+    fn all_four_follow_their_formulas() {
+        for (rows, classes) in [(500, 10), (3, 1), (1, 5000), (7001, 3), (0, 4)] {
+            let logits: Vec<f32> = numbers_f32(1, rows * classes)
+                .iter()
+                .map(|x| x * 20.0 + 1000.0)
+                .collect();
+            let dense = numbers_f32(2, rows * classes);
+            let sparse: Vec<i32> = (0..rows).map(|r| (r * 7 % classes.max(1)) as i32).collect();
+            let run = || {
+                let n = logits.len();
+                let (mut p, mut log) = (vec![0.0; n], vec![0.0; n]);
+                let (mut loss, mut back) = (vec![0.0; rows], vec![0.0; n]);
+                let (mut sparse_loss, mut sparse_back) = (vec![0.0; rows], vec![0.0; n]);
+                softmax(&logits, classes, &mut p);
+                log_softmax(&logits, classes, &mut log);
+                softmax_cross_entropy(&logits, &dense, classes, &mut loss, &mut back);
+                sparse_softmax_cross_entropy(&logits, &sparse, classes, &mut sparse_loss, &mut sparse_back);
+                (p, log, loss, back, sparse_loss, sparse_back)
+            };
+            let got = same_on_any_pool(run);
+            let mut e = (vec![], vec![], vec![], vec![], vec![], vec![]);
+            for row in 0..rows {
+                let range = row * classes..(row + 1) * classes;
+                let x = wide(&logits[range.clone()]);
+                let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let log_sum = x.iter().map(|x| (x - max).exp()).sum::<f64>().ln() + max;
+                let labels = wide(&dense[range]);
+                e.2.push(x.iter().zip(&labels).map(|(x, l)| l * (log_sum - x)).sum::<f64>());
+                e.4.push(log_sum - x[sparse[row] as usize]);
+                for (c, x) in x.iter().enumerate() {
+                    let p = (x - log_sum).exp();
+                    e.0.push(p);
+                    e.1.push(x - log_sum);
+                    e.3.push(p - labels[c]);
+                    e.5.push(p - f64::from(u8::from(c == sparse[row] as usize)));
+                }
+            }
+            assert_close(&got.0, &e.0, 1e-6);
+            assert_close(&got.1, &e.1, 1e-6);
+            assert_close(&got.2, &e.2, 1e-4);
+            assert_close(&got.3, &e.3, 1e-6);
+            assert_close(&got.4, &e.4, 1e-6);
+            assert_close(&got.5, &e.5, 1e-6);
+        }
+    }
+
+    #[test]
+    fn labels_out_of_range_are_not_numbers() {
+        let (mut loss, mut back) = ([0.0f64; 2], [0.0f64; 4]);
+        sparse_softmax_cross_entropy(&[1.0, 2.0, 3.0, 4.0], &[-1i64, 1], 2, &mut loss, &mut back);
+        assert!(loss[0].is_nan() && back[0].is_nan() && loss[1].is_finite() && back[3].is_finite());
+    }
+}

@@ -1,0 +1,5 @@
+//! Pictures.
+
+mod convert;
+
+pub use convert::{ConvertImageDtype, convert_image_dtype};

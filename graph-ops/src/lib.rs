@@ -1,0 +1,46 @@
+//! Every op, each in one place: definition, shape function, gradient, kernels, builder function and test cases.
+//!
+//! A folder is a family, a file is an op or a tight family of them. To add an op, write its file and add one line to the
+//! lists of its family's `mod.rs`. On top of the ops stand optimizers, losses, initializers and summaries.
+
+pub mod array;
+mod composite;
+pub mod control;
+pub mod cpu;
+pub mod image;
+pub mod math;
+pub mod nn;
+pub mod random;
+mod rewrite;
+pub mod state;
+pub mod summary;
+#[cfg(test)]
+mod testing;
+pub mod train;
+
+use graph_core::graph::OpBuilder;
+use graph_core::op::{OpDefinition, Registry};
+
+/// The definitions of all ops, a family a slice.
+const FAMILIES: &[&[fn() -> OpDefinition]] = &[
+    array::OPS,
+    control::OPS,
+    math::OPS,
+    nn::OPS,
+    random::OPS,
+    state::OPS,
+    summary::OPS,
+];
+
+/// Makes all ops known to the core. Every function of this crate that builds an op calls it; call it yourself before
+/// importing a graph. Only the first call does anything.
+pub fn install() -> &'static Registry {
+    graph_core::op::install(|| Registry::new(FAMILIES, rewrite::REWRITES.to_vec()))
+}
+
+/// Begins an operation of type `op`.
+#[track_caller]
+pub(crate) fn op(name: &str) -> OpBuilder {
+    install();
+    OpBuilder::new(name)
+}

@@ -1,0 +1,315 @@
+//! Division, remainders and powers: ops of two operands, broadcast together. Integers divided by zero are an error.
+
+use graph_core::gradients::GradientContext;
+use graph_core::graph::Tensor;
+use graph_core::graph::scope::name_scope_in;
+use graph_core::op::OpDefinition;
+use graph_core::{Error, Result};
+use num_traits::Zero;
+
+use super::broadcasting::Broadcast;
+use super::elementwise::{binary_kernels, binary_op, check_elements, kernel, run_binary};
+use super::nodes::Nodes;
+
+const ALL_NUMBERS: &str = "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, int64, complex64, \
+                           complex128, uint32, uint64}";
+
+fn division_by_zero() -> Error {
+    Error::invalid_argument("Integer division by zero").hint("`div_no_nan` of floating-point tensors gives 0 there")
+}
+
+/// Adds kernels for integers that first look for a divisor of zero.
+macro_rules! checked {
+    ($definition:expr; [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
+        $definition.may_fail() $(.kernel(
+            kernel!($t, |context| {
+                check_elements::<$t>(context, 1, |divisor| divisor == 0, division_by_zero)?;
+                let f: fn($t, $t) -> $t = |$x, $y| if $y == 0 { 0 } else { $e };
+                run_binary::<$t, $t, $t>(context, f)
+            })
+            .in_place(0, 0)
+            .in_place(1, 0)
+        ))*
+    };
+}
+
+/// The quotient's gradients, `grad / y` and `grad * (-x / y / y)`, by the division `divide`.
+fn quotient_gradient(
+    context: &GradientContext<'_>,
+    divide: impl Fn(&Nodes<'_>, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Vec<Option<Tensor>>> {
+    let (nodes, gradient) = (Nodes::of(context), context.gradient(0)?);
+    let (x, y) = (context.input(0), context.input(1));
+    let broadcast = Broadcast::by_nodes(&nodes, &x, &y)?;
+    let (x, y) = (nodes.conj(&x)?, nodes.conj(&y)?);
+    let first = broadcast.first(&divide(&nodes, &gradient, &y)?)?;
+    let minus = nodes.unary("Neg", &x)?;
+    let slope = divide(&nodes, &divide(&nodes, &minus, &y)?, &y)?;
+    let second = broadcast.second(&nodes.mul(&gradient, &slope)?)?;
+    Ok(vec![Some(first), Some(second)])
+}
+
+/// `RealDiv`
+pub(crate) fn real_div() -> OpDefinition {
+    binary_kernels! {
+        binary_op("RealDiv", "x / y of floating-point or complex numbers, element by element.", ALL_NUMBERS)
+            .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.binary("RealDiv", "RealDiv", x, y)));
+        half |x, y| x / y;
+        fast [f32, f64] |x, y| x / y;
+        complex |x, y| x / y;
+    }
+}
+
+/// `Div`
+pub(crate) fn div() -> OpDefinition {
+    let definition = binary_kernels! {
+        binary_op("Div", "x / y, element by element; integers are cut off toward zero.", ALL_NUMBERS)
+            .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.truediv(x, y)));
+        slow |x, y| x / y;
+        complex |x, y| x / y;
+    };
+    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| x.wrapping_div(y));
+    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+}
+
+/// `TruncateDiv`
+pub(crate) fn truncate_div() -> OpDefinition {
+    let definition = binary_op("TruncateDiv", "x / y of integers, cut off toward zero.", ALL_NUMBERS)
+        .gradient(|_| Ok(vec![None, None]));
+    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| x.wrapping_div(y));
+    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+}
+
+/// `FloorDiv`
+pub(crate) fn floor_div() -> OpDefinition {
+    let definition = binary_kernels! {
+        binary_op("FloorDiv", "x / y, rounded down, element by element.", ALL_NUMBERS)
+            .gradient(|_| Ok(vec![None, None]));
+        slow |x, y| (x / y).floor();
+    };
+    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
+        let quotient = x.wrapping_div(y);
+        if x.wrapping_rem(y) != 0 && (x < 0) != (y < 0) { quotient - 1 } else { quotient }
+    });
+    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+}
+
+/// `FloorMod`
+pub(crate) fn floor_mod() -> OpDefinition {
+    let definition = binary_kernels! {
+        binary_op(
+            "FloorMod",
+            "The remainder of x / y rounded down, with the sign of y.",
+            "T: {int8, int16, int32, int64, uint8, uint16, uint32, uint64, bfloat16, half, float, double}",
+        )
+        .gradient(|context| {
+            let (x, y, gradient) = (context.input(0), context.input(1), context.gradient(0)?);
+            let nodes = Nodes::of(context);
+            let broadcast = Broadcast::by_nodes(&nodes, &x, &y)?;
+            let floor = nodes.binary("FloorDiv", "FloorDiv", &x, &y)?;
+            let first = broadcast.first(&gradient)?;
+            let minus = nodes.unary("Neg", &floor)?;
+            Ok(vec![Some(first), Some(broadcast.second(&nodes.mul(&gradient, &minus)?)?)])
+        });
+        slow |x, y| {
+            let remainder = x % y;
+            if (x < 0.0) == (y < 0.0) { remainder } else { (remainder + y) % y }
+        };
+    };
+    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
+        let remainder = x.wrapping_rem(y);
+        if remainder != 0 && (remainder < 0) != (y < 0) { remainder + y } else { remainder }
+    });
+    checked!(definition; [u8, u16, u32, u64] |x, y| x % y)
+}
+
+/// `TruncateMod` and its other name `Mod`.
+fn remainder(name: &'static str) -> OpDefinition {
+    let definition = binary_kernels! {
+        binary_op(
+            name,
+            "The remainder of x / y cut off toward zero, with the sign of x.",
+            "T: {int32, int64, half, bfloat16, float, double}",
+        );
+        slow |x, y| x % y;
+    };
+    checked!(definition; [i32, i64] |x, y| x.wrapping_rem(y))
+}
+
+/// `TruncateMod`
+pub(crate) fn truncate_mod() -> OpDefinition {
+    remainder("TruncateMod").no_gradient()
+}
+
+/// `Mod`
+pub(crate) fn mod_op() -> OpDefinition {
+    remainder("Mod").no_gradient()
+}
+
+/// `DivNoNan`
+pub(crate) fn div_no_nan_op() -> OpDefinition {
+    binary_kernels! {
+        binary_op(
+            "DivNoNan",
+            "x / y, and 0 where y is 0.",
+            "T: {half, float, bfloat16, double, complex64, complex128}",
+        )
+        .gradient(|context| {
+            quotient_gradient(context, |nodes, x, y| nodes.binary("DivNoNan", "div_no_nan", x, y))
+        });
+        slow |x, y| if y == 0.0 { 0.0 } else { x / y };
+        complex |x, y| if y.is_zero() { y } else { x / y };
+    }
+}
+
+/// An integer power, which must not be negative; by squaring, cut to the type's size.
+macro_rules! integer_power {
+    ($definition:expr; [$($t:ty),*]) => {
+        $definition $(.kernel(
+            kernel!($t, |context| {
+                check_elements::<$t>(context, 1, |exponent| exponent < 0, || {
+                    Error::invalid_argument("Integers to negative integer powers are not allowed")
+                })?;
+                let f: fn($t, $t) -> $t = |x, y| num_traits::pow(std::num::Wrapping(x), y.max(0) as usize).0;
+                run_binary::<$t, $t, $t>(context, f)
+            })
+            .in_place(0, 0)
+            .in_place(1, 0)
+        ))*
+    };
+}
+
+/// `Pow`
+pub(crate) fn pow_op() -> OpDefinition {
+    let definition = binary_kernels! {
+        binary_op(
+            "Pow",
+            "x to the power of y, element by element; integers to powers that are not negative.",
+            "T: {bfloat16, float, half, double, int8, int16, int32, int64, complex64, complex128}",
+        )
+        .may_fail()
+        .gradient(pow_gradient);
+        slow |x, y| x.powf(y);
+        complex |x, y| if y.is_zero() { num_traits::One::one() } else { x.powc(y) };
+    };
+    integer_power!(definition; [i8, i16, i32, i64])
+}
+
+/// `grad * y * x^(y-1)` and `grad * z * ln(x)`, the logarithm taken as 0 where it has no real value.
+fn pow_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let (nodes, gradient) = (Nodes::of(context), context.gradient(0)?);
+    let (x, y) = (context.input(0), context.input(1));
+    let broadcast = Broadcast::by_shapes(&nodes, &x, &y, &gradient)?;
+    let (x, y, z) = (nodes.conj(&x)?, nodes.conj(&y)?, nodes.conj(&context.output(0))?);
+    let scaled = nodes.mul(&gradient, &y)?;
+    let power = nodes.binary("Pow", "Pow", &x, &nodes.sub(&y, 1)?)?;
+    let first = broadcast.first(&nodes.mul(&scaled, &power)?)?;
+    let mask = if x.dtype().is_complex() {
+        nodes.binary("NotEqual", "NotEqual", &x, 0)?
+    } else {
+        nodes.binary("Greater", "Greater", &x, 0)?
+    };
+    let safe = nodes.select(&mask, &x, &nodes.ones_like(&x, x.dtype())?)?;
+    let log = nodes.unary("Log", &safe)?;
+    let log = nodes.select(&mask, &log, &nodes.zeros_like(&x)?)?;
+    let scaled = nodes.mul(&gradient, &z)?;
+    let second = broadcast.second(&nodes.mul(&scaled, &log)?)?;
+    Ok(vec![Some(first), Some(second)])
+}
+
+/// `Atan2`
+pub(crate) fn atan2_op() -> OpDefinition {
+    let mut definition = binary_kernels! {
+        binary_op(
+            "Atan2",
+            "The angle of the point (x, y), in (-pi, pi].",
+            super::elementwise::FLOATS,
+        )
+        .gradient(atan2_gradient);
+        slow |y, x| y.atan2(x);
+    };
+    (definition.inputs[0].name, definition.inputs[1].name) = ("y", "x");
+    definition
+}
+
+/// `x grad / (y^2 + x^2)` and `-y grad / (y^2 + x^2)`; summed where the operands were broadcast.
+fn atan2_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let (nodes, gradient) = (Nodes::of(context), context.gradient(0)?);
+    let (y, x) = (context.input(0), context.input(1));
+    let _after = graph_core::graph::scope::control_dependencies([&gradient.op()])?;
+    let sum = nodes.add(&nodes.unary("Square", &y)?, &nodes.unary("Square", &x)?)?;
+    let scaled = nodes.truediv(&gradient, &sum)?;
+    let of_y = nodes.mul(&x, &scaled)?;
+    let of_x = nodes.mul(&nodes.unary("Neg", &y)?, &scaled)?;
+    if super::broadcasting::same_known_shape(&y, &x, &gradient) {
+        return Ok(vec![Some(of_y), Some(of_x)]);
+    }
+    let broadcast = Broadcast::by_nodes(&nodes, &y, &x)?;
+    Ok(vec![Some(broadcast.first(&of_y)?), Some(broadcast.second(&of_x)?)])
+}
+
+/// The gradients of `Xlogy` and `Xdivy`: slopes by x and y, each times `grad`.
+fn zero_aware_gradient(
+    context: &GradientContext<'_>,
+    op: &str,
+    of_y: impl FnOnce(&Nodes<'_>, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Vec<Option<Tensor>>> {
+    let (nodes, gradient) = (Nodes::of(context), context.gradient(0)?);
+    let (x, y) = (context.input(0), context.input(1));
+    let broadcast = Broadcast::by_nodes(&nodes, &x, &y)?;
+    let _after = graph_core::graph::scope::control_dependencies([&gradient.op()])?;
+    let zero = {
+        // `tf.cast(0., dtype)`: a constant of single precision, cast where the dtype is another.
+        let scope = name_scope_in(nodes.graph(), "Cast")?;
+        let zero = nodes.scalar(0, graph_core::DType::Float32, "x")?;
+        match x.dtype() {
+            graph_core::DType::Float32 => zero,
+            dtype => nodes
+                .node("Cast")
+                .input(&zero)
+                .attr("DstT", dtype)
+                .name(scope.scope_name())
+                .build()?,
+        }
+    };
+    let not_zero = nodes.binary("NotEqual", "NotEqual", &x, &zero)?;
+    let not_zero = nodes.cast(&not_zero, x.dtype())?;
+    let partial_x = nodes.binary(op, op, &not_zero, &y)?;
+    let partial_y = of_y(&nodes, &x, &y)?;
+    let first = broadcast.first(&nodes.mul(&partial_x, &gradient)?)?;
+    let second = broadcast.second(&nodes.mul(&partial_y, &gradient)?)?;
+    Ok(vec![Some(first), Some(second)])
+}
+
+/// `Xdivy`
+pub(crate) fn xdivy_op() -> OpDefinition {
+    binary_kernels! {
+        binary_op("Xdivy", "x / y, and 0 where x is 0.", "T: {half, bfloat16, float, double, complex64, complex128}")
+            .gradient(|context| {
+                zero_aware_gradient(context, "Xdivy", |nodes, x, y| {
+                    let minus = nodes.unary("Neg", x)?;
+                    nodes.binary("Xdivy", "Xdivy", &minus, nodes.binary("Pow", "pow", y, 2)?)
+                })
+            });
+        slow |x, y| if x == 0.0 { 0.0 } else { x / y };
+        complex |x, y| if x.is_zero() { x } else { x / y };
+    }
+}
+
+/// `Xlogy`
+pub(crate) fn xlogy_op() -> OpDefinition {
+    binary_kernels! {
+        binary_op("Xlogy", "x ln(y), and 0 where x is 0.", "T: {half, bfloat16, float, double, complex64, complex128}")
+            .gradient(|context| {
+                zero_aware_gradient(context, "Xlogy", |nodes, x, y| nodes.binary("Xdivy", "Xdivy", x, y))
+            });
+        slow |x, y| if x == 0.0 { 0.0 } else { x * y.ln() };
+        complex |x, y| if x.is_zero() { x } else { x * y.ln() };
+    }
+}
+
+#[cfg(test)]
+#[path = "division_tests.rs"]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::{cases, gradient_cases};

@@ -1,0 +1,145 @@
+//! Neural networks.
+
+mod activation;
+mod avg_pool;
+mod batch_norm;
+mod bias_add;
+mod conv2d;
+mod conv_variants;
+mod cross_entropy;
+mod depthwise;
+mod dropout;
+mod l2_loss;
+mod layers;
+mod lrn;
+mod max_pool;
+mod max_pool_argmax;
+mod moments;
+mod pooling;
+mod softmax;
+mod sparse_cross_entropy;
+mod top_k;
+mod windows;
+
+pub use crate::math::{sigmoid, tanh};
+pub use activation::{LeakyRelu, elu, leaky_relu, relu, relu6, selu, softplus, softsign};
+pub use avg_pool::{AvgPool, avg_pool};
+pub use batch_norm::{FusedBatchNorm, fused_batch_norm};
+pub use bias_add::{BiasAdd, bias_add};
+pub use conv_variants::{Conv1d, Conv2dTranspose, conv1d, conv2d_transpose};
+pub use conv2d::{Conv2d, conv2d, conv2d_backprop_filter, conv2d_backprop_input};
+pub use cross_entropy::{SoftmaxCrossEntropy, softmax_cross_entropy_with_logits, softmax_cross_entropy_with_logits_v2};
+pub use depthwise::{
+    DepthwiseConv2dNative, SeparableConv2d, depthwise_conv2d, depthwise_conv2d_native,
+    depthwise_conv2d_native_backprop_filter, depthwise_conv2d_native_backprop_input, separable_conv2d,
+};
+pub use dropout::{Dropout, dropout};
+pub use l2_loss::{L2Loss, l2_loss};
+pub use layers::{
+    BatchNormalization, ReluLayer, SigmoidCrossEntropy, WeightedCrossEntropy, XwPlusB, batch_normalization, relu_layer,
+    sigmoid_cross_entropy_with_logits, weighted_cross_entropy_with_logits, xw_plus_b,
+};
+pub use lrn::{LocalResponseNormalization, local_response_normalization, lrn};
+pub use max_pool::{MaxPool, max_pool};
+pub use max_pool_argmax::{MaxPoolWithArgmax, max_pool_with_argmax};
+pub use moments::{L2Normalize, Moments, l2_normalize, moments};
+pub use softmax::{Softmax, log_softmax, softmax};
+pub use sparse_cross_entropy::{SparseSoftmaxCrossEntropy, sparse_softmax_cross_entropy_with_logits};
+pub use top_k::{InTopK, TopK, in_top_k, top_k};
+
+use graph_core::op::OpDefinition;
+
+#[cfg(test)]
+use crate::testing::{Case, GradientCase};
+
+/// The family's op definitions.
+pub(crate) const OPS: &[fn() -> OpDefinition] = &[
+    l2_loss::definition,
+    top_k::top_k_v1,
+    top_k::top_k_v2,
+    top_k::in_top_k_v1,
+    top_k::in_top_k_v2,
+    activation::relu_op,
+    activation::relu_grad,
+    activation::relu6_op,
+    activation::relu6_grad,
+    activation::leaky_relu_op,
+    activation::leaky_relu_grad,
+    activation::elu_op,
+    activation::elu_grad,
+    activation::selu_op,
+    activation::selu_grad,
+    activation::softplus_op,
+    activation::softplus_grad,
+    activation::softsign_op,
+    activation::softsign_grad,
+    avg_pool::avg_pool_definition,
+    avg_pool::avg_pool_grad_definition,
+    batch_norm::v1,
+    batch_norm::v2,
+    batch_norm::v3,
+    batch_norm::grad_v1,
+    batch_norm::grad_v2,
+    batch_norm::grad_v3,
+    bias_add::bias_add_definition,
+    bias_add::bias_add_v1_definition,
+    bias_add::bias_add_grad_definition,
+    conv2d::forward,
+    conv2d::backprop_input,
+    conv2d::backprop_filter,
+    cross_entropy::definition,
+    depthwise::forward_definition,
+    depthwise::backprop_input_definition,
+    depthwise::backprop_filter_definition,
+    lrn::lrn_definition,
+    lrn::lrn_grad_definition,
+    max_pool::max_pool_definition,
+    max_pool::max_pool_v2_definition,
+    max_pool::max_pool_grad_definition,
+    max_pool::max_pool_grad_v2_definition,
+    max_pool::max_pool_grad_grad_definition,
+    max_pool::max_pool_grad_grad_v2_definition,
+    max_pool_argmax::forward_definition,
+    max_pool_argmax::grad_definition,
+    softmax::softmax_definition,
+    softmax::log_softmax_definition,
+    sparse_cross_entropy::definition,
+];
+
+/// The family's numeric test cases.
+#[cfg(test)]
+pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
+    l2_loss::cases,
+    top_k::cases,
+    activation::cases,
+    avg_pool::cases,
+    batch_norm::cases,
+    bias_add::cases,
+    conv2d::cases,
+    cross_entropy::cases,
+    depthwise::cases,
+    lrn::cases,
+    max_pool::cases,
+    max_pool_argmax::cases,
+    softmax::cases,
+    sparse_cross_entropy::cases,
+];
+
+/// The family's gradient test cases.
+#[cfg(test)]
+pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
+    l2_loss::gradient_cases,
+    top_k::gradient_cases,
+    activation::gradient_cases,
+    avg_pool::gradient_cases,
+    batch_norm::gradient_cases,
+    bias_add::gradient_cases,
+    conv2d::gradient_cases,
+    cross_entropy::gradient_cases,
+    depthwise::gradient_cases,
+    lrn::gradient_cases,
+    max_pool::gradient_cases,
+    max_pool_argmax::gradient_cases,
+    softmax::gradient_cases,
+    sparse_cross_entropy::gradient_cases,
+];

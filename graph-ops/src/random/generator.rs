@@ -1,0 +1,63 @@
+//! The generator that a random op keeps in its session, and what random ops share.
+
+use std::any::Any;
+use std::hash::{BuildHasher, RandomState};
+
+use graph_core::op::{Attributes, InferenceContext, KernelRequest};
+use graph_core::{Error, Result, Shape};
+
+use crate::cpu::philox::{Key, Philox};
+use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
+
+/// A generator that moves on with each run.
+pub(crate) struct Generator(Philox);
+
+impl Generator {
+    /// The state of a node, from its attributes `seed` and `seed2`; anywhere where both are 0.
+    pub(crate) fn state(attrs: &Attributes) -> Result<Box<dyn Any + Send>> {
+        let (seed, seed2): (i64, i64) = (attrs.read("seed")?, attrs.read("seed2")?);
+        let (seed, seed2) = if (seed, seed2) == (0, 0) {
+            (from_entropy(), from_entropy())
+        } else {
+            (seed as u64, seed2 as u64)
+        };
+        Ok(Box::new(Self(Philox::new(Key::from_seeds(seed, seed2)))))
+    }
+
+    /// The generator's place now; it moves on by `blocks`.
+    pub(crate) fn reserve(&mut self, blocks: u128) -> Philox {
+        let here = self.0;
+        self.0.skip(blocks);
+        here
+    }
+
+    /// The generator's place now; it moves on as a run that fills `elements` does.
+    pub(crate) fn reserve_elements(&mut self, elements: usize) -> Philox {
+        self.reserve(elements as u128 * RESERVED_BLOCKS_PER_ELEMENT)
+    }
+}
+
+/// A number from the operating system's source of randomness, through the standard library's hash keys.
+fn from_entropy() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Shape function: input 0 holds the dimensions of output 0.
+pub(crate) fn shape_of_input(context: &mut InferenceContext<'_>) -> Result<()> {
+    let shape = context.shape_from_input(0)?;
+    context.set_output(0, shape);
+    Ok(())
+}
+
+/// Checks that input 0, a plan-time input, holds dimensions.
+pub(crate) fn check_dimensions(request: &KernelRequest<'_>) -> Result<()> {
+    let dims = request.value(0)?.to_i64_vec()?;
+    if let Some(dim) = dims.iter().find(|&&dim| dim < 0) {
+        return Err(Error::invalid_argument("a dimension is negative").got(format!("{dim} in the shape {dims:?}")));
+    }
+    let shape: Shape = dims.iter().map(|&dim| dim as usize).collect();
+    match shape.checked_num_elements() {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid_argument("the shape has too many elements").got(shape)),
+    }
+}

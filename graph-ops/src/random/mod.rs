@@ -1,0 +1,54 @@
+//! Random numbers, on TensorFlow's Philox streams: equal seeds give equal numbers.
+//!
+//! Each op keeps its own generator in the session, seeded by the graph's seed ([`set_random_seed`]) and the op's own
+//! (`.seed(..)`); without either it starts anywhere. A run moves the generator on, so that the next run goes on from there.
+
+mod generator;
+mod multinomial;
+mod normal;
+mod seed;
+mod shuffle;
+mod stateless;
+mod uniform;
+
+pub use multinomial::{Multinomial, multinomial};
+pub use normal::{RandomNormal, random_normal, truncated_normal};
+pub use seed::{get_seed, set_random_seed};
+pub use shuffle::{RandomShuffle, random_shuffle};
+pub use uniform::{RandomUniform, random_uniform};
+
+use graph_core::op::OpDefinition;
+
+#[cfg(test)]
+use crate::testing::{Case, GradientCase};
+
+/// The family's op definitions.
+pub(crate) const OPS: &[fn() -> OpDefinition] = &[
+    uniform::definition,
+    uniform::int_definition,
+    normal::standard_normal,
+    normal::truncated,
+    shuffle::definition,
+    multinomial::definition,
+    stateless::uniform,
+    stateless::normal,
+    stateless::truncated_normal,
+    stateless::uniform_int,
+];
+
+/// The family's numeric test cases.
+#[cfg(test)]
+pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
+    uniform::cases,
+    normal::cases,
+    shuffle::cases,
+    multinomial::cases,
+    stateless::cases,
+];
+
+/// The family's gradient test cases: random ops have no gradients.
+#[cfg(test)]
+pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! `Multinomial`: draws of classes by their unnormalized log-probabilities.
+
+use graph_core::graph::IntoOperand;
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
+use half::{bf16, f16};
+
+use super::generator::Generator;
+use super::seed::get_seed;
+use super::shuffle::Words;
+use crate::composite::Composite;
+use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
+
+/// The definition of `Multinomial`.
+pub(crate) fn definition() -> OpDefinition {
+    let definition = OpDefinition::new(
+        "Multinomial",
+        "Draws of classes, a row of the result for each row of unnormalized log-probabilities.",
+    )
+    .input("logits: T")
+    .input("num_samples: int32")
+    .output("output: output_dtype")
+    .attr("seed: int = 0")
+    .attr("seed2: int = 0")
+    .attr("T: realnumbertype")
+    .attr("output_dtype: {int32, int64} = DT_INT64")
+    .stateful()
+    .may_fail()
+    .plan_time_inputs(&[1])
+    .shape(shape)
+    .not_differentiable();
+    macro_rules! kernels {
+        ($definition:ident, $($dtype:ident $type:ty),*) => {
+            $definition$(.kernel(
+                KernelDefinition::cpu(make::<$type>).types("T", &[DType::$dtype]).state(Generator::state),
+            ))*
+        };
+    }
+    kernels!(definition, Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int32 i32, Int64 i64)
+}
+
+fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
+    let rows = context.with_rank(0, 2)?.dim(0);
+    context.with_rank(1, 0)?;
+    let samples = match context.int_values(1)?.as_deref() {
+        Some(&[samples]) => Some(count(samples)?),
+        _ => None,
+    };
+    context.set_output(0, PartialShape::from([rows, samples]));
+    Ok(())
+}
+
+fn count(samples: i64) -> Result<usize> {
+    usize::try_from(samples).map_err(|_| Error::invalid_argument("the number of samples is negative").got(samples))
+}
+
+/// A logit as `f64`.
+trait Logit: Element {
+    fn logit(self) -> f64;
+}
+
+macro_rules! logits {
+    ($($type:ty => |$x:ident| $convert:expr),*) => {$(
+        impl Logit for $type {
+            fn logit(self) -> f64 {
+                let $x = self;
+                $convert
+            }
+        }
+    )*};
+}
+
+logits!(f32 => |x| x.into(), f64 => |x| x, f16 => |x| x.into(), bf16 => |x| x.into(), i32 => |x| x.into(), i64 => |x| x as f64);
+
+fn make<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let &[rows, classes] = request.input_shape(0).dims() else {
+        return Err(Error::invalid_argument("logits must be a matrix").got(request.input_shape(0)));
+    };
+    let samples = match request.value(1)?.to_i64_vec()?.as_slice() {
+        &[samples] => count(samples)?,
+        _ => return Err(Error::invalid_argument("num_samples must be a scalar")),
+    };
+    if rows > 0 && samples > 0 && classes == 0 {
+        return Err(Error::invalid_argument("there are no classes to draw").got(request.input_shape(0)));
+    }
+    let wide = request.output_dtype(0) == DType::Int64;
+    Ok(Planned::new(move |context| {
+        let logits = context.input::<T>(0)?;
+        // A draw takes two words of the generator.
+        let reserved = rows as u128 * (samples.next_multiple_of(4) * 2) as u128 * RESERVED_BLOCKS_PER_ELEMENT;
+        let mut words = Words::new(context.state::<Generator>()?.reserve(reserved));
+        if rows == 0 || samples == 0 {
+            return Ok(());
+        }
+        let draws = logits
+            .chunks_exact(classes)
+            .flat_map(|row| draw(row, samples, &mut words));
+        if wide {
+            context
+                .output::<i64>(0)?
+                .iter_mut()
+                .zip(draws)
+                .for_each(|(out, class)| *out = class as i64);
+        } else {
+            context
+                .output::<i32>(0)?
+                .iter_mut()
+                .zip(draws)
+                .for_each(|(out, class)| *out = class as i32);
+        }
+        Ok(())
+    }))
+}
+
+/// Draws by inversion of the cumulative distribution. Infinite logits and NaN have no probability.
+fn draw<T: Logit>(logits: &[T], samples: usize, words: &mut Words) -> Vec<usize> {
+    let finite = |logit: &T| Some(logit.logit()).filter(|logit| logit.is_finite());
+    let greatest = logits.iter().filter_map(finite).fold(f64::MIN, f64::max);
+    let cumulative: Vec<f64> = logits
+        .iter()
+        .scan(0.0, |total, logit| {
+            *total += finite(logit).map_or(0.0, |logit| (logit - greatest).exp());
+            Some(*total)
+        })
+        .collect();
+    let total = cumulative.last().copied().unwrap_or(0.0);
+    (0..samples)
+        .map(|_| {
+            let (x0, x1) = (words.next(), words.next());
+            let uniform = f64::from_bits((1023 << 52) | (u64::from(x0 & 0xF_FFFF) << 32) | u64::from(x1)) - 1.0;
+            let place = uniform * total;
+            cumulative.partition_point(|&bound| bound <= place)
+        })
+        .collect()
+}
+
+typed_builder! {
+    /// Draws about to be made; see [`multinomial`].
+    pub struct Multinomial;
+}
+
+/// `num_samples` independent draws for each row of `logits`, unnormalized log-probabilities of shape [rows, classes]: the
+/// classes' numbers, `int64` of shape [rows, num_samples].
+#[track_caller]
+pub fn multinomial(logits: impl IntoOperand, num_samples: impl IntoOperand) -> Multinomial {
+    let (logits, num_samples) = (logits.into_operand(), num_samples.into_operand());
+    let (seed, seed2) = get_seed(&Composite::of(&[&logits, &num_samples]).graph, None);
+    let node = crate::op("Multinomial").input(logits).input(num_samples);
+    Multinomial(node.attr("seed", seed).attr("seed2", seed2).default_name("multinomial"))
+}
+
+impl Multinomial {
+    /// The op's own seed, for an op of the current graph.
+    pub fn seed(self, seed: i64) -> Self {
+        let (seed, seed2) = get_seed(&graph_core::graph::Graph::current(), Some(seed));
+        Self(self.0.attr("seed", seed).attr("seed2", seed2))
+    }
+
+    /// The result's dtype: `Int64` (without) or `Int32`.
+    pub fn output_dtype(self, dtype: DType) -> Self {
+        Self(self.0.attr("output_dtype", dtype))
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn cases() -> Vec<crate::testing::Case> {
+    use crate::testing::Case;
+    let case = || Case::new("Multinomial").attr("seed", 3i64).attr("seed2", 4i64);
+    vec![
+        case()
+            .input([[0.1f32, 0.2, 0.7], [0.5, 0.25, 0.25]].map(|row| row.map(f32::ln)))
+            .input(6i32)
+            .expect([[2i64, 2, 2, 2, 0, 0], [0, 1, 2, 0, 2, 1]]),
+        case()
+            .attr("output_dtype", DType::Int32)
+            .input([[0.1f64, 0.2, 0.7], [f64::NEG_INFINITY, 0.25, 0.25]])
+            .input(5i32)
+            .expect([[1i32, 2, 1, 2, 0], [1, 1, 2, 2, 1]]),
+        case()
+            .input([[1.0f32, 2.0, 3.0], [3.0, 2.0, 1.0]].map(|row| row.map(f16::from_f32)))
+            .input(3i32)
+            .expect([[2i64, 2, 1], [1, 0, 0]]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+
+    #[test]
+    fn bad_draws_are_errors() {
+        let empty = graph_core::Value::zeros(graph_core::DType::Float32, [2, 0]).unwrap();
+        assert!(Case::new("Multinomial").input(empty).input(2i32).run().is_err());
+        assert!(Case::new("Multinomial").input([[1.0f32]]).input(-1i32).run().is_err());
+        assert!(Case::new("Multinomial").input([1.0f32]).input(1i32).run().is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! `Assign`, `AssignAdd`, `AssignSub`: new values for variables.
+
+use std::ops::{Add, Sub};
+
+use graph_core::graph::IntoOperand;
+use graph_core::op::kernel::MakeKernel;
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::{Complex, DType, Element, Error, Result, Shape, Value, typed_builder};
+use half::{bf16, f16};
+
+use crate::cpu::parallel::{GRAIN, for_each_chunk};
+
+/// `Assign`
+pub(crate) fn assign_definition() -> OpDefinition {
+    OpDefinition::new("Assign", "Sets a variable, and passes the reference on.")
+        .input("ref: Ref(T)")
+        .input("value: T")
+        .output("output_ref: Ref(T)")
+        .attr("T: type")
+        .attr("validate_shape: bool = true")
+        .attr("use_locking: bool = true")
+        .allows_uninitialized_input()
+        .shape(assign_shape)
+        .not_differentiable()
+        .kernel(KernelDefinition::cpu(|request| {
+            let validate: bool = request.attr("validate_shape")?;
+            Ok(Planned::new(move |context| set(context, validate)))
+        }))
+}
+
+fn assign_shape(context: &mut InferenceContext<'_>) -> Result<()> {
+    let shape = if context.attr("validate_shape")? {
+        context.input(0).merge(context.input(1))?
+    } else {
+        context.input(1).clone()
+    };
+    context.set_output(0, shape);
+    Ok(())
+}
+
+/// Copies the value into the variable, whose memory stays where it is as long as the shape does.
+fn set(context: &mut KernelContext<'_>, validate: bool) -> Result<()> {
+    let shape = context.input_shape(1).clone();
+    let old = context.variable(0)?.value.as_ref().map(|value| value.shape().clone());
+    if let Some(old) = old.as_ref().filter(|&old| validate && *old != shape) {
+        return Err(different_shapes("the variable and its new value", old, &shape));
+    }
+    let fits = old == Some(shape);
+    macro_rules! set {
+        ($($dtype:ident $type:ty),*) => {
+            match context.input_dtype(1) {
+                $(DType::$dtype => set_numbers::<$type>(context, fits)?,)*
+                _ => {
+                    let value = context.input_value(1)?;
+                    context.variable(0)?.value = Some(value);
+                }
+            }
+        };
+    }
+    set!(
+        Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int8 i8, Int16 i16, Int32 i32, Int64 i64, UInt8 u8,
+        UInt16 u16, UInt32 u32, UInt64 u64, Bool bool, Complex64 Complex<f32>, Complex128 Complex<f64>
+    );
+    context.forward(0, 0);
+    Ok(())
+}
+
+fn set_numbers<T: Element>(context: &mut KernelContext<'_>, fits: bool) -> Result<()> {
+    let new = context.input::<T>(1)?;
+    let shape = context.input_shape(1).clone();
+    let cell = context.variable(0)?;
+    match &mut cell.value {
+        Some(value) if fits => value.as_mut_slice::<T>()?.copy_from_slice(new),
+        empty => *empty = Some(Value::from_vec(shape, new)?),
+    }
+    Ok(())
+}
+
+/// The error of two shapes that must be the same.
+pub(super) fn different_shapes(what: &str, expected: &Shape, got: &Shape) -> Error {
+    Error::invalid_argument(format!("{what} do not have the same shape"))
+        .expected(expected)
+        .got(got)
+}
+
+/// `AssignAdd`
+pub(crate) fn assign_add_definition() -> OpDefinition {
+    update(
+        OpDefinition::new("AssignAdd", "Adds to a variable, and passes the reference on."),
+        &Kernels {
+            floats: [add::<f32>, add::<f64>, add::<f16>, add::<bf16>],
+            integers: [
+                |_| wrapping::<i8>(i8::wrapping_add),
+                |_| wrapping::<i16>(i16::wrapping_add),
+                |_| wrapping::<i32>(i32::wrapping_add),
+                |_| wrapping::<i64>(i64::wrapping_add),
+                |_| wrapping::<u8>(u8::wrapping_add),
+                |_| wrapping::<u16>(u16::wrapping_add),
+                |_| wrapping::<u32>(u32::wrapping_add),
+                |_| wrapping::<u64>(u64::wrapping_add),
+            ],
+            complex: [add::<Complex<f32>>, add::<Complex<f64>>],
+        },
+    )
+}
+
+/// `AssignSub`
+pub(crate) fn assign_sub_definition() -> OpDefinition {
+    update(
+        OpDefinition::new("AssignSub", "Subtracts from a variable, and passes the reference on."),
+        &Kernels {
+            floats: [sub::<f32>, sub::<f64>, sub::<f16>, sub::<bf16>],
+            integers: [
+                |_| wrapping::<i8>(i8::wrapping_sub),
+                |_| wrapping::<i16>(i16::wrapping_sub),
+                |_| wrapping::<i32>(i32::wrapping_sub),
+                |_| wrapping::<i64>(i64::wrapping_sub),
+                |_| wrapping::<u8>(u8::wrapping_sub),
+                |_| wrapping::<u16>(u16::wrapping_sub),
+                |_| wrapping::<u32>(u32::wrapping_sub),
+                |_| wrapping::<u64>(u64::wrapping_sub),
+            ],
+            complex: [sub::<Complex<f32>>, sub::<Complex<f64>>],
+        },
+    )
+}
+
+struct Kernels {
+    floats: [MakeKernel; 4],
+    integers: [MakeKernel; 8],
+    complex: [MakeKernel; 2],
+}
+
+const FLOATS: [&[DType]; 4] = [&[DType::Float32], &[DType::Float64], &[DType::Half], &[DType::BFloat16]];
+const INTEGERS: [&[DType]; 8] = [
+    &[DType::Int8],
+    &[DType::Int16],
+    &[DType::Int32],
+    &[DType::Int64],
+    &[DType::UInt8],
+    &[DType::UInt16],
+    &[DType::UInt32],
+    &[DType::UInt64],
+];
+const COMPLEX: [&[DType]; 2] = [&[DType::Complex64], &[DType::Complex128]];
+
+fn update(definition: OpDefinition, kernels: &Kernels) -> OpDefinition {
+    let mut definition = definition
+        .input("ref: Ref(T)")
+        .input("value: T")
+        .output("output_ref: Ref(T)")
+        .attr("T: numbertype")
+        .attr("use_locking: bool = false")
+        .shape(InferenceContext::merged)
+        .not_differentiable();
+    let floats = FLOATS.into_iter().zip(kernels.floats);
+    let integers = INTEGERS.into_iter().zip(kernels.integers);
+    let complex = COMPLEX.into_iter().zip(kernels.complex);
+    for (dtypes, make) in floats.chain(integers).chain(complex) {
+        definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
+    }
+    definition
+}
+
+fn add<T: Element + Add<Output = T>>(_: &graph_core::op::KernelRequest<'_>) -> Result<Planned> {
+    wrapping::<T>(|a, b| a + b)
+}
+
+fn sub<T: Element + Sub<Output = T>>(_: &graph_core::op::KernelRequest<'_>) -> Result<Planned> {
+    wrapping::<T>(|a, b| a - b)
+}
+
+/// Combines a variable with a value of its shape.
+fn wrapping<T: Element>(combine: impl Fn(T, T) -> T + Send + Sync + Copy + 'static) -> Result<Planned> {
+    Ok(Planned::new(move |context| {
+        let variable = context.variable_mut::<T>(0)?;
+        let shape = variable_shape(context, 0)?;
+        if shape != *context.input_shape(1) {
+            return Err(different_shapes(
+                "the variable and the value",
+                &shape,
+                context.input_shape(1),
+            ));
+        }
+        let value = context.input::<T>(1)?;
+        for_each_chunk(variable, GRAIN, |start, chunk| {
+            for (old, &value) in chunk.iter_mut().zip(&value[start..]) {
+                *old = combine(*old, value);
+            }
+        });
+        context.forward(0, 0);
+        Ok(())
+    }))
+}
+
+/// The shape of the variable that input `index` refers to.
+pub(super) fn variable_shape(context: &mut KernelContext<'_>, index: usize) -> Result<Shape> {
+    let cell = context.variable(index)?;
+    cell.value
+        .as_ref()
+        .map(|value| value.shape().clone())
+        .ok_or_else(|| Error::failed_precondition("the variable is not initialized"))
+}
+
+typed_builder! {
+    /// An assignment about to be made; see [`assign`].
+    pub struct Assign;
+}
+
+impl Assign {
+    /// Whether the value must have the variable's shape; yes without.
+    pub fn validate_shape(self, validate: bool) -> Self {
+        Self(self.0.attr("validate_shape", validate))
+    }
+
+    /// Sets the attribute of the name, which means nothing here: runs of a session take turns.
+    pub fn use_locking(self, lock: bool) -> Self {
+        Self(self.0.attr("use_locking", lock))
+    }
+}
+
+typed_builder! {
+    /// An addition about to be made; see [`assign_add`].
+    pub struct AssignAdd;
+}
+
+typed_builder! {
+    /// A subtraction about to be made; see [`assign_sub`].
+    pub struct AssignSub;
+}
+
+/// Sets `variable` to `value` when it runs; its output is the variable's new value, as a reference.
+///
+/// # Errors
+/// `InvalidArgument` on `build` or in a run if the shapes differ (unless [`Assign::validate_shape`] is off) or the dtypes do.
+#[track_caller]
+pub fn assign(variable: impl IntoOperand, value: impl IntoOperand) -> Assign {
+    let builder = crate::op("Assign").input(variable);
+    Assign(builder.input(value))
+}
+
+/// Adds `value`, of the variable's shape, to `variable` when it runs; its output is the variable's new value, as a reference.
+///
+/// # Errors
+/// `InvalidArgument` if the shapes or dtypes differ, `FailedPrecondition` in a run if the variable is not initialized.
+#[track_caller]
+pub fn assign_add(variable: impl IntoOperand, value: impl IntoOperand) -> AssignAdd {
+    let builder = crate::op("AssignAdd").input(variable);
+    AssignAdd(builder.input(value))
+}
+
+/// Subtracts `value`, of the variable's shape, from `variable` when it runs; its output is the variable's new value, as a
+/// reference.
+///
+/// # Errors
+/// As for [`assign_add`].
+#[track_caller]
+pub fn assign_sub(variable: impl IntoOperand, value: impl IntoOperand) -> AssignSub {
+    let builder = crate::op("AssignSub").input(variable);
+    AssignSub(builder.input(value))
+}

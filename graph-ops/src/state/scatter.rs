@@ -1,0 +1,484 @@
+//! `ScatterUpdate`, `ScatterAdd`, ... and `ScatterNdUpdate`, `ScatterNdAdd`, `ScatterNdSub`: parts of variables are changed.
+
+use graph_core::graph::IntoOperand;
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned, kernel::MakeKernel};
+use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, typed_builder};
+use half::{bf16, f16};
+
+use super::assign::variable_shape;
+
+/// What happens where a part of the variable meets an update.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Change {
+    Update,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+}
+
+/// A type that can be scattered.
+trait Scattered: Element {
+    /// The function of a change; `None` where the type has no such.
+    fn function(change: Change) -> Option<fn(Self, Self) -> Self>;
+    /// Whether dividing by it fails.
+    fn is_bad_divisor(self) -> bool;
+}
+
+macro_rules! scattered {
+    (floats $($type:ty),*) => {$(
+        impl Scattered for $type {
+            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+                Some(match change {
+                    Change::Update => |_, new| new,
+                    Change::Add => |old, new| old + new,
+                    Change::Sub => |old, new| old - new,
+                    Change::Mul => |old, new| old * new,
+                    Change::Div => |old, new| old / new,
+                    Change::Min => |old, new| if new < old { new } else { old },
+                    Change::Max => |old, new| if new > old { new } else { old },
+                })
+            }
+            fn is_bad_divisor(self) -> bool {
+                false
+            }
+        }
+    )*};
+    (integers $($type:ty),*) => {$(
+        impl Scattered for $type {
+            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+                Some(match change {
+                    Change::Update => |_, new| new,
+                    Change::Add => <$type>::wrapping_add,
+                    Change::Sub => <$type>::wrapping_sub,
+                    Change::Mul => <$type>::wrapping_mul,
+                    Change::Div => <$type>::wrapping_div,
+                    Change::Min => |old, new| old.min(new),
+                    Change::Max => |old, new| old.max(new),
+                })
+            }
+            fn is_bad_divisor(self) -> bool {
+                self == 0
+            }
+        }
+    )*};
+    (complex $($type:ty),*) => {$(
+        impl Scattered for $type {
+            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+                Some(match change {
+                    Change::Update => |_, new| new,
+                    Change::Add => |old, new| old + new,
+                    Change::Sub => |old, new| old - new,
+                    Change::Mul => |old, new| old * new,
+                    Change::Div => |old, new| old / new,
+                    Change::Min | Change::Max => return None,
+                })
+            }
+            fn is_bad_divisor(self) -> bool {
+                false
+            }
+        }
+    )*};
+}
+
+scattered!(floats f32, f64, f16, bf16);
+scattered!(integers i8, i16, i32, i64, u8, u16, u32, u64);
+scattered!(complex Complex<f32>, Complex<f64>);
+
+impl Scattered for bool {
+    fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+        (change == Change::Update).then_some(|_, new| new)
+    }
+    fn is_bad_divisor(self) -> bool {
+        false
+    }
+}
+
+/// How an op says which parts it changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addressing {
+    /// By rows: each index is a position along the first dimension.
+    Rows,
+    /// By points: the last dimension of the indices is a position along the first dimensions.
+    Points,
+}
+
+/// An op with a kernel for each dtype that has the change.
+macro_rules! definition {
+    ($name:literal, $addressing:ident, $change:ident, $types:literal, $locking:literal, $summary:literal) => {{
+        let mut definition = OpDefinition::new($name, $summary)
+            .input("ref: Ref(T)")
+            .input("indices: Tindices")
+            .input("updates: T")
+            .output("output_ref: Ref(T)")
+            .attr($types)
+            .attr("Tindices: {int32, int64}")
+            .attr($locking)
+            .may_fail()
+            .shape(|context| shape(context, Addressing::$addressing));
+        let kernels: [(&'static [DType], MakeKernel); 15] = [
+            (&[DType::Float32], |_| {
+                kernel::<f32>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Float64], |_| {
+                kernel::<f64>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Half], |_| {
+                kernel::<f16>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::BFloat16], |_| {
+                kernel::<bf16>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Int8], |_| {
+                kernel::<i8>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Int16], |_| {
+                kernel::<i16>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Int32], |_| {
+                kernel::<i32>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Int64], |_| {
+                kernel::<i64>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::UInt8], |_| {
+                kernel::<u8>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::UInt16], |_| {
+                kernel::<u16>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::UInt32], |_| {
+                kernel::<u32>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::UInt64], |_| {
+                kernel::<u64>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Complex64], |_| {
+                kernel::<Complex<f32>>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Complex128], |_| {
+                kernel::<Complex<f64>>(Addressing::$addressing, Change::$change)
+            }),
+            (&[DType::Bool], |_| {
+                kernel::<bool>(Addressing::$addressing, Change::$change)
+            }),
+        ];
+        for (dtypes, make) in kernels {
+            let allowed = &definition.attrs[0].allowed_types;
+            if allowed.is_empty() || allowed.contains(&dtypes[0]) {
+                definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
+            }
+        }
+        definition
+    }};
+}
+
+/// `ScatterUpdate`
+pub(crate) fn update_definition() -> OpDefinition {
+    definition!(
+        "ScatterUpdate",
+        Rows,
+        Update,
+        "T: type",
+        "use_locking: bool = true",
+        "Sets rows of a variable: ref[indices[i]] = updates[i]; of several updates of a row the last counts."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterAdd`
+pub(crate) fn add_definition() -> OpDefinition {
+    definition!(
+        "ScatterAdd",
+        Rows,
+        Add,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Adds to rows of a variable: ref[indices[i]] += updates[i]."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterSub`
+pub(crate) fn sub_definition() -> OpDefinition {
+    definition!(
+        "ScatterSub",
+        Rows,
+        Sub,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Subtracts from rows of a variable: ref[indices[i]] -= updates[i]."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterMul`
+pub(crate) fn mul_definition() -> OpDefinition {
+    definition!(
+        "ScatterMul",
+        Rows,
+        Mul,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Multiplies rows of a variable: ref[indices[i]] *= updates[i]."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterDiv`
+pub(crate) fn div_definition() -> OpDefinition {
+    definition!(
+        "ScatterDiv",
+        Rows,
+        Div,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Divides rows of a variable: ref[indices[i]] /= updates[i]."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterMin`
+pub(crate) fn min_definition() -> OpDefinition {
+    definition!(
+        "ScatterMin",
+        Rows,
+        Min,
+        "T: {half, bfloat16, float, double, int32, int64}",
+        "use_locking: bool = false",
+        "Lowers rows of a variable: ref[indices[i]] = min(ref[indices[i]], updates[i])."
+    )
+    .no_gradient()
+}
+
+/// `ScatterMax`
+pub(crate) fn max_definition() -> OpDefinition {
+    definition!(
+        "ScatterMax",
+        Rows,
+        Max,
+        "T: {half, bfloat16, float, double, int32, int64}",
+        "use_locking: bool = false",
+        "Raises rows of a variable: ref[indices[i]] = max(ref[indices[i]], updates[i])."
+    )
+    .no_gradient()
+}
+
+/// `ScatterNdUpdate`
+pub(crate) fn nd_update_definition() -> OpDefinition {
+    definition!(
+        "ScatterNdUpdate",
+        Points,
+        Update,
+        "T: type",
+        "use_locking: bool = true",
+        "Sets parts of a variable, each at the position that a row of indices says."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterNdAdd`
+pub(crate) fn nd_add_definition() -> OpDefinition {
+    definition!(
+        "ScatterNdAdd",
+        Points,
+        Add,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Adds to parts of a variable, each at the position that a row of indices says."
+    )
+    .not_differentiable()
+}
+
+/// `ScatterNdSub`
+pub(crate) fn nd_sub_definition() -> OpDefinition {
+    definition!(
+        "ScatterNdSub",
+        Points,
+        Sub,
+        "T: numbertype",
+        "use_locking: bool = false",
+        "Subtracts from parts of a variable, each at the position that a row of indices says."
+    )
+    .not_differentiable()
+}
+
+/// The shape that updates must have: as many parts as there are indices, each of the shape of a part.
+fn updates_shape(variable: &PartialShape, indices: &PartialShape, addressing: Addressing) -> Result<PartialShape> {
+    let (Some(variable), Some(indices)) = (variable.dims(), indices.dims()) else {
+        return Ok(PartialShape::unknown());
+    };
+    let (places, depth) = match addressing {
+        Addressing::Rows => (indices, Some(1)),
+        Addressing::Points => match indices.split_last() {
+            Some((depth, places)) => (places, *depth),
+            None => return Err(Error::invalid_argument("the indices must have at least rank 1")),
+        },
+    };
+    let Some(depth) = depth else {
+        return Ok(PartialShape::unknown());
+    };
+    if depth > variable.len() {
+        return Err(
+            Error::invalid_argument("an index has more numbers than the variable dimensions")
+                .expected(format!("at most {}", variable.len()))
+                .got(depth),
+        );
+    }
+    Ok(PartialShape::from_dims(
+        places.iter().chain(&variable[depth..]).copied(),
+    ))
+}
+
+fn shape(context: &mut InferenceContext<'_>, addressing: Addressing) -> Result<()> {
+    let expected = updates_shape(context.input(0), context.input(1), addressing)?;
+    check_updates(&expected, context.input(2), addressing)?;
+    context.set_output(0, context.input(0));
+    Ok(())
+}
+
+/// Rows may also all meet one scalar.
+fn check_updates(expected: &PartialShape, updates: &PartialShape, addressing: Addressing) -> Result<()> {
+    let scalar = addressing == Addressing::Rows && updates.rank() == Some(0);
+    if scalar || expected.is_compatible_with(updates) {
+        return Ok(());
+    }
+    Err(Error::invalid_argument(
+        "the updates must have the shape of the indices, followed by that of a part of the variable",
+    )
+    .expected(expected)
+    .got(updates))
+}
+
+fn kernel<T: Scattered>(addressing: Addressing, change: Change) -> Result<Planned> {
+    let function = T::function(change)
+        .ok_or_else(|| Error::unimplemented(format!("{change:?} of {} is not defined", T::DTYPE)))?;
+    Ok(Planned::new(move |context| {
+        let shape = variable_shape(context, 0)?;
+        let expected = updates_shape(&(&shape).into(), &context.input_shape(1).into(), addressing)?;
+        check_updates(&expected, &context.input_shape(2).into(), addressing)?;
+        let updates = context.input::<T>(2)?;
+        if change == Change::Div && updates.iter().any(|update| update.is_bad_divisor()) {
+            return Err(Error::invalid_argument("Integer division by zero"));
+        }
+        let (offsets, len) = match context.input_dtype(1) {
+            DType::Int32 => places(context, context.input::<i32>(1)?, &shape, addressing)?,
+            _ => places(context, context.input::<i64>(1)?, &shape, addressing)?,
+        };
+        let variable = context.variable_mut::<T>(0)?;
+        for (part, offset) in offsets.into_iter().enumerate() {
+            let old = &mut variable[offset..offset + len];
+            if context.input_shape(2).rank() == 0 && addressing == Addressing::Rows {
+                old.iter_mut().for_each(|old| *old = function(*old, updates[0]));
+            } else {
+                let new = &updates[part * len..][..len];
+                old.iter_mut()
+                    .zip(new)
+                    .for_each(|(old, &new)| *old = function(*old, new));
+            }
+        }
+        context.forward(0, 0);
+        Ok(())
+    }))
+}
+
+/// Where each part begins in the variable, and how long a part is; all indices are checked before anything is changed.
+fn places<I: Element + Into<i64>>(
+    context: &KernelContext<'_>,
+    indices: &[I],
+    shape: &Shape,
+    addressing: Addressing,
+) -> Result<(Vec<usize>, usize)> {
+    let depth = match addressing {
+        Addressing::Rows => 1,
+        Addressing::Points => context.input_shape(1).last().copied().unwrap_or(0),
+    };
+    if depth > shape.rank() {
+        return Err(Error::invalid_argument(
+            "the variable has fewer dimensions than an index has numbers",
+        ));
+    }
+    let len = shape[depth..].iter().product();
+    if depth == 0 {
+        // Every empty index is the whole variable.
+        let count = context.input_shape(1).iter().rev().skip(1).product();
+        return Ok((vec![0; count], len));
+    }
+    let strides = shape.strides();
+    let offset = |(number, index): (usize, &[I])| {
+        index
+            .iter()
+            .zip(shape.iter())
+            .zip(&strides)
+            .try_fold(0, |offset, ((&index, &dim), &stride)| {
+                let position: i64 = index.into();
+                match usize::try_from(position) {
+                    Ok(position) if position < dim => Ok(offset + position * stride),
+                    _ => Err(Error::invalid_argument(format!(
+                        "indices[{number}] = {position} is not in [0, {dim})"
+                    ))),
+                }
+            })
+    };
+    let offsets = indices.chunks(depth).enumerate().map(offset).collect::<Result<_>>()?;
+    Ok((offsets, len))
+}
+
+macro_rules! builders {
+    ($($(#[$doc:meta])* $function:ident $builder:ident $name:literal;)*) => {$(
+        typed_builder! {
+            #[doc = concat!("A change about to be made; see [`", stringify!($function), "`].")]
+            pub struct $builder;
+        }
+
+        impl $builder {
+            /// Sets the attribute of the name, which means nothing here: runs of a session take turns.
+            pub fn use_locking(self, lock: bool) -> Self {
+                Self(self.0.attr("use_locking", lock))
+            }
+        }
+
+        $(#[$doc])*
+        ///
+        /// Its output is the variable's new value, as a reference. Updates of one element are done in the order of the
+        /// indices.
+        ///
+        /// # Errors
+        /// `InvalidArgument` for shapes that do not fit together, and in a run for indices outside of the variable.
+        #[track_caller]
+        pub fn $function(
+            variable: impl IntoOperand,
+            indices: impl IntoOperand,
+            updates: impl IntoOperand,
+        ) -> $builder {
+            let builder = crate::op($name).input(variable);
+            $builder(builder.input(indices).input(updates))
+        }
+    )*};
+}
+
+builders! {
+    /// Sets rows of `variable`: `variable[indices[i]] = updates[i]`. `updates` has the shape of `indices` followed by that of
+    /// a row, or is a scalar.
+    scatter_update ScatterUpdate "ScatterUpdate";
+    /// Adds to rows of `variable`: `variable[indices[i]] += updates[i]`.
+    scatter_add ScatterAdd "ScatterAdd";
+    /// Subtracts from rows of `variable`: `variable[indices[i]] -= updates[i]`.
+    scatter_sub ScatterSub "ScatterSub";
+    /// Multiplies rows of `variable`: `variable[indices[i]] *= updates[i]`.
+    scatter_mul ScatterMul "ScatterMul";
+    /// Divides rows of `variable`: `variable[indices[i]] /= updates[i]`; integers are rounded to 0.
+    scatter_div ScatterDiv "ScatterDiv";
+    /// Lowers rows of `variable` to `updates`.
+    scatter_min ScatterMin "ScatterMin";
+    /// Raises rows of `variable` to `updates`.
+    scatter_max ScatterMax "ScatterMax";
+    /// Sets parts of `variable`, each at the position that a row of `indices` says.
+    scatter_nd_update ScatterNdUpdate "ScatterNdUpdate";
+    /// Adds to parts of `variable`, each at the position that a row of `indices` says.
+    scatter_nd_add ScatterNdAdd "ScatterNdAdd";
+    /// Subtracts from parts of `variable`, each at the position that a row of `indices` says.
+    scatter_nd_sub ScatterNdSub "ScatterNdSub";
+}

@@ -1,0 +1,491 @@
+//! Numeric test cases of ops: one table, run by every device.
+
+use graph_core::graph::builder::constant_in;
+use graph_core::graph::{Node, OpBuilder, OutputInfo};
+use graph_core::op::kernel::DeviceKind;
+use graph_core::op::{ArgType, AttrValue, Attributes, ControlFlow, GradientRule, OpDefinition};
+use graph_core::session::{Feeds, Session};
+use graph_core::{DType, Graph, PartialShape, Result, Tensor, Value};
+
+/// An op with attributes and inputs, and the outputs it must give.
+pub(crate) struct Case {
+    pub(crate) op: &'static str,
+    attrs: Vec<(&'static str, AttrValue)>,
+    inputs: Vec<Value>,
+    expected: Vec<Value>,
+    tolerance: (f64, f64),
+}
+
+impl Case {
+    pub(crate) fn new(op: &'static str) -> Self {
+        Self {
+            op,
+            attrs: Vec::new(),
+            inputs: Vec::new(),
+            expected: Vec::new(),
+            tolerance: (1e-6, 1e-7),
+        }
+    }
+
+    pub(crate) fn attr(mut self, name: &'static str, value: impl Into<AttrValue>) -> Self {
+        self.attrs.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn input(mut self, value: impl Into<Value>) -> Self {
+        self.inputs.push(value.into());
+        self
+    }
+
+    /// Adds the value of the next output.
+    pub(crate) fn expect(mut self, value: impl Into<Value>) -> Self {
+        self.expected.push(value.into());
+        self
+    }
+
+    /// Sets the relative and absolute tolerance of floating-point outputs; 1e-6 and 1e-7 without.
+    pub(crate) fn tolerance(mut self, relative: f64, absolute: f64) -> Self {
+        self.tolerance = (relative, absolute);
+        self
+    }
+
+    /// Runs the op on the CPU and compares.
+    pub(crate) fn check(&self) {
+        let label = format!("{} {:?}", self.op, self.attrs);
+        let outputs = self.run().unwrap_or_else(|error| panic!("{label}: {error}"));
+        assert_eq!(outputs.len(), self.expected.len(), "{label}: number of outputs");
+        for (index, (got, expected)) in outputs.iter().zip(&self.expected).enumerate() {
+            assert_close(got, expected, self.tolerance, &format!("{label}: output {index}"));
+        }
+    }
+
+    /// Runs the op on the CPU.
+    pub(crate) fn run(&self) -> Result<Vec<Value>> {
+        let definition = crate::install().op(self.op)?;
+        let mut attrs = Attributes::new();
+        for (name, value) in &self.attrs {
+            attrs.set(*name, value.clone());
+        }
+        let mut next = 0;
+        for arg in &definition.inputs {
+            let count = match arg.number {
+                Some(number) if attrs.get(number).is_none() => {
+                    // The list takes all inputs that no later argument needs.
+                    let later = definition
+                        .inputs
+                        .iter()
+                        .rev()
+                        .take_while(|other| other.name != arg.name)
+                        .count();
+                    let count = self.inputs.len() - next - later;
+                    attrs.set(number, count as i64);
+                    count
+                }
+                Some(number) => attrs.read::<i64>(number)? as usize,
+                None => match arg.ty {
+                    ArgType::List(name) => {
+                        if attrs.get(name).is_none() {
+                            attrs.set(name, self.inputs[next..].iter().map(Value::dtype).collect::<Vec<_>>());
+                        }
+                        attrs.read::<Vec<DType>>(name)?.len()
+                    }
+                    _ => 1,
+                },
+            };
+            if let (ArgType::Attr(name), Some(first)) = (arg.ty, self.inputs.get(next))
+                && attrs.get(name).is_none()
+            {
+                attrs.set(name, first.dtype());
+            }
+            next += count;
+        }
+        for attr in &definition.attrs {
+            if let (None, Some(default)) = (attrs.get(attr.name), &attr.default) {
+                attrs.set(attr.name, default.clone());
+            }
+        }
+        let mut outputs = Vec::new();
+        for arg in &definition.outputs {
+            let count = arg.number.map_or(Ok(1), |number| attrs.read::<i64>(number))?;
+            let dtypes = match arg.ty {
+                ArgType::Fixed(dtype) => vec![dtype; count as usize],
+                ArgType::Attr(name) => vec![attrs.read(name)?; count as usize],
+                ArgType::List(name) => attrs.read(name)?,
+            };
+            let info = |dtype| OutputInfo {
+                dtype,
+                is_ref: arg.is_ref,
+                shape: PartialShape::unknown(),
+            };
+            outputs.extend(dtypes.into_iter().map(info));
+        }
+        let node = Node {
+            name: "case".into(),
+            definition,
+            attrs,
+            inputs: Default::default(),
+            control_inputs: Default::default(),
+            outputs: outputs.into_iter().collect(),
+            device: "".into(),
+            location: std::panic::Location::caller(),
+        };
+        graph_core::session::evaluate::evaluate_node(&node, &self.inputs)
+    }
+}
+
+/// An op whose symbolic gradient must agree with finite differences at these inputs.
+pub(crate) struct GradientCase {
+    pub(crate) op: &'static str,
+    pub(crate) attrs: Vec<(&'static str, AttrValue)>,
+    pub(crate) inputs: Vec<Value>,
+    /// The inputs that are differentiated; all floating-point ones without.
+    pub(crate) with_respect_to: Option<Vec<usize>>,
+    /// The output that is differentiated.
+    pub(crate) output: usize,
+    pub(crate) second_order: bool,
+    /// Relative and absolute tolerance.
+    pub(crate) tolerance: (f64, f64),
+    /// The step of the differences.
+    pub(crate) step: f64,
+}
+
+impl GradientCase {
+    pub(crate) fn new(op: &'static str) -> Self {
+        Self {
+            op,
+            attrs: Vec::new(),
+            inputs: Vec::new(),
+            with_respect_to: None,
+            output: 0,
+            second_order: false,
+            tolerance: (1e-6, 1e-7),
+            step: 1e-5,
+        }
+    }
+
+    pub(crate) fn attr(mut self, name: &'static str, value: impl Into<AttrValue>) -> Self {
+        self.attrs.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn input(mut self, value: impl Into<Value>) -> Self {
+        self.inputs.push(value.into());
+        self
+    }
+
+    /// Differentiates only these inputs.
+    pub(crate) fn with_respect_to(mut self, inputs: &[usize]) -> Self {
+        self.with_respect_to = Some(inputs.to_vec());
+        self
+    }
+
+    /// Differentiates this output instead of the first.
+    pub(crate) fn output(mut self, output: usize) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Checks the gradient of the gradient too.
+    pub(crate) fn second_order(mut self) -> Self {
+        self.second_order = true;
+        self
+    }
+
+    /// Sets the relative and absolute tolerance and the step, as `f32` ops need them (1e-2, 1e-3, 1e-2).
+    pub(crate) fn tolerance(mut self, relative: f64, absolute: f64, step: f64) -> Self {
+        (self.tolerance, self.step) = ((relative, absolute), step);
+        self
+    }
+}
+
+impl GradientCase {
+    /// Builds the op on constants of the inputs, in a graph of its own; the constants and the differentiated output.
+    fn build(&self) -> Result<(Graph, Vec<Tensor>, Tensor)> {
+        let definition = crate::install().op(self.op)?;
+        let graph = Graph::new();
+        let inputs: Vec<Tensor> = (0..)
+            .zip(&self.inputs)
+            .map(|(index, value)| constant_in(&graph, value.clone(), &format!("input_{index}")))
+            .collect::<Result<_>>()?;
+        let mut builder = OpBuilder::new(self.op).in_graph(&graph);
+        for (name, value) in &self.attrs {
+            builder = builder.attr(name, value.clone());
+        }
+        // Several lists share the inputs evenly, as `DynamicStitch`'s do.
+        let lists = definition.inputs.iter().filter(|arg| arg.is_list()).count();
+        let in_lists = self.inputs.len() + lists - definition.inputs.len();
+        let in_list = in_lists / lists.max(1);
+        let mut next = inputs.iter();
+        for arg in &definition.inputs {
+            builder = if arg.is_list() {
+                builder.input(next.by_ref().take(in_list).cloned().collect::<Vec<_>>())
+            } else {
+                builder.input(next.next().expect("as many inputs as arguments"))
+            };
+        }
+        let output = builder.build_all()?.swap_remove(self.output);
+        Ok((graph, inputs, output))
+    }
+
+    fn differentiated(&self) -> Vec<usize> {
+        let floating = |index: &usize| self.inputs[*index].dtype().is_floating();
+        self.with_respect_to
+            .clone()
+            .unwrap_or_else(|| (0..self.inputs.len()).filter(floating).collect())
+    }
+
+    /// Compares symbolic gradients with central differences.
+    pub(crate) fn check(&self) {
+        let label = format!("gradient of {} {:?}", self.op, self.attrs);
+        self.try_check(&label)
+            .unwrap_or_else(|error| panic!("{label}: {error}"));
+    }
+
+    fn try_check(&self, label: &str) -> Result<()> {
+        let (graph, inputs, output) = self.build()?;
+        let _default = graph.as_default();
+        let session = Session::new(&graph)?;
+        let xs: Vec<Tensor> = self
+            .differentiated()
+            .into_iter()
+            .map(|index| inputs[index].clone())
+            .collect();
+        let first = weighted_gradients(&session, &output, &xs)?;
+        self.compare(&session, &inputs, &output, &first, label)?;
+        if self.second_order {
+            for (index, gradient) in first.iter().enumerate() {
+                let Some(gradient) = gradient else { continue };
+                let second = weighted_gradients(&session, gradient, &xs)?;
+                self.compare(
+                    &session,
+                    &inputs,
+                    gradient,
+                    &second,
+                    &format!("{label}, again, of gradient {index}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        session: &Session,
+        inputs: &[Tensor],
+        output: &Tensor,
+        gradients: &[Option<Tensor>],
+        label: &str,
+    ) -> Result<()> {
+        let total = |index: usize, value: Value| -> Result<f64> {
+            let output: Value = session.run(output, Feeds::new().with(&inputs[index], value))?;
+            let elements = floats(&output).expect("a floating-point output");
+            let weights = floats(&weights(&output)?).expect("floating-point weights");
+            Ok(elements
+                .iter()
+                .zip(&weights)
+                .map(|(element, weight)| element * weight)
+                .sum())
+        };
+        for (&index, gradient) in self.differentiated().iter().zip(gradients) {
+            let value = &self.inputs[index];
+            let symbolic = match gradient {
+                Some(gradient) => floats(&session.run::<Value>(gradient, ())?).expect("a floating-point gradient"),
+                None => vec![0.0; value.num_elements()],
+            };
+            assert_eq!(
+                symbolic.len(),
+                value.num_elements(),
+                "{label}: size of the gradient of input {index}"
+            );
+            for (element, symbolic) in symbolic.into_iter().enumerate() {
+                let above = total(index, nudged(value, element, self.step)?)?;
+                let below = total(index, nudged(value, element, -self.step)?)?;
+                let numeric = (above - below) / (2.0 * self.step);
+                let (relative, absolute) = self.tolerance;
+                let close = (symbolic - numeric).abs() <= absolute + relative * numeric.abs().max(symbolic.abs());
+                assert!(
+                    close,
+                    "{label}: input {index}, element {element}: symbolic {symbolic}, numeric {numeric}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The gradients of the sum of an output's elements, each times a weight of its own.
+fn weighted_gradients(session: &Session, output: &Tensor, xs: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+    let value: Value = session.run(output, ())?;
+    let weights = constant_in(session.graph(), weights(&value)?, "weights")?;
+    graph_core::gradients([output], xs)?.grad_ys([weights]).build()
+}
+
+/// Different weights, so that a gradient in the wrong place shows.
+fn weights(like: &Value) -> Result<Value> {
+    let elements: Vec<f64> = (0..like.num_elements())
+        .map(|index| 0.5 + (index as f64 * 0.7).sin())
+        .collect();
+    Value::from_vec(like.shape().clone(), elements)?.cast_exactly(like.dtype())
+}
+
+fn nudged(value: &Value, element: usize, step: f64) -> Result<Value> {
+    let mut elements = floats(value).expect("a floating-point input");
+    elements[element] += step;
+    Value::from_vec(value.shape().clone(), elements)?.cast_exactly(value.dtype())
+}
+
+/// The elements as `f64`, for comparison; `None` for dtypes that are compared exactly.
+fn floats(value: &Value) -> Option<Vec<f64>> {
+    Some(match value.dtype() {
+        DType::Float32 => value.as_slice::<f32>().ok()?.iter().map(|&x| x.into()).collect(),
+        DType::Float64 => value.as_slice::<f64>().ok()?.to_vec(),
+        DType::Half => value.as_slice::<half::f16>().ok()?.iter().map(|&x| x.into()).collect(),
+        DType::BFloat16 => value.as_slice::<half::bf16>().ok()?.iter().map(|&x| x.into()).collect(),
+        DType::Complex64 => value
+            .as_slice::<graph_core::Complex<f32>>()
+            .ok()?
+            .iter()
+            .flat_map(|x| [x.re.into(), x.im.into()])
+            .collect(),
+        DType::Complex128 => value
+            .as_slice::<graph_core::Complex<f64>>()
+            .ok()?
+            .iter()
+            .flat_map(|x| [x.re, x.im])
+            .collect(),
+        _ => return None,
+    })
+}
+
+/// Asserts equal dtypes and shapes, and elements within the relative and absolute tolerance; NaN equals NaN.
+pub(crate) fn assert_close(got: &Value, expected: &Value, (relative, absolute): (f64, f64), label: &str) {
+    assert_eq!(
+        (got.dtype(), got.shape()),
+        (expected.dtype(), expected.shape()),
+        "{label}: dtype and shape"
+    );
+    match (floats(got), floats(expected)) {
+        (Some(got), Some(expected)) => {
+            for (index, (&got, &expected)) in got.iter().zip(&expected).enumerate() {
+                let same = got == expected || (got.is_nan() && expected.is_nan());
+                let close = (got - expected).abs() <= absolute + relative * expected.abs();
+                assert!(same || close, "{label}: element {index} is {got}, expected {expected}");
+            }
+        }
+        _ => assert_eq!(got, expected, "{label}"),
+    }
+}
+
+/// Every family's gradient cases.
+fn all_gradient_cases() -> Vec<GradientCase> {
+    [
+        crate::array::GRADIENT_CASES,
+        crate::control::GRADIENT_CASES,
+        crate::math::GRADIENT_CASES,
+        crate::nn::GRADIENT_CASES,
+        crate::random::GRADIENT_CASES,
+        crate::summary::GRADIENT_CASES,
+    ]
+    .concat()
+    .into_iter()
+    .flat_map(|cases| cases())
+    .collect()
+}
+
+/// Every family's cases.
+fn all_cases() -> Vec<Case> {
+    [
+        crate::array::CASES,
+        crate::control::CASES,
+        crate::math::CASES,
+        crate::nn::CASES,
+        crate::random::CASES,
+        crate::summary::CASES,
+    ]
+    .concat()
+    .into_iter()
+    .flat_map(|cases| cases())
+    .collect()
+}
+
+/// Whether the op can be a [`Case`]: it needs no feed and no variable, keeps no random stream and is not the executor's own.
+fn runs_alone(definition: &OpDefinition) -> bool {
+    !matches!(definition.name, "Placeholder" | "PlaceholderV2")
+        && !definition.stateful
+        && !definition.inputs.iter().any(|arg| arg.is_ref)
+        && definition.control_flow == ControlFlow::None
+}
+
+#[test]
+fn every_op_says_all_that_is_true_of_it() {
+    let cases: std::collections::HashSet<&str> = all_cases().iter().map(|case| case.op).collect();
+    let mut lacks: Vec<String> = Vec::new();
+    for op in crate::install().ops() {
+        let mut lack = |missing: bool, what: &str| missing.then(|| lacks.push(format!("{}: {what}", op.name)));
+        let loops = matches!(
+            op.control_flow,
+            ControlFlow::Enter | ControlFlow::Exit | ControlFlow::NextIteration | ControlFlow::LoopCond
+        );
+        lack(op.summary.len() < 10, "no summary");
+        lack(
+            !loops && !op.kernels.iter().any(|kernel| kernel.device == DeviceKind::Cpu),
+            "no CPU kernel",
+        );
+        lack(
+            !loops && matches!(op.gradient, GradientRule::Unsaid),
+            "no word on its gradient",
+        );
+        lack(runs_alone(op) && !cases.contains(op.name), "no numeric case");
+    }
+    assert!(
+        lacks.is_empty(),
+        "{} things are missing:\n{}",
+        lacks.len(),
+        lacks.join("\n")
+    );
+}
+
+/// Checks every case, and then fails if one did not hold: no family hides the failures of another.
+fn all_hold<T: std::panic::RefUnwindSafe>(cases: &[T], check: fn(&T)) {
+    let failed = cases
+        .iter()
+        .filter(|case| std::panic::catch_unwind(|| check(case)).is_err())
+        .count();
+    assert_eq!(
+        failed,
+        0,
+        "of {} cases {failed} do not hold; each is told above",
+        cases.len()
+    );
+}
+
+#[test]
+fn every_case_holds() {
+    all_hold(&all_cases(), Case::check);
+}
+
+#[test]
+fn every_gradient_holds() {
+    all_hold(&all_gradient_cases(), GradientCase::check);
+}
+
+/// The operations of a graph in order of creation, as `Type name <- inputs`; control inputs begin with `^`.
+pub(crate) fn listing(graph: &graph_core::graph::Graph) -> Vec<String> {
+    let line = |operation: &graph_core::graph::Operation| {
+        let data = operation.inputs().into_iter().map(|input| match input.id().slot {
+            0 => input.op().name(),
+            _ => input.name(),
+        });
+        let mut controls: Vec<String> = operation
+            .control_inputs()
+            .iter()
+            .map(|control| control.name())
+            .collect();
+        controls.sort();
+        let inputs: Vec<String> = data
+            .chain(controls.into_iter().map(|name| format!("^{name}")))
+            .collect();
+        format!("{} {} <- {}", operation.op_type(), operation.name(), inputs.join(", "))
+    };
+    graph.operations().iter().map(line).collect()
+}

@@ -1,0 +1,27 @@
+//! Training: optimizers, learning-rate schedules, the counter of steps, losses. Graph builders all; no ops of their own.
+
+mod adagrad;
+mod adam;
+mod ftrl;
+mod global_step;
+mod gradient_descent;
+mod momentum;
+mod optimizer;
+mod proximal;
+mod rms_prop;
+mod schedules;
+#[cfg(test)]
+mod tests;
+
+pub use adagrad::{AdadeltaOptimizer, AdagradOptimizer};
+pub use adam::AdamOptimizer;
+pub use ftrl::FtrlOptimizer;
+pub use global_step::{create_global_step, get_global_step, get_or_create_global_step};
+pub use gradient_descent::GradientDescentOptimizer;
+pub use momentum::MomentumOptimizer;
+pub use optimizer::{Gate, GradientAndVariable, MinimizeOptions, Optimizer, OptimizerState};
+pub use proximal::{ProximalAdagradOptimizer, ProximalGradientDescentOptimizer};
+pub use rms_prop::RmsPropOptimizer;
+pub use schedules::{
+    Decay, cosine_decay, exponential_decay, inverse_time_decay, natural_exp_decay, piecewise_constant, polynomial_decay,
+};

@@ -1,0 +1,68 @@
+"""The tutorial's training graph, imported into real TensorFlow and run there."""
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensorflow as tf  # noqa: E402  (the environment must be set before)
+
+v1 = tf.compat.v1
+TRAIN_OPS = {"adam": "train/adam", "rmsprop": "train/rmsprop", "sgd": "train/gradient_descent"}
+
+
+class LenetGraph:
+    """A session over an imported GraphDef, with the ends that the checks need."""
+
+    def __init__(self, path, threads=0):
+        definition = v1.GraphDef()
+        with open(path, "rb") as file:
+            definition.ParseFromString(file.read())
+        self.definition = definition
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            tf.import_graph_def(definition, name="")
+        names = {node.name for node in definition.node}
+        found = [optimizer for optimizer, op in TRAIN_OPS.items() if op in names]
+        if len(found) != 1:
+            raise ValueError(f"{path}: expected one of {', '.join(TRAIN_OPS.values())}, found {found}")
+        self.optimizer = found[0]
+        self.train = self.graph.get_operation_by_name(TRAIN_OPS[self.optimizer])
+        self.init = self.graph.get_operation_by_name("init")
+        self.images = self.tensor("dataset_inputs/images")
+        self.labels = self.tensor("dataset_inputs/labels")
+        self.keep = self.tensor("dropout_probability")
+        # A scalar summary's second input is the tensor that it reports.
+        self.objective = self.summarized("objective/obj")
+        self.cost = self.summarized("objective/cross-entropy/cost")
+        self.accuracy = self.summarized("test/accuracy_1")
+        self.session = v1.Session(
+            graph=self.graph,
+            config=v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads),
+        )
+        self.session.run(self.init)
+
+    def tensor(self, name):
+        return self.graph.get_tensor_by_name(f"{name}:0")
+
+    def summarized(self, name):
+        return self.graph.get_operation_by_name(name).inputs[1]
+
+    def parameters(self):
+        """The trained variables' values, by name, as they are now."""
+        names = [
+            op.name
+            for op in self.graph.get_operations()
+            if op.type == "VariableV2" and not op.name.startswith("train/")
+        ]
+        return dict(zip(names, self.session.run([self.tensor(f"{name}/read") for name in names])))
+
+    def step(self, batch, keep=0.5):
+        """One update; objective and cost are those before it."""
+        images, labels = batch
+        _, objective, cost = self.session.run(
+            (self.train, self.objective, self.cost),
+            {self.images: images, self.labels: labels, self.keep: keep},
+        )
+        return float(objective), float(cost)
+
+    def test_accuracy(self, images, labels):
+        return float(self.session.run(self.accuracy, {self.images: images, self.labels: labels, self.keep: 1.0}))

@@ -1,0 +1,345 @@
+//! What a session promises: fetches in any shape, feeds of any tensor, only what is needed runs, reads before updates.
+
+use graph_core::graph::scope::{control_dependencies, name_scope};
+use graph_core::session::{RewriteOptions, RunOptions, SessionOptions};
+use graph_core::{Graph, PartialShape, Session, Tensor, Value, Variable, feed};
+use graph_ops::{array, control, math, random, state};
+
+fn scalar(value: f32) -> Tensor {
+    array::constant(value).build().unwrap()
+}
+
+#[test]
+fn fetches_nest_and_come_back_in_their_shape() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let (a, b) = (scalar(2.0), scalar(3.0));
+    let c = math::multiply(&a, &b).build().unwrap();
+    let nothing = control::no_op("nothing").unwrap();
+    let session = Session::new(&graph).unwrap();
+    let ((), (x, list), [y, z]): ((), (f32, Vec<Value>), [f32; 2]) =
+        session.run((&nothing, (&a, vec![&b, &c]), [&c, &c]), ()).unwrap();
+    assert_eq!((x, y, z), (2.0, 6.0, 6.0));
+    assert_eq!(list, [Value::from(3.0f32), Value::from(6.0f32)]);
+    session.run(&nothing, ()).unwrap();
+    assert!(session.run::<i32>(&a, ()).is_err(), "a float is no int32");
+}
+
+#[test]
+fn any_tensor_can_be_fed() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let a = scalar(2.0);
+    let b = math::square(&a).build().unwrap();
+    let c = math::add(&b, 1.0f32).build().unwrap();
+    let v = Variable::new(7.0f32).build().unwrap();
+    let d = math::add(&c, &v).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    assert_eq!(session.run::<f32>(&c, ()).unwrap(), 5.0);
+    assert_eq!(session.run::<f32>(&c, feed! { b => 10.0 }).unwrap(), 11.0);
+    assert_eq!(session.run::<f32>(&c, feed! { a => 3 }).unwrap(), 10.0);
+    assert_eq!(
+        session.run::<f32>(&d, feed! { v => 1.0, c => 1.0 }).unwrap(),
+        2.0,
+        "v is not initialized, but fed"
+    );
+    assert_eq!(
+        session.run::<f32>(&b, feed! { b => 4.0 }).unwrap(),
+        4.0,
+        "what is fed can be fetched"
+    );
+}
+
+#[test]
+fn only_what_is_needed_runs() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let placeholder = array::placeholder::<f32>(()).build().unwrap();
+    let unneeded = math::square(&placeholder).build().unwrap();
+    let a = scalar(1.0);
+    let session = Session::new(&graph).unwrap();
+    assert_eq!(session.run::<f32>(&a, ()).unwrap(), 1.0);
+    assert!(session.run::<f32>(&unneeded, ()).is_err());
+}
+
+#[test]
+fn a_read_comes_before_the_run_s_updates() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new(1.0f32).name("v").build().unwrap();
+    let update = state::assign_add(&v, 10.0f32).build().unwrap().op();
+    let before = math::multiply(&v, 2.0f32).build().unwrap();
+    let after = {
+        let _after = control_dependencies([&update]).unwrap();
+        array::identity(v.reference()).build().unwrap()
+    };
+    for options in [RewriteOptions::all(), RewriteOptions::none()] {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(options)).unwrap();
+        session.run(v.initializer(), ()).unwrap();
+        for round in 0..3 {
+            let old = 1.0 + 10.0 * round as f32;
+            let ((), doubled, value, new): ((), f32, f32, f32) =
+                session.run((&update, &before, v.value(), &after), ()).unwrap();
+            assert_eq!((doubled, value, new), (2.0 * old, old, old + 10.0));
+        }
+        assert_eq!(session.run::<f32>(&v, ()).unwrap(), 31.0);
+    }
+}
+
+#[test]
+fn a_run_may_initialize_and_then_read() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new([1.0f32, 2.0]).build().unwrap();
+    let read = {
+        let _after = control_dependencies([v.initializer()]).unwrap();
+        array::identity(v.reference()).build().unwrap()
+    };
+    let session = Session::new(&graph).unwrap();
+    assert_eq!(session.run::<Value>(&read, ()).unwrap(), Value::from([1.0f32, 2.0]));
+}
+
+#[test]
+fn updates_without_a_path_between_them_run_in_order_of_creation() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new(1.0f32).build().unwrap();
+    let double = state::assign(&v, 5.0f32).build().unwrap().op();
+    let add = state::assign_add(&v, 1.0f32).build().unwrap().op();
+    let session = Session::new(&graph).unwrap();
+    session.run(v.initializer(), ()).unwrap();
+    session.run((&add, &double), ()).unwrap();
+    assert_eq!(session.run::<f32>(&v, ()).unwrap(), 6.0);
+}
+
+#[test]
+fn values_of_feeds_constants_and_fetches_are_never_overwritten() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None]).build().unwrap();
+    let mut y = x.clone();
+    let mut all = vec![x.clone()];
+    for _ in 0..5 {
+        y = math::negative(math::square(&y)).build().unwrap();
+        all.push(y.clone());
+    }
+    let session = Session::new(&graph).unwrap();
+    let fed = Value::from([1.0f32, -2.0, 0.5]);
+    let values: Vec<Value> = session.run(&all, feed! { x => &fed }).unwrap();
+    let mut expected: Vec<f32> = vec![1.0, -2.0, 0.5];
+    for value in &values {
+        assert_eq!(value.as_slice::<f32>().unwrap(), expected);
+        expected.iter_mut().for_each(|x| *x = -(*x * *x));
+    }
+    assert_eq!(fed, Value::from([1.0f32, -2.0, 0.5]));
+    let again: Vec<Value> = session
+        .run(&all, feed! { x => Value::from([3.0f32, 3.0, 3.0]) })
+        .unwrap();
+    assert_eq!(
+        values[1].as_slice::<f32>().unwrap()[0],
+        -1.0,
+        "an earlier result stays as it was"
+    );
+    assert_eq!(again[1].as_slice::<f32>().unwrap()[0], -9.0);
+}
+
+#[test]
+fn shapes_change_from_run_to_run() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None, Some(2)]).build().unwrap();
+    let sum = math::reduce_sum(math::multiply(&x, 2.0f32)).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    for rows in [1usize, 3, 0, 3, 7, 1, 12, 4, 5, 6, 8, 9, 10, 11, 3] {
+        let ones = Value::from_vec([rows, 2], vec![1.0f32; rows * 2]).unwrap();
+        assert_eq!(
+            session.run::<f32>(&sum, feed! { x => ones }).unwrap(),
+            4.0 * rows as f32
+        );
+    }
+}
+
+#[test]
+fn shapes_that_only_the_run_knows_are_followed() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>(PartialShape::unknown()).build().unwrap();
+    let shape = array::placeholder::<i32>([None]).build().unwrap();
+    let reshaped = array::reshape(&x, &shape).build().unwrap();
+    let doubled = math::add(&reshaped, &reshaped).build().unwrap();
+    let rows = math::reduce_sum(&doubled).axis(-1).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let fed = Value::from([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let run = |dims: Vec<i32>| session.run::<Value>(&rows, feed! { x => &fed, shape => Value::from(dims) });
+    assert_eq!(run(vec![2, 3]).unwrap(), Value::from([12.0f32, 30.0]));
+    assert_eq!(run(vec![-1, 2]).unwrap(), Value::from([6.0f32, 14.0, 22.0]));
+    assert_eq!(run(vec![6]).unwrap(), Value::from(42.0f32));
+    assert!(run(vec![4, 2]).is_err());
+}
+
+#[test]
+fn a_callable_runs_like_the_session() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None]).build().unwrap();
+    let y = math::add(&x, 1.0f32).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let callable = session.make_callable::<Value>(&y, &[&x]).unwrap();
+    assert_eq!(
+        callable.call(&[Value::from([1.0f32])]).unwrap(),
+        [Value::from([2.0f32])]
+    );
+    assert_eq!(
+        callable.call(&[Value::from([1.0f32, 5.0])]).unwrap(),
+        [Value::from([2.0f32, 6.0])]
+    );
+    assert!(callable.call(&[]).is_err());
+    assert!(callable.call(&[Value::from([1i32])]).is_err());
+    // Growth of the graph does not disturb it.
+    math::square(&y).build().unwrap();
+    assert_eq!(
+        callable.call(&[Value::from([1.0f32])]).unwrap(),
+        [Value::from([2.0f32])]
+    );
+}
+
+#[test]
+fn a_traced_run_measures_each_operation() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None, Some(3)]).name("x").build().unwrap();
+    let y = math::square(&x).name("y").build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let options = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let fed = Value::from([[1.0f32, 2.0, 3.0]]);
+    let (_, metadata) = session.run_with::<Value>(&y, feed! { x => fed }, &options).unwrap();
+    let node = metadata.nodes.iter().find(|node| node.name == "y").expect("y ran");
+    assert_eq!((node.op, node.outputs.len()), ("Square", 1));
+    assert_eq!(
+        metadata.to_proto().step_stats.unwrap().dev_stats[0].node_stats.len(),
+        metadata.nodes.len()
+    );
+}
+
+#[test]
+fn a_closed_session_refuses_to_run() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let a = scalar(1.0);
+    let session = Session::new(&graph).unwrap();
+    session.close();
+    assert_eq!(session.run::<f32>(&a, ()).unwrap_err().class(), "FailedPrecondition");
+}
+
+#[test]
+fn eval_and_run_use_the_default_session() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new(4.0f32).build().unwrap();
+    let root = math::sqrt(&v).build().unwrap();
+    assert!(root.eval::<f32>(()).is_err(), "there is no default session yet");
+    let session = Session::new(&graph).unwrap();
+    let _session = session.as_default();
+    state::global_variables_initializer().unwrap().run(()).unwrap();
+    assert_eq!(root.eval::<f32>(()).unwrap(), 2.0);
+    assert_eq!(v.eval::<f32>().unwrap(), 4.0);
+}
+
+#[test]
+fn sessions_keep_their_own_variables() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new(0.0f32).build().unwrap();
+    let add = state::assign_add(&v, 1.0f32).build().unwrap().op();
+    let (a, b) = (Session::new(&graph).unwrap(), Session::new(&graph).unwrap());
+    a.run(v.initializer(), ()).unwrap();
+    b.run(v.initializer(), ()).unwrap();
+    a.run(&add, ()).unwrap();
+    assert_eq!(
+        (a.run::<f32>(&v, ()).unwrap(), b.run::<f32>(&v, ()).unwrap()),
+        (1.0, 0.0)
+    );
+}
+
+#[test]
+fn random_streams_go_on_from_run_to_run_and_begin_anew_with_a_session() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    random::set_random_seed(3);
+    let x = random::random_uniform([4]).build().unwrap();
+    let draw = || {
+        let session = Session::new(&graph).unwrap();
+        [
+            session.run::<Value>(&x, ()).unwrap(),
+            session.run::<Value>(&x, ()).unwrap(),
+        ]
+    };
+    let first = draw();
+    assert_ne!(first[0], first[1]);
+    assert_eq!(first, draw());
+}
+
+#[test]
+fn rewrites_change_no_number() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None, Some(4)]).build().unwrap();
+    let scope = name_scope("twice").unwrap();
+    let once = math::exp(math::multiply(math::add(&x, 0.0f32), 1.0f32))
+        .build()
+        .unwrap();
+    let again = math::exp(math::multiply(math::add(&x, 0.0f32), 1.0f32))
+        .build()
+        .unwrap();
+    drop(scope);
+    let folded = math::reduce_sum(array::constant([1.0f32, 2.0, 3.0])).build().unwrap();
+    let y = math::multiply((once + again).unwrap(), folded).build().unwrap();
+    let run = |options| {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(options)).unwrap();
+        session
+            .run::<Value>(&y, feed! { x => Value::from([[0.1f32, -2.0, 3.0, 0.0]]) })
+            .unwrap()
+    };
+    let plain = run(RewriteOptions::none());
+    assert_eq!(run(RewriteOptions::all()), plain);
+    for name in ["prune", "constant_folding", "common_subexpressions", "algebra"] {
+        assert_eq!(run(RewriteOptions::all().without(name)), plain, "without {name}");
+    }
+}
+
+#[test]
+fn long_chains_do_not_overflow_the_stack() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>(()).build().unwrap();
+    let mut y = x.clone();
+    for _ in 0..20_000 {
+        y = math::add(&y, &x).build().unwrap();
+    }
+    let gradient = graph_core::gradients([&y], [&x]).unwrap().build().unwrap()[0]
+        .clone()
+        .unwrap();
+    let session = Session::new(&graph).unwrap();
+    let (sum, slope): (f32, f32) = session.run((&y, &gradient), feed! { x => 1.0 }).unwrap();
+    assert_eq!((sum, slope), (20_001.0, 20_001.0));
+}

@@ -1,0 +1,1 @@
+//! Command-line tools around graphs, checkpoints and event files. Nothing is here yet.
