@@ -124,6 +124,16 @@ classes! {
 }
 
 impl Error {
+    /// The error in other words, of the same class; what else it said of the place is dropped.
+    #[must_use]
+    pub(crate) fn with_message(mut self, message: String) -> Self {
+        *self.report_mut() = Report {
+            message,
+            ..Report::default()
+        };
+        self
+    }
+
     /// Says which operation it concerns, unless a more precise place is known already.
     #[must_use]
     pub fn at(mut self, site: OpSite) -> Self {

@@ -697,6 +697,18 @@ pub(crate) fn set_defaults(definition: &OpDefinition, attrs: &mut Attributes) ->
     Ok(())
 }
 
+/// The most outputs that one argument may stand for; a number in a file must not decide how much memory is asked for.
+const MAX_OUTPUTS: usize = 1 << 16;
+
+fn output_len(arg: &ArgDef, attrs: &Attributes) -> Result<usize> {
+    match arg_len(arg, attrs)? {
+        len if len > MAX_OUTPUTS => Err(Error::invalid_argument(format!("too many outputs '{}'", arg.name))
+            .expected(format!("at most {MAX_OUTPUTS}"))
+            .got(len)),
+        len => Ok(len),
+    }
+}
+
 /// The dtypes (and whether they are references) of a node's outputs.
 pub(crate) fn output_dtypes(definition: &OpDefinition, attrs: &Attributes) -> Result<SmallVec<[(DType, bool); 1]>> {
     let mut dtypes = SmallVec::new();
@@ -708,10 +720,10 @@ pub(crate) fn output_dtypes(definition: &OpDefinition, attrs: &Attributes) -> Re
                     .into_iter()
                     .map(|dtype| (dtype, arg.is_ref)),
             ),
-            ArgType::Fixed(dtype) => dtypes.extend((0..arg_len(arg, attrs)?).map(|_| (dtype, arg.is_ref))),
+            ArgType::Fixed(dtype) => dtypes.extend((0..output_len(arg, attrs)?).map(|_| (dtype, arg.is_ref))),
             ArgType::Attr(name) => {
                 let dtype = attrs.read(name)?;
-                dtypes.extend((0..arg_len(arg, attrs)?).map(|_| (dtype, arg.is_ref)));
+                dtypes.extend((0..output_len(arg, attrs)?).map(|_| (dtype, arg.is_ref)));
             }
         }
     }
@@ -777,6 +789,27 @@ pub(crate) fn shape_of_values(values: &[i64]) -> Option<PartialShape> {
     dims.map(PartialShape::from_dims)
 }
 
+/// What the op's definition and shape function say of a node's outputs.
+pub(crate) fn infer_outputs(
+    graph: &Graph,
+    definition: &'static OpDefinition,
+    attrs: &Attributes,
+    inputs: &[TensorId],
+) -> Result<SmallVec<[OutputInfo; 1]>> {
+    let (shapes, dtypes): (SmallVec<[PartialShape; 2]>, SmallVec<[DType; 2]>) = graph.read(|data| {
+        let infos = inputs.iter().map(|id| &data.node(id.node).outputs[id.slot as usize]);
+        infos.map(|info| (info.shape.clone(), info.dtype)).unzip()
+    });
+    let outputs = output_dtypes(definition, attrs)?;
+    let values = GraphValues { graph, inputs };
+    let inferred = InferenceContext::new(definition, attrs, &shapes, &dtypes, outputs.len(), &values).infer()?;
+    Ok(outputs
+        .into_iter()
+        .zip(inferred)
+        .map(|((dtype, is_ref), shape)| OutputInfo { dtype, is_ref, shape })
+        .collect())
+}
+
 /// Infers shapes and adds the node, with what the scopes around it say.
 pub(crate) fn insert_node(
     graph: &Graph,
@@ -787,18 +820,7 @@ pub(crate) fn insert_node(
     control_inputs: &[crate::graph::NodeId],
     location: &'static Location<'static>,
 ) -> Result<Operation> {
-    let (shapes, dtypes): (SmallVec<[PartialShape; 2]>, SmallVec<[DType; 2]>) = graph.read(|data| {
-        let infos = inputs.iter().map(|id| &data.node(id.node).outputs[id.slot as usize]);
-        infos.map(|info| (info.shape.clone(), info.dtype)).unzip()
-    });
-    let outputs = output_dtypes(definition, &attrs)?;
-    let values = GraphValues { graph, inputs: &inputs };
-    let inferred = InferenceContext::new(definition, &attrs, &shapes, &dtypes, outputs.len(), &values).infer()?;
-    let outputs: SmallVec<[OutputInfo; 1]> = outputs
-        .into_iter()
-        .zip(inferred)
-        .map(|((dtype, is_ref), shape)| OutputInfo { dtype, is_ref, shape })
-        .collect();
+    let outputs = infer_outputs(graph, definition, &attrs, &inputs)?;
     let surroundings = scope::surroundings(graph, &inputs);
     if !surroundings.colocation.is_empty() {
         attrs.set("_class", surroundings.colocation);

@@ -21,6 +21,7 @@ use petgraph::Direction;
 use petgraph::graph::DiGraph;
 use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::op::vocabulary;
@@ -442,6 +443,66 @@ impl GraphData {
         }
         self.by_name.insert(name, id);
         id
+    }
+
+    /// Adds nodes whose inputs are still to be connected, all or none; the position of the first, and for each whether its
+    /// name was free of uses.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if one of the names is taken.
+    pub(crate) fn add_unconnected(&mut self, nodes: Vec<Node>) -> Result<(usize, Vec<bool>)> {
+        if let Some(taken) = nodes.iter().find(|node| self.by_name.contains_key(&node.name)) {
+            return Err(
+                Error::invalid_argument(format!("the graph has an operation named '{}' already", taken.name))
+                    .at(self.node(self.by_name[&taken.name]).site())
+                    .hint("give the nodes that come in a prefix"),
+            );
+        }
+        let first = self.nodes.node_count();
+        let mut unused = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            unused.push(!self.names_in_use.contains_key(&node.name.to_lowercase()));
+            self.take_name(&node.name);
+            self.add_node(node);
+        }
+        Ok((first, unused))
+    }
+
+    /// Gives a node that has none yet its inputs and control inputs.
+    pub(crate) fn connect(
+        &mut self,
+        id: NodeId,
+        inputs: impl Iterator<Item = TensorId>,
+        controls: impl Iterator<Item = NodeId>,
+    ) {
+        for input in inputs {
+            self.nodes[id].inputs.push(input);
+            self.nodes.add_edge(input.node, id, Edge::Data(input.slot));
+        }
+        for control in controls {
+            self.nodes[id].control_inputs.push(control);
+            self.nodes.add_edge(control, id, Edge::Control);
+        }
+    }
+
+    pub(crate) fn set_outputs(&mut self, id: NodeId, outputs: SmallVec<[OutputInfo; 1]>) {
+        self.nodes[id].outputs = outputs;
+    }
+
+    /// Takes out again what [`GraphData::add_unconnected`] added and said, as it turned out not to fit.
+    pub(crate) fn take_out(&mut self, first: usize, unused: &[bool]) {
+        for (index, unused) in unused.iter().enumerate().rev() {
+            let last = NodeId::new(first + index);
+            if let Some(node) = self.nodes.remove_node(last) {
+                self.by_name.remove(&node.name);
+                if *unused {
+                    self.names_in_use.remove(&node.name.to_lowercase());
+                }
+                for slot in 0..node.outputs.len() {
+                    self.constants.remove(&TensorId::new(last, slot));
+                }
+            }
+        }
     }
 
     fn set_input(&mut self, id: NodeId, index: usize, tensor: TensorId) {
