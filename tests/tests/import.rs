@@ -272,7 +272,7 @@ fn versions_and_functions_are_respected() {
         "Unimplemented",
         &["graph function 'f'"],
     );
-    // Before version 24 every placeholder was written as a scalar.
+    // Up to version 21 a placeholder without a shape was written like a scalar one.
     let graph = import(
         r#"node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } }
                   attr { key: "shape" value { shape { } } } } versions { producer: 21 }"#,

@@ -2,9 +2,6 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
-use prost::Message;
-
 use crate::dtype::{Complex, DType, Element};
 use crate::error::{Error, Result};
 use crate::format;
@@ -13,6 +10,7 @@ use crate::graph::{Graph, GraphData, Node, NodeId, PRODUCER};
 use crate::op::{AttrValue, Attributes, NameAttrList};
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
+use half::{bf16, f16};
 
 /// What an exported graph contains beside its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +45,7 @@ impl Graph {
     /// # Errors
     /// Whatever the operating system refuses, with the path.
     pub fn write_graph_def(&self, path: impl AsRef<Path>, text: bool, options: ExportOptions) -> Result<()> {
-        let message = self.to_graph_def(options);
-        let bytes = if text {
-            format::text::to_text(&message)?.into_bytes()
-        } else {
-            message.encode_to_vec()
-        };
-        format::write_atomically(path.as_ref(), &bytes)
+        format::write_message(path, &self.to_graph_def(options), text)
     }
 }
 

@@ -6,6 +6,8 @@
 //! | [`text`] | their text format |
 //! | [`graph_def`] | graphs, attributes and values to and from those messages |
 //! | [`import`] | graphs from those messages |
+//! | [`meta_graph`] | graphs with their collections, savers and signatures |
+//! | [`op_def`] | op definitions as messages |
 //! | [`checksum`] | the masked CRC-32C of the formats below |
 //! | [`tf_record`] | the framing of event files: length, checksum, data, checksum |
 //! | [`events`] | event files, which TensorBoard reads |
@@ -19,6 +21,8 @@ pub mod events;
 pub mod graph_def;
 pub mod histogram;
 pub mod import;
+pub mod meta_graph;
+pub mod op_def;
 pub mod proto;
 pub mod table;
 pub mod text;
@@ -50,6 +54,19 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         Error::io(path, error)
     })
 }
+/// Writes a message to a file in protobuf's binary or text format. The file appears complete or not at all.
+///
+/// # Errors
+/// Whatever the operating system refuses, with the path.
+pub fn write_message<M: Message + Name>(path: impl AsRef<Path>, message: &M, text: bool) -> Result<()> {
+    let bytes = if text {
+        text::to_text(message)?.into_bytes()
+    } else {
+        message.encode_to_vec()
+    };
+    write_atomically(path.as_ref(), &bytes)
+}
+
 /// Reads a message from a file in protobuf's binary or text format. A file whose name ends in `txt` is text; any other is
 /// binary, or text where it does not decode.
 ///

@@ -349,14 +349,14 @@ fn parse_arg(op: &str, spec: &'static str) -> ArgDef {
     let parse = || {
         let (name, mut ty) = spec.split_once(':')?;
         ty = ty.trim();
+        let mut number = None;
+        if let Some((count, element)) = ty.split_once('*') {
+            (number, ty) = (Some(count.trim()), element.trim());
+        }
         let mut is_ref = false;
         if let Some(inner) = ty.strip_prefix("Ref(").and_then(|rest| rest.strip_suffix(')')) {
             (is_ref, ty) = (true, inner.trim());
         }
-        let (number, ty) = match ty.split_once('*') {
-            Some((number, ty)) => (Some(number.trim()), ty.trim()),
-            None => (None, ty),
-        };
         let ty = match DType::from_name(ty) {
             Some(dtype) if ty == dtype.name() => ArgType::Fixed(dtype),
             _ => ArgType::Attr(ty),
