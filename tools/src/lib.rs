@@ -1,1 +1,0 @@
-//! Command-line tools around graphs, checkpoints and event files. Nothing is here yet.
