@@ -212,6 +212,30 @@ fn inputs_must_fit() {
 }
 
 #[test]
+fn a_constant_is_of_the_dtype_it_says() {
+    refused(
+        r#"node { name: "a" op: "Const" attr { key: "dtype" value { type: DT_FLOAT } }
+                  attr { key: "value" value { tensor { dtype: DT_INT64 tensor_shape { } int64_val: 7 } } } }"#,
+        "InvalidArgument",
+        &["'a' (Const)", "another dtype", "int64"],
+    );
+}
+
+#[test]
+fn many_small_messages_cannot_ask_for_much_memory() {
+    let nodes: String = (0..6)
+        .map(|index| {
+            format!(
+                r#"node {{ name: "c{index}" op: "Const" attr {{ key: "dtype" value {{ type: DT_UINT8 }} }}
+                           attr {{ key: "value" value {{ tensor {{ dtype: DT_UINT8 int_val: 1
+                           tensor_shape {{ dim {{ size: 268435456 }} }} }} }} }} }}"#
+            )
+        })
+        .collect();
+    refused(&nodes, "ResourceExhausted", &["'c4' (Const)", "repeat"]);
+}
+
+#[test]
 fn a_cycle_without_a_loop_is_refused() {
     refused(
         r#"

@@ -379,7 +379,7 @@ pub fn value_from_proto(tensor: &proto::TensorProto) -> Result<Value> {
 }
 
 /// The most bytes that repeating the last element of a constant may make.
-pub const MAX_REPEATED_BYTES: usize = 1 << 31;
+pub const MAX_REPEATED_BYTES: usize = 1 << 28;
 
 fn repeat<T: Clone>(elements: &[T], shape: &Shape, default: T) -> Result<Vec<T>> {
     let count = shape.num_elements();

@@ -2,7 +2,7 @@
 
 use graph_core::graph::{IntoOperand, Operand};
 use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
-use graph_core::{Error, PartialShape, Result, Value, typed_builder};
+use graph_core::{DType, Error, PartialShape, Result, Value, typed_builder};
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -23,6 +23,14 @@ pub(crate) fn definition() -> OpDefinition {
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
     let value: Value = context.attr("value")?;
+    let dtype: DType = context.attr("dtype")?;
+    if value.dtype() != dtype {
+        return Err(
+            Error::invalid_argument("the value of the constant is of another dtype than 'dtype' says")
+                .expected(dtype)
+                .got(value.dtype()),
+        );
+    }
     context.set_output(0, PartialShape::from(value.shape()));
     Ok(())
 }

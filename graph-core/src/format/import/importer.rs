@@ -1,5 +1,6 @@
 //! From understood nodes to nodes of the graph: inputs found and checked, an order for shape inference, insertion.
 
+use std::cell::Cell;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -101,6 +102,7 @@ impl Importer<'_> {
             registry,
             functions,
             producer: self.graph_def.versions.as_ref().map_or(0, |versions| versions.producer),
+            expanded: Cell::new(0),
             producer_ops: producer_ops.iter().map(|op| (op.name.as_str(), op)).collect(),
         };
         for node in &self.graph_def.node {

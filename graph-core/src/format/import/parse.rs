@@ -1,5 +1,8 @@
 //! Nodes of a message, each understood by itself: op, attributes, dtypes of the outputs.
 
+use std::cell::Cell;
+
+use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
@@ -7,7 +10,7 @@ use super::importer::Wiring;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::graph_def::attr_from_proto;
-use crate::format::proto::{NodeDef, OpDef};
+use crate::format::proto::{AttrValue as AttrMessage, NodeDef, OpDef};
 use crate::graph::OutputInfo;
 use crate::graph::builder::{output_dtypes, set_defaults};
 use crate::graph::scope::check_name;
@@ -43,6 +46,9 @@ pub(super) struct Parsed {
 /// input of a product is a gradient.
 const LATER_HINTS: [&str; 4] = ["grad_a", "grad_b", "grad_x", "grad_y"];
 
+/// The most bytes that constants of one graph may take beyond the size of their messages.
+const MAX_EXPANDED_BYTES: usize = 1 << 30;
+
 /// What nodes are understood with.
 pub(super) struct Context<'a> {
     pub(super) registry: &'a Registry,
@@ -52,6 +58,8 @@ pub(super) struct Context<'a> {
     pub(super) producer: i32,
     /// The ops as the producer knew them, where it says so.
     pub(super) producer_ops: FxHashMap<&'a str, &'a OpDef>,
+    /// How many bytes the constants so far take beyond what they take in the message.
+    pub(super) expanded: Cell<usize>,
 }
 
 impl Context<'_> {
@@ -70,6 +78,7 @@ impl Context<'_> {
         for (name, value) in &node.attr {
             let value =
                 attr_from_proto(value).map_err(|error| error.context(format!("reading the attribute '{name}'")))?;
+            self.charge(&value, message)?;
             if name == "_output_shapes" {
                 output_shapes = match value {
                     AttrValue::ShapeList(shapes) => Some(shapes),
@@ -121,6 +130,22 @@ impl Context<'_> {
             wiring: Wiring::default(),
             output_shapes,
         })
+    }
+
+    /// Counts what a constant takes: many that each repeat one element are refused as one is.
+    fn charge(&self, value: &AttrValue, message: &AttrMessage) -> Result<()> {
+        let AttrValue::Tensor(value) = value else {
+            return Ok(());
+        };
+        let grown = value.bytes().len().saturating_sub(message.encoded_len());
+        self.expanded.set(self.expanded.get().saturating_add(grown));
+        if self.expanded.get() > MAX_EXPANDED_BYTES {
+            return Err(Error::resource_exhausted(format!(
+                "the constants of the graph repeat their elements to more than {MAX_EXPANDED_BYTES} bytes"
+            ))
+            .hint("let the graph compute them with Fill"));
+        }
+        Ok(())
     }
 
     /// Whether an attribute that the op has not may be left out: the op does without it what the node asks for.
