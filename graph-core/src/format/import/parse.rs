@@ -75,9 +75,9 @@ impl Context<'_> {
         let definition = self.registry.op(&node.op)?;
         let mut attrs = Attributes::new();
         let mut output_shapes = None;
-        for (name, value) in &node.attr {
+        for (name, message) in &node.attr {
             let value =
-                attr_from_proto(value).map_err(|error| error.context(format!("reading the attribute '{name}'")))?;
+                attr_from_proto(message).map_err(|error| error.context(format!("reading the attribute '{name}'")))?;
             self.charge(&value, message)?;
             if name == "_output_shapes" {
                 output_shapes = match value {
