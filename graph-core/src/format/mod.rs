@@ -6,6 +6,9 @@
 //! | [`text`] | their text format |
 //! | [`graph_def`] | graphs, attributes and values to and from those messages |
 //! | [`import`] | graphs from those messages |
+//! | [`message_graph`] | those messages as graphs, whatever their ops |
+//! | [`graph_file`] | files of any of these forms |
+//! | [`freeze`] | variables folded into constants |
 //! | [`meta_graph`] | graphs with their collections, savers and signatures |
 //! | [`op_def`] | op definitions as messages |
 //! | [`checksum`] | the masked CRC-32C of the formats below |
@@ -18,9 +21,12 @@
 pub mod checkpoint;
 pub mod checksum;
 pub mod events;
+pub mod freeze;
 pub mod graph_def;
+pub mod graph_file;
 pub mod histogram;
 pub mod import;
+pub mod message_graph;
 pub mod meta_graph;
 pub mod op_def;
 pub mod proto;

@@ -12,6 +12,7 @@ use super::parse::{Context, Parsed};
 use super::problems::Problems;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::format::message_graph::InputName;
 use crate::format::proto::{GraphDef, NodeDef, OpDef, attr_value};
 use crate::graph::builder::infer_outputs;
 use crate::graph::scope::{self, check_name};
@@ -20,31 +21,9 @@ use crate::op::shape_inference::arg_len;
 use crate::op::{ArgType, AttrValue, ControlFlow, Registry};
 use crate::shape::PartialShape;
 
-/// An input of a node, as the message writes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum InputName<'a> {
-    Tensor(&'a str, usize),
-    Control(&'a str),
-}
-
-/// `^a`, `a` or `a:1`; `None` for anything else.
-fn parse_input(input: &str) -> Option<InputName<'_>> {
-    if let Some(control) = input.strip_prefix('^') {
-        return Some(InputName::Control(control));
-    }
-    match input.rsplit_once(':') {
-        // Like TensorFlow, plain digits only.
-        Some((name, slot)) if slot.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(InputName::Tensor(name, slot.parse().ok()?))
-        }
-        Some(_) => None,
-        None => Some(InputName::Tensor(input, 0)),
-    }
-}
-
 /// `a:0` for `a`.
 pub(super) fn normal_tensor_name(name: &str) -> (String, usize) {
-    match parse_input(name) {
+    match InputName::parse(name) {
         Some(InputName::Tensor(name, slot)) => (name.to_owned(), slot),
         _ => (name.to_owned(), 0),
     }
@@ -139,7 +118,7 @@ impl Importer<'_> {
         for text in &node.input {
             let unknown =
                 |name: &str| Error::invalid_argument(format!("the input '{text}' is of an unknown node '{name}'"));
-            match parse_input(text) {
+            match InputName::parse(text) {
                 Some(InputName::Control(name)) => {
                     let &control = self.names.get(name).ok_or_else(|| unknown(name))?;
                     if !controls.contains(&control) {
@@ -236,7 +215,7 @@ impl Importer<'_> {
     pub(super) fn elements(&self, names: &[String], problems: &mut Problems) -> Vec<(usize, Option<usize>)> {
         let mut elements = Vec::new();
         for name in names {
-            let (operation, slot) = match parse_input(name) {
+            let (operation, slot) = match InputName::parse(name) {
                 Some(InputName::Tensor(operation, slot)) => (operation, name.contains(':').then_some(slot)),
                 _ => (name.as_str(), None),
             };
