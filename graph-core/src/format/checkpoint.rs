@@ -21,6 +21,7 @@
 mod files;
 mod merge;
 mod reader;
+mod slice;
 mod values;
 mod writer;
 
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 pub use files::{exists, meta_graph_path, remove, remove_leftovers, temporary_path};
 pub use merge::merge;
 pub use reader::{BundleReader, BundleTensor};
+pub use slice::TensorSlice;
 pub use writer::BundleWriter;
 
 /// The version of the format that is written, and the newest that is read.

@@ -28,8 +28,32 @@ pub enum DeviceKind {
 /// Makes a kernel for one node of a plan.
 pub type MakeKernel = fn(&KernelRequest<'_>) -> Result<Planned>;
 
+/// What a stateful kernel keeps in the session, under its node: a random stream, a counter.
+pub trait KernelState: Any + Send {
+    /// The state as a value, from which [`KernelState::restore`] makes the same state again, in another process too.
+    fn save(&self) -> Value;
+
+    /// Becomes the state that was saved.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value that is none of the state's; it does not change then.
+    fn restore(&mut self, saved: &Value) -> Result<()>;
+}
+
+/// A counter: an `int64` scalar.
+impl KernelState for i64 {
+    fn save(&self) -> Value {
+        Value::scalar(*self)
+    }
+
+    fn restore(&mut self, saved: &Value) -> Result<()> {
+        *self = saved.to_scalar()?;
+        Ok(())
+    }
+}
+
 /// Makes the state that a stateful kernel keeps in the session, under its node.
-pub type MakeState = fn(&Attributes) -> Result<Box<dyn Any + Send>>;
+pub type MakeState = fn(&Attributes) -> Result<Box<dyn KernelState>>;
 
 /// A kernel of an op: where and for what it serves, and how it is made.
 #[derive(Clone)]
@@ -253,7 +277,7 @@ pub struct KernelContext<'a> {
     pub(crate) inputs: &'a [u32],
     pub(crate) outputs: &'a [u32],
     pub(crate) scratch: (*mut u8, usize),
-    pub(crate) state: Option<&'a mut (dyn Any + Send)>,
+    pub(crate) state: Option<&'a mut dyn KernelState>,
     pub(crate) variables: &'a mut [VariableCell],
     /// Which outputs have been handed out for writing, as a bit set.
     pub(crate) taken: Cell<u64>,
@@ -444,7 +468,7 @@ impl<'a> KernelContext<'a> {
     pub fn state<S: 'static>(&mut self) -> Result<&mut S> {
         self.state
             .as_deref_mut()
-            .and_then(|state| state.downcast_mut::<S>())
+            .and_then(|state| (state as &mut dyn Any).downcast_mut::<S>())
             .ok_or_else(|| Error::internal("the kernel keeps no state of that type"))
     }
 

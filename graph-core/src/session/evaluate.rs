@@ -1,11 +1,12 @@
 //! Runs one node by itself, on the host, with inputs that are all known: constant folding, and tests of kernels.
 
-use std::any::Any;
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
 use crate::graph::Node;
-use crate::op::kernel::{DeviceKind, KernelContext, KernelDefinition, KernelRequest, Slot, VariableCell, slot_value};
+use crate::op::kernel::{
+    DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Slot, VariableCell, slot_value,
+};
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
@@ -58,6 +59,12 @@ pub fn find_kernel(node: &Node, device: DeviceKind) -> Result<&'static KernelDef
             ))
             .at(node.site())
         })
+}
+
+/// The state that the kernel of `node` begins with; `None` if it keeps none.
+pub(crate) fn new_state(node: &Node) -> Result<Option<Box<dyn KernelState>>> {
+    let kernel = find_kernel(node, DeviceKind::Cpu)?;
+    kernel.state.map(|make| make(&node.attrs)).transpose()
 }
 
 fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
@@ -117,7 +124,7 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
     let mut scratch = crate::buffer::Buffer::zeroed(planned.scratch)?;
     let indices: Vec<u32> = (0..slots.len() as u32).collect();
     let (input_indices, output_indices) = indices.split_at(inputs.len());
-    let mut state: Option<Box<dyn Any + Send>> = definition.state.map(|make| make(&node.attrs)).transpose()?;
+    let mut state: Option<Box<dyn KernelState>> = definition.state.map(|make| make(&node.attrs)).transpose()?;
     let mut variables: Vec<VariableCell> = Vec::new();
     planned.kernel.run(&mut KernelContext {
         slots: &mut slots,

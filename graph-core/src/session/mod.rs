@@ -16,6 +16,7 @@ mod state;
 mod structure;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -175,6 +176,44 @@ impl Session {
             feeds,
             plan: Mutex::new((generation, plan)),
         })
+    }
+
+    /// What kernels keep between runs beside variables, each under the name of its operation: the random streams of the
+    /// operations that have run (or are planned), the counters of `Print`. With the variables they are all that a session
+    /// must be given to go on elsewhere as it would here.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the session is closed.
+    pub fn kernel_states(&self) -> Result<BTreeMap<String, Value>> {
+        let saved = self.lock()?.state.saved_kernel_states();
+        let named = |(node, state)| Ok((self.graph().operation_at(node)?.name(), state));
+        saved.into_iter().map(named).collect()
+    }
+
+    /// Goes on with states that [`Session::kernel_states`] gave, of this session or of another one for the same graph. All
+    /// are taken or, on an error, none. Operations that are not named keep what they have.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that the graph does not have, `InvalidArgument` for an operation that keeps no state or not one
+    /// like the value, `FailedPrecondition` if the session is closed.
+    pub fn restore_kernel_states(&self, states: &BTreeMap<String, Value>) -> Result<()> {
+        let mut restored = Vec::new();
+        for (name, saved) in states {
+            let operation = self.graph().operation(name)?;
+            let state = self
+                .graph()
+                .read(|data| evaluate::new_state(data.node(operation.id())))?;
+            let mut state = state.ok_or_else(|| {
+                Error::invalid_argument(format!("'{name}' keeps no state between runs")).at(operation.site())
+            })?;
+            state.restore(saved).map_err(|error| error.at(operation.site()))?;
+            restored.push((operation.id(), state));
+        }
+        let mut running = self.lock()?;
+        for (node, state) in restored {
+            running.state.replace_kernel_state(node, state);
+        }
+        Ok(())
     }
 
     /// Ends the session: what it kept is freed, and every later run is an error.

@@ -1,6 +1,5 @@
 //! What a session keeps between runs: variables, the state of kernels, and the arena.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -8,7 +7,8 @@ use rustc_hash::FxHashMap;
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::NodeId;
-use crate::op::kernel::VariableCell;
+use crate::op::kernel::{KernelState, VariableCell};
+use crate::value::Value;
 
 /// What a session keeps between runs.
 pub(crate) struct SessionState {
@@ -16,7 +16,7 @@ pub(crate) struct SessionState {
     pub(crate) cells: Vec<VariableCell>,
     pub(crate) variable_names: Vec<Arc<str>>,
     states: FxHashMap<NodeId, usize>,
-    pub(crate) kernel_states: Vec<Box<dyn Any + Send>>,
+    pub(crate) kernel_states: Vec<Box<dyn KernelState>>,
     arena: Buffer,
 }
 
@@ -45,7 +45,7 @@ impl SessionState {
     pub(crate) fn kernel_state(
         &mut self,
         node: NodeId,
-        make: impl FnOnce() -> Result<Box<dyn Any + Send>>,
+        make: impl FnOnce() -> Result<Box<dyn KernelState>>,
     ) -> Result<usize> {
         if let Some(&index) = self.states.get(&node) {
             return Ok(index);
@@ -53,6 +53,23 @@ impl SessionState {
         self.kernel_states.push(make()?);
         self.states.insert(node, self.kernel_states.len() - 1);
         Ok(self.kernel_states.len() - 1)
+    }
+
+    /// The states of kernels, saved, each with its node.
+    pub(crate) fn saved_kernel_states(&self) -> Vec<(NodeId, Value)> {
+        let saved = |(&node, &index): (&NodeId, &usize)| (node, self.kernel_states[index].save());
+        self.states.iter().map(saved).collect()
+    }
+
+    /// Puts a state in the place of the one that the kernel of this node keeps.
+    pub(crate) fn replace_kernel_state(&mut self, node: NodeId, state: Box<dyn KernelState>) {
+        match self.states.get(&node) {
+            Some(&index) => self.kernel_states[index] = state,
+            None => {
+                self.kernel_states.push(state);
+                self.states.insert(node, self.kernel_states.len() - 1);
+            }
+        }
     }
 
     /// The base address of an arena of at least `size` bytes.

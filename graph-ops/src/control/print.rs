@@ -2,10 +2,9 @@
 
 use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::op::{
-    Attributes, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned,
+    Attributes, InferenceContext, KernelContext, KernelDefinition, KernelRequest, KernelState, OpDefinition, Planned,
 };
 use graph_core::{Complex, DType, Error, Result, Value};
-use std::any::Any;
 
 use super::summarize::{summarize, summarize_ends};
 use crate::composite::Composite;
@@ -39,7 +38,7 @@ pub(crate) fn definition() -> OpDefinition {
 }
 
 /// How often the operation has run in its session.
-fn runs(_attrs: &Attributes) -> Result<Box<dyn Any + Send>> {
+fn runs(_attrs: &Attributes) -> Result<Box<dyn KernelState>> {
     Ok(Box::new(0i64))
 }
 

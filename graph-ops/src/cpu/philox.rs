@@ -40,6 +40,14 @@ impl Philox {
         }
     }
 
+    /// The place, from which [`Philox::new`] goes on.
+    pub fn place(&self) -> Key {
+        Key {
+            key: self.key,
+            counter: self.counter,
+        }
+    }
+
     /// Moves on by `blocks`.
     pub fn skip(&mut self, blocks: u128) {
         self.counter = self.counter.wrapping_add(blocks);

@@ -1,10 +1,9 @@
 //! The generator that a random op keeps in its session, and what random ops share.
 
-use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 
-use graph_core::op::{Attributes, InferenceContext, KernelRequest};
-use graph_core::{Error, Result, Shape};
+use graph_core::op::{Attributes, InferenceContext, KernelRequest, KernelState};
+use graph_core::{Error, Result, Shape, Value};
 
 use crate::cpu::philox::{Key, Philox};
 use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
@@ -14,7 +13,7 @@ pub(crate) struct Generator(Philox);
 
 impl Generator {
     /// The state of a node, from its attributes `seed` and `seed2`; anywhere where both are 0.
-    pub(crate) fn state(attrs: &Attributes) -> Result<Box<dyn Any + Send>> {
+    pub(crate) fn state(attrs: &Attributes) -> Result<Box<dyn KernelState>> {
         let (seed, seed2): (i64, i64) = (attrs.read("seed")?, attrs.read("seed2")?);
         let (seed, seed2) = if (seed, seed2) == (0, 0) {
             (from_entropy(), from_entropy())
@@ -34,6 +33,30 @@ impl Generator {
     /// The generator's place now; it moves on as a run that fills `elements` does.
     pub(crate) fn reserve_elements(&mut self, elements: usize) -> Philox {
         self.reserve(elements as u128 * RESERVED_BLOCKS_PER_ELEMENT)
+    }
+}
+
+/// Saved as `uint64` [3]: the key, the lower and the upper half of the counter.
+impl KernelState for Generator {
+    fn save(&self) -> Value {
+        let Key { key, counter } = self.0.place();
+        let key = u64::from(key[0]) | u64::from(key[1]) << 32;
+        [key, counter as u64, (counter >> 64) as u64].into()
+    }
+
+    fn restore(&mut self, saved: &Value) -> Result<()> {
+        let &[key, low, high] = saved.as_slice::<u64>()? else {
+            return Err(
+                Error::invalid_argument("the saved state is not that of a random stream")
+                    .expected("3 numbers of 64 bits")
+                    .got(saved.shape()),
+            );
+        };
+        self.0 = Philox::new(Key {
+            key: [key as u32, (key >> 32) as u32],
+            counter: u128::from(high) << 64 | u128::from(low),
+        });
+        Ok(())
     }
 }
 

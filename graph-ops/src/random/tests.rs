@@ -102,3 +102,59 @@ fn a_stream_goes_on_in_the_next_run() {
     let again: Value = Session::new(&graph).unwrap().run(&uniform, ()).unwrap();
     assert_eq!(again, runs[0].0);
 }
+
+#[test]
+fn a_stream_goes_on_in_another_session() {
+    let graph = Graph::new();
+    graph.set_random_seed(7);
+    let _default = graph.as_default();
+    let uniform = random_uniform([3]).build().unwrap();
+    // Without a seed of its own or the graph's, a stream begins anywhere.
+    let anywhere = Graph::new();
+    let normal = {
+        let _default = anywhere.as_default();
+        random_normal([2]).build().unwrap()
+    };
+    for tensor in [&uniform, &normal] {
+        let session = Session::new(tensor.graph()).unwrap();
+        let _: Value = session.run(tensor, ()).unwrap();
+        let states = session.kernel_states().unwrap();
+        assert_eq!(states.len(), 1);
+        let expected: [Value; 2] = [(); 2].map(|()| session.run(tensor, ()).unwrap());
+        let other = Session::new(tensor.graph()).unwrap();
+        other.restore_kernel_states(&states).unwrap();
+        assert_eq!([(); 2].map(|()| other.run::<Value>(tensor, ()).unwrap()), expected);
+        // And back, where the stream is in use already.
+        other.restore_kernel_states(&states).unwrap();
+        assert_eq!(other.run::<Value>(tensor, ()).unwrap(), expected[0]);
+    }
+}
+
+#[test]
+fn states_that_do_not_fit_change_nothing() {
+    let graph = Graph::new();
+    graph.set_random_seed(7);
+    let _default = graph.as_default();
+    let uniform = random_uniform([3]).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let _: Value = session.run(&uniform, ()).unwrap();
+    let states = session.kernel_states().unwrap();
+    for (name, value, class) in [
+        ("absent", Value::from([1u64, 2, 3]), "NotFound"),
+        ("random_uniform/shape", Value::from([1u64, 2, 3]), "InvalidArgument"),
+        ("zeroth", Value::from([1u64, 2]), "NotFound"),
+        (
+            "random_uniform/RandomUniform",
+            Value::from([1u64, 2]),
+            "InvalidArgument",
+        ),
+        ("random_uniform/RandomUniform", Value::scalar(1i64), "InvalidArgument"),
+    ] {
+        let mut bad = states.clone();
+        bad.insert("random_uniform/RandomUniform".to_owned(), Value::from([1u64, 2, 3]));
+        bad.insert(name.to_owned(), value);
+        let error = session.restore_kernel_states(&bad).unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+    }
+    assert_eq!(session.kernel_states().unwrap(), states);
+}

@@ -104,6 +104,10 @@ impl BundleReader {
     /// Errors: `NotFound` for an unknown name, `InvalidArgument` for strings and for a partitioned variable, `DataLoss`
     /// for damage.
     pub fn read(&self, name: &str) -> Result<BundleTensor> {
+        self.read_under(name.as_bytes())
+    }
+
+    pub(super) fn read_under(&self, name: &[u8]) -> Result<BundleTensor> {
         let (entry, shape) = self.entry(name)?;
         let dtype = entry.dtype();
         let size = element_size(dtype).ok_or_else(|| self.refuse(name, "it is not made of numbers"))? as u64;
@@ -120,6 +124,10 @@ impl BundleReader {
     ///
     /// Errors: as of [`read`](Self::read).
     pub fn read_strings(&self, name: &str) -> Result<(Vec<i64>, Vec<Vec<u8>>)> {
+        self.read_strings_under(name.as_bytes())
+    }
+
+    pub(super) fn read_strings_under(&self, name: &[u8]) -> Result<(Vec<i64>, Vec<Vec<u8>>)> {
         let (entry, shape) = self.entry(name)?;
         if entry.dtype() != DataType::DtString {
             return Err(self.refuse(name, "it is not made of strings"));
@@ -147,9 +155,11 @@ impl BundleReader {
         Ok((shape, strings))
     }
 
-    fn entry(&self, name: &str) -> Result<(&BundleEntryProto, Vec<i64>)> {
-        let entry = self.entries.get(name).ok_or_else(|| {
-            let prefix = self.prefix.display();
+    /// What is stored under a key, a name or that of a slice, and its shape.
+    pub(super) fn entry(&self, key: &[u8]) -> Result<(&BundleEntryProto, Vec<i64>)> {
+        let named = std::str::from_utf8(key).ok().and_then(|name| self.entries.get(name));
+        let entry = named.or_else(|| self.slices.get(key)).ok_or_else(|| {
+            let (name, prefix) = (String::from_utf8_lossy(key), self.prefix.display());
             Error::not_found(format!(
                 "'{name}' is not in checkpoint {prefix}, which holds {} tensors",
                 self.entries.len()
@@ -157,8 +167,8 @@ impl BundleReader {
         })?;
         if !entry.slices.is_empty() {
             return Err(self.refuse(
-                name,
-                "it is saved in slices, and partitioned variables are not supported",
+                key,
+                "it is saved in slices, which are read one by one or together as a value",
             ));
         }
         let shape = entry
@@ -171,7 +181,7 @@ impl BundleReader {
     }
 
     /// The bytes of a tensor. They are allocated once the file is known to have them.
-    fn content(&self, name: &str, entry: &BundleEntryProto) -> Result<Vec<u8>> {
+    fn content(&self, name: &[u8], entry: &BundleEntryProto) -> Result<Vec<u8>> {
         let path = data_path(&self.prefix, entry.shard_id, self.shards);
         let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
         let available = file.metadata().map_err(|e| Error::io(&path, e))?.len();
@@ -189,24 +199,20 @@ impl BundleReader {
         Ok(bytes)
     }
 
-    fn check(&self, name: &str, entry: &BundleEntryProto, crc: u32) -> Result<()> {
+    fn check(&self, name: &[u8], entry: &BundleEntryProto, crc: u32) -> Result<()> {
         if crc != unmask(entry.crc32c) {
             return Err(self.damaged(name, "checksum mismatch"));
         }
         Ok(())
     }
 
-    fn refuse(&self, name: &str, what: &str) -> Error {
-        Error::invalid_argument(format!(
-            "cannot read '{name}' of checkpoint {}: {what}",
-            self.prefix.display()
-        ))
+    fn refuse(&self, name: &[u8], what: &str) -> Error {
+        let (name, prefix) = (String::from_utf8_lossy(name), self.prefix.display());
+        Error::invalid_argument(format!("cannot read '{name}' of checkpoint {prefix}: {what}"))
     }
 
-    fn damaged(&self, name: &str, what: &str) -> Error {
-        Error::data_loss(format!(
-            "cannot read '{name}' of checkpoint {}: {what}",
-            self.prefix.display()
-        ))
+    pub(super) fn damaged(&self, name: &[u8], what: &str) -> Error {
+        let (name, prefix) = (String::from_utf8_lossy(name), self.prefix.display());
+        Error::data_loss(format!("cannot read '{name}' of checkpoint {prefix}: {what}"))
     }
 }

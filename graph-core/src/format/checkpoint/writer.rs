@@ -9,12 +9,16 @@ use prost::Message;
 use super::files::{NewFile, data_path, index_path, remove_file, shards_beside_old, sync_folder_of, write_file};
 use super::reader::BundleReader;
 use super::{VERSION, element_count, element_size, lengths_crc};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::checksum::mask;
 use crate::format::proto::bundle_header_proto::Endianness;
 use crate::format::proto::tensor_shape_proto::Dim;
-use crate::format::proto::{BundleEntryProto, BundleHeaderProto, DataType, TensorShapeProto, VersionDef};
+use crate::format::proto::{
+    BundleEntryProto, BundleHeaderProto, DataType, TensorShapeProto, TensorSliceProto, VersionDef,
+};
 use crate::format::table::{self, write_varint};
+use crate::shape::Shape;
 
 /// Writes a checkpoint. Nothing is seen under its names before [`finish`](Self::finish).
 ///
@@ -23,7 +27,8 @@ pub struct BundleWriter {
     prefix: PathBuf,
     data: NewFile,
     offset: u64,
-    entries: BTreeMap<String, BundleEntryProto>,
+    /// By name, or by the key of a slice.
+    entries: BTreeMap<Vec<u8>, BundleEntryProto>,
     failed: bool,
     /// The index of the checkpoint that this one extends, to be removed.
     _extended: Option<RemovedFile>,
@@ -69,13 +74,14 @@ impl BundleWriter {
                 other.display()
             )));
         }
+        let named = reader.into_entries().into_iter();
         let path = data_path(other, 0, 1);
         let offset = fs::metadata(&path).map_err(|error| Error::io(&path, error))?.len();
         Ok(BundleWriter {
             data: NewFile::append(path)?,
             prefix,
             offset,
-            entries: reader.into_entries(),
+            entries: named.map(|(name, entry)| (name.into_bytes(), entry)).collect(),
             failed: false,
             _extended: Some(RemovedFile(index_path(other))),
         })
@@ -86,6 +92,10 @@ impl BundleWriter {
     /// Errors: `InvalidArgument` for an empty or repeated name, a dtype without a fixed size, or bytes that do not fit
     /// the shape.
     pub fn add(&mut self, name: &str, dtype: DataType, shape: &[i64], bytes: &[u8]) -> Result<()> {
+        self.add_under(name.as_bytes(), dtype, shape, bytes)
+    }
+
+    pub(super) fn add_under(&mut self, name: &[u8], dtype: DataType, shape: &[i64], bytes: &[u8]) -> Result<()> {
         let expected = element_size(dtype)
             .ok_or_else(|| self.refuse(name, format!("{} has no raw bytes", dtype.as_str_name())))
             .map(|size| element_count(shape).and_then(|count| count.checked_mul(size as u64)))?;
@@ -100,6 +110,15 @@ impl BundleWriter {
     ///
     /// Errors: as of [`add`](Self::add).
     pub fn add_strings<S: AsRef<[u8]>>(&mut self, name: &str, shape: &[i64], strings: &[S]) -> Result<()> {
+        self.add_strings_under(name.as_bytes(), shape, strings)
+    }
+
+    pub(super) fn add_strings_under<S: AsRef<[u8]>>(
+        &mut self,
+        name: &[u8],
+        shape: &[i64],
+        strings: &[S],
+    ) -> Result<()> {
         if element_count(shape) != Some(strings.len() as u64) {
             return Err(self.refuse(name, format!("{} strings for shape {shape:?}", strings.len())));
         }
@@ -122,7 +141,7 @@ impl BundleWriter {
         self.append(name, DataType::DtString, shape, &parts, crc)
     }
 
-    fn append(&mut self, name: &str, dtype: DataType, shape: &[i64], parts: &[&[u8]], crc: u32) -> Result<()> {
+    fn append(&mut self, name: &[u8], dtype: DataType, shape: &[i64], parts: &[&[u8]], crc: u32) -> Result<()> {
         if name.is_empty() {
             return Err(self.refuse(name, "a tensor needs a name".to_string()));
         }
@@ -134,28 +153,48 @@ impl BundleWriter {
             // A part written by halves would shift all that follow.
             self.data.write(part).inspect_err(|_| self.failed = true)?;
         }
-        let dim = |&size: &i64| Dim {
-            size,
-            ..Default::default()
-        };
         let entry = BundleEntryProto {
             dtype: dtype.into(),
-            shape: Some(TensorShapeProto {
-                dim: shape.iter().map(dim).collect(),
-                ..Default::default()
-            }),
+            shape: Some(shape_proto(shape)),
             offset: self.offset as i64,
             size: size as i64,
             crc32c: mask(crc),
             ..Default::default()
         };
-        self.entries.insert(name.to_string(), entry);
+        self.entries.insert(name.to_vec(), entry);
         self.offset += size;
         Ok(())
     }
 
-    fn refuse(&self, name: &str, what: String) -> Error {
-        let prefix = self.prefix.display();
+    /// Notes that a slice of the tensor `name` will follow.
+    pub(super) fn describe_slice(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        whole: &Shape,
+        slice: TensorSliceProto,
+    ) -> Result<()> {
+        let whole: Vec<i64> = whole.iter().map(|&dim| dim as i64).collect();
+        let new = BundleEntryProto {
+            dtype: dtype as i32,
+            shape: Some(shape_proto(&whole)),
+            ..Default::default()
+        };
+        let entry = self
+            .entries
+            .entry(name.as_bytes().to_vec())
+            .or_insert_with(|| new.clone());
+        let whole_already = entry.slices.is_empty() && *entry != new;
+        if whole_already || (entry.dtype, &entry.shape) != (new.dtype, &new.shape) {
+            let what = "it is there already, whole or as another dtype or shape".to_string();
+            return Err(self.refuse(name.as_bytes(), what));
+        }
+        entry.slices.push(slice);
+        Ok(())
+    }
+
+    fn refuse(&self, name: &[u8], what: String) -> Error {
+        let (name, prefix) = (String::from_utf8_lossy(name), self.prefix.display());
         Error::invalid_argument(format!("cannot add '{name}' to checkpoint {prefix}: {what}"))
     }
 
@@ -173,8 +212,7 @@ impl BundleWriter {
             )));
         }
         let (shards, old) = shards_beside_old(&self.prefix)?;
-        let rows = self.entries.into_iter().map(|(name, entry)| (name.into_bytes(), entry));
-        let index = encode_index(shards, rows)?;
+        let index = encode_index(shards, self.entries)?;
         self.data.sync()?;
         self.data.rename(&data_path(&self.prefix, 0, shards))?;
         for shard in 1..shards {
@@ -184,6 +222,17 @@ impl BundleWriter {
         sync_folder_of(&self.prefix);
         write_file(&index_path(&self.prefix), &index)?;
         old.iter().try_for_each(|path| remove_file(path))
+    }
+}
+
+fn shape_proto(shape: &[i64]) -> TensorShapeProto {
+    let dim = |&size: &i64| Dim {
+        size,
+        ..Default::default()
+    };
+    TensorShapeProto {
+        dim: shape.iter().map(dim).collect(),
+        ..Default::default()
     }
 }
 
