@@ -8,6 +8,7 @@ mod composite;
 pub mod control;
 pub mod cpu;
 pub mod image;
+pub mod io;
 pub mod math;
 pub mod nn;
 pub mod random;
@@ -25,6 +26,7 @@ use graph_core::op::{OpDefinition, Registry};
 const FAMILIES: &[&[fn() -> OpDefinition]] = &[
     array::OPS,
     control::OPS,
+    io::OPS,
     math::OPS,
     nn::OPS,
     random::OPS,

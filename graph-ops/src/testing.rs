@@ -381,6 +381,7 @@ fn all_gradient_cases() -> Vec<GradientCase> {
     [
         crate::array::GRADIENT_CASES,
         crate::control::GRADIENT_CASES,
+        crate::io::GRADIENT_CASES,
         crate::math::GRADIENT_CASES,
         crate::nn::GRADIENT_CASES,
         crate::random::GRADIENT_CASES,
@@ -397,6 +398,7 @@ fn all_cases() -> Vec<Case> {
     [
         crate::array::CASES,
         crate::control::CASES,
+        crate::io::CASES,
         crate::math::CASES,
         crate::nn::CASES,
         crate::random::CASES,
