@@ -31,7 +31,8 @@ use std::path::Path;
 use super::proto::{CheckpointState, DataType};
 use super::text;
 use crate::error::{Error, Result};
-pub use files::{exists, meta_graph_path, remove, remove_leftovers, temporary_path};
+pub(super) use files::write_file;
+pub use files::{exists, meta_graph_path, modified, remove, remove_leftovers, temporary_path};
 pub use merge::merge;
 pub use reader::{BundleReader, BundleTensor};
 pub use slice::TensorSlice;
@@ -79,7 +80,7 @@ pub fn read_state(path: impl AsRef<Path>) -> Result<CheckpointState> {
 
 /// Writes a `checkpoint` file; a reader sees the old one or the new one.
 pub fn write_state(path: impl AsRef<Path>, state: &CheckpointState) -> Result<()> {
-    files::write_file(path.as_ref(), text::to_text(state)?.as_bytes())
+    write_file(path.as_ref(), text::to_text(state)?.as_bytes())
 }
 
 #[cfg(test)]

@@ -34,32 +34,11 @@ pub mod table;
 pub mod text;
 pub mod tf_record;
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Writes a file under a temporary name in the same folder, then gives it its own: it appears complete or not at all.
-///
-/// # Errors
-/// Whatever the operating system refuses, with the path.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        // Nothing to mend if the half-written file cannot be removed either.
-        let _ = fs::remove_file(&temporary);
-        Error::io(path, error)
-    })
-}
 /// Writes a message to a file in protobuf's binary or text format. The file appears complete or not at all.
 ///
 /// # Errors
@@ -70,7 +49,7 @@ pub fn write_message<M: Message + Name>(path: impl AsRef<Path>, message: &M, tex
     } else {
         message.encode_to_vec()
     };
-    write_atomically(path.as_ref(), &bytes)
+    checkpoint::write_file(path.as_ref(), &bytes)
 }
 
 /// Reads a message from a file in protobuf's binary or text format. A file whose name ends in `txt` is text; any other is

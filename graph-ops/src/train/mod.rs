@@ -1,4 +1,4 @@
-//! Training: optimizers, learning-rate schedules, the counter of steps, losses. Graph builders all; no ops of their own.
+//! Training: optimizers, learning-rate schedules, the counter of steps, checkpoints. Graph builders all; no ops of their own.
 
 mod adagrad;
 mod adam;
@@ -9,6 +9,7 @@ mod momentum;
 mod optimizer;
 mod proximal;
 mod rms_prop;
+mod saver;
 mod schedules;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,10 @@ pub use momentum::MomentumOptimizer;
 pub use optimizer::{Gate, GradientAndVariable, MinimizeOptions, Optimizer, OptimizerState};
 pub use proximal::{ProximalAdagradOptimizer, ProximalGradientDescentOptimizer};
 pub use rms_prop::RmsPropOptimizer;
+pub use saver::{
+    CheckpointReport, DEFAULT_STATE_FILE, SaveOptions, Saver, SaverBuilder, checkpoint_exists, get_checkpoint_state,
+    latest_checkpoint, update_checkpoint_state,
+};
 pub use schedules::{
     Decay, cosine_decay, exponential_decay, inverse_time_decay, natural_exp_decay, piecewise_constant, polynomial_decay,
 };

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::reader::BundleReader;
 use crate::error::{Error, Result};
@@ -110,7 +110,7 @@ impl Drop for NewFile {
 ///
 /// # Errors
 /// Those of the file system, with the path.
-pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(in crate::format) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
     file.write(bytes)?;
     file.sync()?;
@@ -135,6 +135,12 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 /// Whether there is a checkpoint `prefix`: whether it has an index, which appears last.
 pub fn exists(prefix: impl AsRef<Path>) -> bool {
     index_path(prefix.as_ref()).is_file()
+}
+
+/// When the checkpoint `prefix` was completed; `None` if there is none, or the file system does not tell.
+pub fn modified(prefix: impl AsRef<Path>) -> Option<SystemTime> {
+    let metadata = fs::metadata(index_path(prefix.as_ref())).ok()?;
+    metadata.modified().ok()
 }
 
 /// Removes the files of the checkpoint `prefix`, its graph included; the index goes first, so that what is left of it when
