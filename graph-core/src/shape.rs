@@ -137,6 +137,7 @@ pub type Dim = Option<usize>;
 
 /// What is known of the shape of a tensor in a graph: nothing (unknown rank), or its rank and some of its dimensions.
 #[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Default)]
 pub struct PartialShape(Option<SmallVec<[Dim; 4]>>);
 
 impl PartialShape {

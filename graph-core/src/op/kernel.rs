@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, OpSite, Result};
 use crate::op::attr::{Attributes, FromAttr};
-use crate::shape::Shape;
+use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
 /// The kind of device that a kernel runs on.
@@ -253,6 +253,8 @@ impl KernelRequest<'_> {
 pub struct VariableCell {
     /// The value.
     pub value: Option<Value>,
+    /// The shape that the graph gives the variable, which its first value must have.
+    pub declared: PartialShape,
 }
 
 /// A tensor while a plan runs.

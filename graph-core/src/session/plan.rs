@@ -171,7 +171,7 @@ impl Planner<'_> {
         let guarded = self.structure.guarded[id.index()];
         if vocabulary::is_variable(node.op()) {
             self.shapes[outputs[0] as usize] = node.outputs[0].shape.clone();
-            self.state.variable(self.program.origins[id.index()], &node.name);
+            self.state.variable(self.program.origins[id.index()], node);
             self.places[outputs[0] as usize] = Some(Place::Variable);
             return Ok(());
         }
@@ -450,7 +450,7 @@ impl Planner<'_> {
         for (index, node) in self.program.nodes.iter().enumerate() {
             if vocabulary::is_variable(node.op()) {
                 let tensor = self.first[index] as usize;
-                slots[tensor].variable = Some(self.state.variable(self.program.origins[index], &node.name));
+                slots[tensor].variable = Some(self.state.variable(self.program.origins[index], node));
             }
         }
         for tensor in 0..places.len() {

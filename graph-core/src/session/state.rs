@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::buffer::Buffer;
 use crate::error::Result;
-use crate::graph::NodeId;
+use crate::graph::{Node, NodeId};
 use crate::op::kernel::{KernelState, VariableCell};
 use crate::value::Value;
 
@@ -33,10 +33,13 @@ impl SessionState {
     }
 
     /// The index of the variable under this node.
-    pub(crate) fn variable(&mut self, node: NodeId, name: &Arc<str>) -> usize {
-        *self.variables.entry(node).or_insert_with(|| {
-            self.cells.push(VariableCell::default());
-            self.variable_names.push(name.clone());
+    pub(crate) fn variable(&mut self, id: NodeId, node: &Node) -> usize {
+        *self.variables.entry(id).or_insert_with(|| {
+            self.cells.push(VariableCell {
+                value: None,
+                declared: node.outputs[0].shape.clone(),
+            });
+            self.variable_names.push(node.name.clone());
             self.cells.len() - 1
         })
     }

@@ -1,11 +1,12 @@
 //! `Assign`, `AssignAdd`, `AssignSub`: new values for variables.
 
+use std::fmt::Display;
 use std::ops::{Add, Sub};
 
 use graph_core::graph::IntoOperand;
 use graph_core::op::kernel::MakeKernel;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
-use graph_core::{Complex, DType, Element, Error, Result, Shape, Value, typed_builder};
+use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value, typed_builder};
 use half::{bf16, f16};
 
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
@@ -41,9 +42,11 @@ fn assign_shape(context: &mut InferenceContext<'_>) -> Result<()> {
 /// Copies the value into the variable, whose memory stays where it is as long as the shape does.
 fn set(context: &mut KernelContext<'_>, validate: bool) -> Result<()> {
     let shape = context.input_shape(1).clone();
-    let old = context.variable(0)?.value.as_ref().map(|value| value.shape().clone());
-    if let Some(old) = old.as_ref().filter(|&old| validate && *old != shape) {
-        return Err(different_shapes("the variable and its new value", old, &shape));
+    let cell = context.variable(0)?;
+    let old = cell.value.as_ref().map(|value| value.shape().clone());
+    let expected = old.as_ref().map_or_else(|| cell.declared.clone(), PartialShape::from);
+    if validate && expected.merge(&PartialShape::from(&shape)).is_err() {
+        return Err(different_shapes("the variable and its new value", &expected, &shape));
     }
     let fits = old == Some(shape);
     macro_rules! set {
@@ -77,7 +80,7 @@ fn set_numbers<T: Element>(context: &mut KernelContext<'_>, fits: bool) -> Resul
 }
 
 /// The error of two shapes that must be the same.
-pub(super) fn different_shapes(what: &str, expected: &Shape, got: &Shape) -> Error {
+pub(super) fn different_shapes(what: &str, expected: impl Display, got: &Shape) -> Error {
     Error::invalid_argument(format!("{what} do not have the same shape"))
         .expected(expected)
         .got(got)
