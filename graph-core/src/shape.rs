@@ -136,8 +136,7 @@ fn write_dims(f: &mut fmt::Formatter<'_>, dims: impl Iterator<Item = Option<usiz
 pub type Dim = Option<usize>;
 
 /// What is known of the shape of a tensor in a graph: nothing (unknown rank), or its rank and some of its dimensions.
-#[derive(Clone, PartialEq, Eq, Hash)]
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct PartialShape(Option<SmallVec<[Dim; 4]>>);
 
 impl PartialShape {

@@ -47,7 +47,15 @@ fn main() -> Result<()> {
     let mut net = Lenet5::with_definitions(&dataset.images, definitions)?;
     net.cook(&dataset.labels)?;
     let threads = (options.threads > 0).then_some(options.threads);
-    let trainer = Trainer::with_options(net, dataset.feed, TrainerOptions { logdir: None, threads })?;
+    let trainer = Trainer::with_options(
+        net,
+        dataset.feed,
+        TrainerOptions {
+            logdir: None,
+            threads,
+            ..TrainerOptions::default()
+        },
+    )?;
 
     let train = &trainer.dataset.train;
     let batches = train.num_examples() / options.batch;

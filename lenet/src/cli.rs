@@ -1,7 +1,7 @@
 //! The command line of the `lenet` program.
 //!
-//! `lenet` alone trains, as the tutorial's `main.py` does; `lenet train` says it in full; `lenet export` writes the
-//! training graph. All three take the same [`Options`]. What can be judged from the command line alone is judged here,
+//! `lenet` alone trains, as the tutorial's `main.py` does; `lenet train` says it in full; `lenet eval` tests what was trained;
+//! `lenet export` writes the training graph. All but `eval` take the same [`Options`]. What can be judged from the command line alone is judged here,
 //! with the option's name in the error; whether a mini batch fits its dataset only
 //! [`DataSet::check_batch_size`](crate::dataset::DataSet::check_batch_size) can tell.
 
@@ -14,15 +14,98 @@ use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::checkpoints::CheckpointOptions;
 use crate::global_definitions::{self as defaults, Definitions, OptimizerName};
 
 /// What the program is asked to do.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Train the network, print accuracies and write TensorBoard summaries (what `lenet` alone does)
-    Train(Options),
+    Train(Train),
+    /// Measure the accuracy of a trained network on the test images
+    Eval(Eval),
     /// Write the training graph as a TensorFlow GraphDef, without training
     Export(Export),
+}
+
+/// Options of `lenet train`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Train {
+    /// What is trained, and how.
+    #[command(flatten)]
+    pub options: Options,
+
+    #[command(flatten)]
+    checkpoints: CheckpointArguments,
+}
+
+/// [`CheckpointOptions`] as options.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Checkpoints")]
+struct CheckpointArguments {
+    /// Folder to save the run in, as TensorFlow checkpoints DIR/lenet.ckpt-N; the last five stay
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
+
+    /// Save every N iterations, and at the end
+    #[arg(
+        long, value_name = "N", default_value_t = 1_000, requires = "checkpoint_dir",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    save_every: u64,
+
+    /// Go on from the latest checkpoint in DIR, as if the run had never stopped; if there is none, begin anew and say so
+    #[arg(long, requires = "checkpoint_dir")]
+    resume: bool,
+}
+
+impl Train {
+    /// Where and how often the run is saved, if it is.
+    pub fn checkpoints(&self) -> Option<CheckpointOptions> {
+        let CheckpointArguments {
+            checkpoint_dir,
+            save_every,
+            resume,
+        } = self.checkpoints.clone();
+        Some(CheckpointOptions {
+            folder: checkpoint_dir?,
+            save_every,
+            resume,
+        })
+    }
+}
+
+/// Options of `lenet eval`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Eval {
+    /// Checkpoint to test, by its prefix (DIR/lenet.ckpt-1000), or a folder for its latest; the sizes of the layers are
+    /// taken from it
+    #[arg(long, value_name = "PREFIX")]
+    pub checkpoint: PathBuf,
+
+    /// Print the logits of the first N test images too
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub logits: usize,
+
+    /// What is tested on.
+    #[command(flatten)]
+    pub source: Source,
+
+    /// CPU threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub threads: Option<usize>,
+}
+
+/// The images that are learnt or tested.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Source {
+    /// Images to learn, or to test
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = DatasetName::Mnist)]
+    pub dataset: DatasetName,
+
+    /// Folder of the dataset's four files [default: data, for Fashion-MNIST data/fashion]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 /// Options of `lenet export`.
@@ -64,13 +147,9 @@ pub struct Options {
     #[arg(long)]
     pub no_summarize: bool,
 
-    /// Images to learn
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = DatasetName::Mnist)]
-    pub dataset: DatasetName,
-
-    /// Folder of the dataset's four files [default: data, for Fashion-MNIST data/fashion]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// The images.
+    #[command(flatten)]
+    pub source: Source,
 
     /// Folder that TensorBoard reads
     #[arg(long, value_name = "DIR", default_value = "tensorboard")]
@@ -208,7 +287,9 @@ impl Options {
             ..Definitions::default()
         }
     }
+}
 
+impl Source {
     /// The folder of the dataset's files: the one given, or else `data` (for Fashion-MNIST `data/fashion`) in the
     /// current folder where that exists, or else the same in the repository that the program was built from.
     pub fn data_dir(&self) -> PathBuf {
@@ -304,7 +385,7 @@ struct Cli {
     command: Option<Command>,
 
     #[command(flatten)]
-    options: Options,
+    train: Train,
 }
 
 /// Reads the program's own command line. On an error, and for `--help` and `--version`, it prints and exits.
@@ -321,16 +402,19 @@ pub fn parse() -> Command {
 /// ```
 /// use lenet::cli::{Command, try_parse_from};
 ///
-/// let Command::Train(options) = try_parse_from(["lenet", "--iter", "100", "--optimizer", "sgd"])? else { panic!() };
-/// assert_eq!(options.iter, 100);
-/// assert_eq!(options.definitions().optimizer.as_str(), "sgd");
+/// let Command::Train(train) = try_parse_from(["lenet", "--iter", "100", "--optimizer", "sgd"])? else { panic!() };
+/// assert_eq!(train.options.iter, 100);
+/// assert_eq!(train.options.definitions().optimizer.as_str(), "sgd");
 /// # Ok::<(), clap::Error>(())
 /// ```
 pub fn try_parse_from<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Command, clap::Error> {
     let cli = Cli::try_parse_from(args)?;
-    let command = cli.command.unwrap_or(Command::Train(cli.options));
-    let (Command::Train(options) | Command::Export(Export { options, .. })) = &command;
-    match options.definitions().validate() {
+    let command = cli.command.unwrap_or(Command::Train(cli.train));
+    let definitions = match &command {
+        Command::Train(Train { options, .. }) | Command::Export(Export { options, .. }) => options.definitions(),
+        Command::Eval(_) => return Ok(command),
+    };
+    match definitions.validate() {
         Ok(()) => Ok(command),
         Err(error) => Err(Cli::command().error(ErrorKind::ValueValidation, error)),
     }
@@ -344,10 +428,15 @@ mod tests {
         try_parse_from(line.split_whitespace())
     }
 
-    fn options(line: &str) -> Options {
+    fn train(line: &str) -> Train {
         match parse(line).unwrap() {
-            Command::Train(options) | Command::Export(Export { options, .. }) => options,
+            Command::Train(train) => train,
+            other => panic!("{other:?}"),
         }
+    }
+
+    fn options(line: &str) -> Options {
+        train(line).options
     }
 
     #[test]
@@ -418,6 +507,49 @@ mod tests {
     }
 
     #[test]
+    fn checkpoints_are_saved_where_a_folder_is_named() {
+        assert_eq!(train("lenet").checkpoints(), None);
+        let checkpoints = |line: &str| train(line).checkpoints().unwrap();
+        let expected = CheckpointOptions {
+            folder: "runs".into(),
+            save_every: 1_000,
+            resume: false,
+        };
+        assert_eq!(checkpoints("lenet --checkpoint-dir runs"), expected);
+        let expected = CheckpointOptions {
+            save_every: 10,
+            resume: true,
+            ..expected
+        };
+        assert_eq!(
+            checkpoints("lenet train --checkpoint-dir runs --save-every 10 --resume"),
+            expected
+        );
+        for line in ["lenet --resume", "lenet train --save-every 5"] {
+            assert_eq!(
+                parse(line).unwrap_err().kind(),
+                ErrorKind::MissingRequiredArgument,
+                "{line}"
+            );
+        }
+        assert!(parse("lenet export --graph-def g --checkpoint-dir runs").is_err());
+    }
+
+    #[test]
+    fn eval_needs_a_checkpoint() {
+        let Command::Eval(eval) = parse("lenet eval --checkpoint a/b --dataset fashion --threads 2").unwrap() else {
+            panic!("not an eval");
+        };
+        assert_eq!(
+            (eval.checkpoint.as_path(), eval.logits, eval.threads),
+            (Path::new("a/b"), 0, Some(2))
+        );
+        assert_eq!(eval.source.dataset, DatasetName::Fashion);
+        assert!(parse("lenet eval").is_err());
+        assert!(parse("lenet eval --checkpoint a --iter 3").is_err());
+    }
+
+    #[test]
     fn a_value_out_of_range_is_named_with_its_option() {
         let cases = [
             ("--mini-batch-size", "0"),
@@ -438,6 +570,7 @@ mod tests {
             ("--decay", "-1"),
             ("--l1-coeff", "-1"),
             ("--weight-decay-coeff", "nan"),
+            ("--checkpoint-dir runs --save-every", "0"),
             ("--seed", "9223372036854775808"),
             ("--dataset", "cifar"),
         ];
@@ -448,6 +581,7 @@ mod tests {
                 "{error}"
             );
             let message = error.to_string();
+            let option = option.split(' ').next_back().unwrap();
             assert!(message.contains(option) && message.contains(value), "{message}");
         }
     }
@@ -469,7 +603,10 @@ mod tests {
 
     #[test]
     fn the_data_folder_is_the_current_one_or_the_repositorys() {
-        assert_eq!(options("lenet --data-dir elsewhere").data_dir(), Path::new("elsewhere"));
+        assert_eq!(
+            options("lenet --data-dir elsewhere").source.data_dir(),
+            Path::new("elsewhere")
+        );
         let folder = tempfile::tempdir().unwrap();
         let in_repository = DatasetName::Mnist.default_dir(folder.path());
         assert!(in_repository.join(crate::dataset::FILES[0]).is_file());

@@ -125,6 +125,16 @@ pub enum Error {
     #[error("the saved position does not fit this set: {problem}. Resume with the dataset the position was saved from")]
     FeedState { problem: String },
 
+    /// A checkpoint that does not exist.
+    #[error("there is no checkpoint {}. Name one by its prefix, such as folder/lenet.ckpt-1000, or a folder that has a \
+             file named checkpoint", path.display())]
+    NoCheckpoint { path: PathBuf },
+
+    /// A checkpoint that training cannot go on from.
+    #[error("training cannot go on from checkpoint {}: {problem}. Resume from one that this program saved",
+            prefix.display())]
+    Checkpoint { prefix: PathBuf, problem: String },
+
     /// A constant of the network or its training outside its range.
     #[error("{name} must be {expected}, got {got}")]
     Definition {

@@ -81,8 +81,8 @@ impl fmt::Display for PythonFloat {
 /// # Errors
 /// Every method gives [`Error::Progress`] when it cannot write, as when a pipe's reader has gone.
 pub trait Progress {
-    /// Training begins and will take `iterations` steps.
-    fn start(&mut self, iterations: u64) -> Result<()>;
+    /// Training begins, or goes on after `done` steps, and will take `iterations` steps in all.
+    fn start(&mut self, done: u64, iterations: u64) -> Result<()>;
 
     /// The step `iter`, counted from 0, is done. Called every step.
     fn step(&mut self, iter: u64) -> Result<()>;
@@ -124,7 +124,7 @@ impl<W: Write> Lines<W> {
 }
 
 impl<W: Write> Progress for Lines<W> {
-    fn start(&mut self, _iterations: u64) -> Result<()> {
+    fn start(&mut self, _done: u64, _iterations: u64) -> Result<()> {
         Ok(())
     }
 
@@ -161,11 +161,13 @@ impl<W: Write> Bar<W> {
 }
 
 impl<W: Write> Progress for Bar<W> {
-    fn start(&mut self, iterations: u64) -> Result<()> {
+    fn start(&mut self, done: u64, iterations: u64) -> Result<()> {
         let style = ProgressStyle::with_template(BAR_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style);
         self.bar.set_length(iterations);
         self.bar.reset();
+        self.bar.set_position(done);
+        self.bar.reset_eta();
         Ok(())
     }
 
@@ -206,7 +208,7 @@ mod tests {
     }
 
     fn show(progress: &mut dyn Progress) {
-        progress.start(2000).unwrap();
+        progress.start(0, 2000).unwrap();
         progress.step(0).unwrap();
         progress.measured(&measurement(Some(0.09062))).unwrap();
         progress

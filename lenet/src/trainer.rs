@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use graph_core::format::proto::SessionLog;
+use graph_core::format::proto::session_log::SessionStatus;
 use graph_core::session::SessionOptions;
 use graph_core::{Operation, Session, Tensor, Value, feed};
 use graph_ops::state::global_variables_initializer;
 use graph_ops::summary::{self, FileWriter};
 
+use crate::checkpoints::{CheckpointOptions, Checkpoints, Position, restore_variables};
 use crate::dataset::{CLASSES, DataSet, Feed, PIXELS};
 use crate::error::{Error, Result};
 use crate::network::{Lenet5, Training};
@@ -24,6 +27,10 @@ pub struct TrainerOptions {
     pub logdir: Option<PathBuf>,
     /// Threads to compute with; all cores without.
     pub threads: Option<usize>,
+    /// Where the run is saved, and whether it goes on from there; `None` saves nothing.
+    pub checkpoints: Option<CheckpointOptions>,
+    /// The checkpoint that the variables come from in a run that is not resumed; their initial values without.
+    pub restore: Option<PathBuf>,
 }
 
 impl Default for TrainerOptions {
@@ -31,13 +38,15 @@ impl Default for TrainerOptions {
         Self {
             logdir: Some(PathBuf::from("tensorboard")),
             threads: None,
+            checkpoints: None,
+            restore: None,
         }
     }
 }
 
 /// How long and with what reports to train; see [`Trainer::train`].
 pub struct TrainOptions {
-    /// The number of steps.
+    /// The number of steps, those of the run that is resumed among them.
     pub iter: u64,
     /// The images of a step.
     pub mini_batch_size: usize,
@@ -81,6 +90,11 @@ pub struct Trainer {
     /// Writes summaries for TensorBoard, if there is a folder for them.
     pub tensorboard: Option<FileWriter>,
     summary: Option<Tensor>,
+    checkpoints: Option<Checkpoints>,
+    /// The checkpoint that the run goes on from.
+    resumed: Option<PathBuf>,
+    /// How many steps are done.
+    iteration: u64,
 }
 
 impl Trainer {
@@ -95,7 +109,8 @@ impl Trainer {
     /// A trainer with options.
     ///
     /// # Errors
-    /// A network that is not cooked, or a folder that cannot be written.
+    /// A network that is not cooked, a folder that cannot be written, a checkpoint that cannot be read or is of another
+    /// network or optimizer.
     pub fn with_options(network: Lenet5, dataset: Feed, options: TrainerOptions) -> Result<Self> {
         network.training()?;
         let session_options = SessionOptions {
@@ -104,38 +119,103 @@ impl Trainer {
         };
         let session = Session::with_options(network.graph(), session_options)?;
         let prepared = prepare(&network)?;
-        session.run(&prepared.init, ())?;
+        let checkpoints = options
+            .checkpoints
+            .map(|checkpoints| Checkpoints::new(network.graph(), checkpoints));
         let mut trainer = Self {
             network,
             dataset,
             session,
             tensorboard: None,
             summary: prepared.summary,
+            checkpoints: checkpoints.transpose()?,
+            resumed: None,
+            iteration: 0,
         };
+        if !trainer.resume()? {
+            match &options.restore {
+                Some(prefix) => restore_variables(&trainer.session, prefix)?,
+                None => trainer.session.run(&prepared.init, ())?,
+            }
+        }
         if let Some(logdir) = &options.logdir {
             trainer.summaries(logdir)?;
         }
         Ok(trainer)
     }
 
-    /// Begins writing summaries to the folder `logdir`, and writes the graph.
+    /// Goes on from the latest checkpoint; whether there is one and the run is to be resumed.
+    fn resume(&mut self) -> Result<bool> {
+        let Some(checkpoints) = &mut self.checkpoints else {
+            return Ok(false);
+        };
+        let Some((prefix, position)) = checkpoints.resume(&self.session)? else {
+            return Ok(false);
+        };
+        self.dataset.train.restore(position.training_set)?;
+        self.iteration = position.iteration;
+        self.resumed = Some(prefix);
+        Ok(true)
+    }
+
+    /// The checkpoint that the run goes on from, if it is resumed.
+    pub fn resumed_from(&self) -> Option<&Path> {
+        self.resumed.as_deref()
+    }
+
+    /// How many steps are done, those of the run that is resumed among them.
+    pub fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    /// Saves the run as it is now, if there is a folder for checkpoints.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn save(&mut self) -> Result<()> {
+        let Some(checkpoints) = &mut self.checkpoints else {
+            return Ok(());
+        };
+        // A run that goes on from here writes no summaries of earlier steps again.
+        self.tensorboard.as_mut().map_or(Ok(()), FileWriter::flush)?;
+        let position = Position {
+            iteration: self.iteration,
+            training_set: self.dataset.train.state(),
+            kernel_states: self.session.kernel_states()?,
+        };
+        checkpoints.save(&self.session, &position)
+    }
+
+    /// Begins writing summaries to the folder `logdir`, and writes the graph. In a run that is resumed, TensorBoard is told
+    /// to forget what an earlier file says of steps that are done again.
     ///
     /// # Errors
     /// A folder that cannot be written.
     pub fn summaries(&mut self, logdir: &Path) -> Result<()> {
         let mut tensorboard = FileWriter::new(logdir)?;
         tensorboard.add_graph(self.session.graph())?;
+        if self.resumed.is_some() {
+            let start = SessionLog {
+                status: SessionStatus::Start.into(),
+                ..SessionLog::default()
+            };
+            tensorboard.add_session_log(start, self.iteration as i64)?;
+        }
         self.tensorboard = Some(tensorboard);
         Ok(())
     }
 
     /// Takes a mini batch of training images and runs one step of back propagation; objective and cost before the step.
     ///
+    /// The step counts among those of [`Trainer::iteration`].
+    ///
     /// # Errors
     /// A mini batch that the dataset cannot give, or whatever the session reports.
     pub fn bp_step(&mut self, mini_batch_size: usize) -> Result<(f32, f32)> {
         let (images, labels) = self.dataset.train.next_batch(mini_batch_size)?;
-        self.bp_step_on(matrix(&images, PIXELS)?, matrix(&labels, CLASSES)?)
+        let measured = self.bp_step_on(matrix(&images, PIXELS)?, matrix(&labels, CLASSES)?)?;
+        self.iteration += 1;
+        Ok(measured)
     }
 
     /// One step of back propagation on these images `float` [batch, 784] and labels `float` [batch, 10].
@@ -180,6 +260,20 @@ impl Trainer {
     /// Whatever the session reports.
     pub fn test(&self) -> Result<f32> {
         self.accuracy_of(&self.dataset.test, self.dataset.test.num_examples())
+    }
+
+    /// The outputs before the softmax for the first `count` test images, with nothing dropped.
+    ///
+    /// # Errors
+    /// More images than there are, or whatever the session reports.
+    pub fn test_logits(&self, count: usize) -> Result<Vec<Vec<f32>>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let images = matrix(&self.dataset.test.images(0..count)?, PIXELS)?;
+        let feeds = feed! { self.network.images => images, self.network.dropout_prob => 1.0f32 };
+        let logits: Vec<f32> = self.session.run(&self.network.logits, feeds)?;
+        Ok(logits.chunks(logits.len() / count).map(<[f32]>::to_vec).collect())
     }
 
     /// The accuracy on the next `mini_batch_size` training images. The order of the training batches does not change.
@@ -227,7 +321,8 @@ impl Trainer {
     /// Trains; the accuracy on the test images at the end.
     ///
     /// Every `update_after_iter` steps, beginning with the first, accuracies are measured and reported and summaries
-    /// written. Event files are flushed however training ends.
+    /// written. The run is saved as often as [`CheckpointOptions`] say, after the last step too. Event files are flushed
+    /// however training ends.
     ///
     /// # Errors
     /// [`Error::NotFinite`] when the objective is no longer a finite number, and those of the steps.
@@ -249,37 +344,52 @@ impl Trainer {
     }
 
     fn steps(&mut self, options: &mut TrainOptions) -> Result<()> {
-        options.progress.start(options.iter)?;
-        for iter in 0..options.iter {
+        options.progress.start(self.iteration, options.iter)?;
+        for iter in self.iteration..options.iter {
             let (objective, cost) = self.bp_step(options.mini_batch_size)?;
             if !objective.is_finite() {
                 return Err(Error::NotFinite { iter, objective, cost });
             }
             options.progress.step(iter)?;
-            if options.stop.load(Ordering::Relaxed) {
+            let stopped = options.stop.load(Ordering::Relaxed);
+            // A run that is to be resumed measures first: measuring moves the random streams on.
+            if stopped && self.checkpoints.is_none() {
                 return Ok(());
             }
             if iter.is_multiple_of(options.update_after_iter) {
-                let training_accuracy = match options.training_accuracy {
-                    true => {
-                        Some(self.training_accuracy(TRAINING_ACCURACY_IMAGES.min(self.dataset.train.num_examples()))?)
-                    }
-                    false => None,
-                };
-                let test_accuracy = self.test()?;
-                options.progress.measured(&Measurement {
-                    iter,
-                    objective,
-                    cost,
-                    test_accuracy,
-                    training_accuracy,
-                })?;
-                if options.summarize {
-                    self.write_summary(iter)?;
-                }
+                self.measure(options, iter, objective, cost)?;
+            }
+            if self
+                .checkpoints
+                .as_ref()
+                .is_some_and(|checkpoints| checkpoints.is_due(self.iteration))
+            {
+                self.save()?;
+            }
+            if stopped {
+                break;
             }
         }
-        Ok(())
+        self.save()
+    }
+
+    fn measure(&mut self, options: &mut TrainOptions, iter: u64, objective: f32, cost: f32) -> Result<()> {
+        let training_accuracy = match options.training_accuracy {
+            true => Some(self.training_accuracy(TRAINING_ACCURACY_IMAGES.min(self.dataset.train.num_examples()))?),
+            false => None,
+        };
+        let test_accuracy = self.test()?;
+        options.progress.measured(&Measurement {
+            iter,
+            objective,
+            cost,
+            test_accuracy,
+            training_accuracy,
+        })?;
+        match options.summarize {
+            true => self.write_summary(iter),
+            false => Ok(()),
+        }
     }
 }
 

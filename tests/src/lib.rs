@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod fixture;
+pub mod small;
 
 use std::path::PathBuf;
 
@@ -57,7 +58,15 @@ pub fn mnist() -> Result<Feed> {
 /// A trainer of the tutorial's network that writes no event file.
 pub fn tutorial_trainer(optimizer: OptimizerName, threads: Option<usize>) -> Result<Trainer> {
     let (_, network) = tutorial_network(optimizer)?;
-    Trainer::with_options(network, mnist()?, TrainerOptions { logdir: None, threads })
+    Trainer::with_options(
+        network,
+        mnist()?,
+        TrainerOptions {
+            logdir: None,
+            threads,
+            ..TrainerOptions::default()
+        },
+    )
 }
 
 /// The program in the README compiles and runs.

@@ -10,16 +10,20 @@ TRAIN_OPS = {"adam": "train/adam", "rmsprop": "train/rmsprop", "sgd": "train/gra
 
 
 class LenetGraph:
-    """A session over an imported GraphDef, with the ends that the checks need."""
+    """A session over an imported GraphDef (or MetaGraphDef, with its saver), with the ends that the checks need."""
 
-    def __init__(self, path, threads=0):
-        definition = v1.GraphDef()
-        with open(path, "rb") as file:
-            definition.ParseFromString(file.read())
-        self.definition = definition
+    def __init__(self, path, threads=0, meta=False):
         self.graph = tf.Graph()
         with self.graph.as_default():
-            tf.import_graph_def(definition, name="")
+            if meta:
+                self.saver = v1.train.import_meta_graph(path)
+                definition = self.graph.as_graph_def()
+            else:
+                definition = v1.GraphDef()
+                with open(path, "rb") as file:
+                    definition.ParseFromString(file.read())
+                tf.import_graph_def(definition, name="")
+        self.definition = definition
         names = {node.name for node in definition.node}
         found = [optimizer for optimizer, op in TRAIN_OPS.items() if op in names]
         if len(found) != 1:
@@ -34,6 +38,8 @@ class LenetGraph:
         self.objective = self.summarized("objective/obj")
         self.cost = self.summarized("objective/cross-entropy/cost")
         self.accuracy = self.summarized("test/accuracy_1")
+        # Before the activation, which the logits' layer has none of.
+        self.logits_tensor = self.tensor("logits_layer/pre-activation")
         self.session = v1.Session(
             graph=self.graph,
             config=v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads),
@@ -46,13 +52,20 @@ class LenetGraph:
     def summarized(self, name):
         return self.graph.get_operation_by_name(name).inputs[1]
 
+    def variables(self):
+        """The names of all variables, the optimizer's among them."""
+        return [op.name for op in self.graph.get_operations() if op.type == "VariableV2"]
+
+    def variable(self, name):
+        """A variable as TensorFlow's Saver takes it."""
+        return self.tensor(name)
+
+    def logits(self, images):
+        return self.session.run(self.logits_tensor, {self.images: images, self.keep: 1.0})
+
     def parameters(self):
         """The trained variables' values, by name, as they are now."""
-        names = [
-            op.name
-            for op in self.graph.get_operations()
-            if op.type == "VariableV2" and not op.name.startswith("train/")
-        ]
+        names = [name for name in self.variables() if not name.startswith("train/")]
         return dict(zip(names, self.session.run([self.tensor(f"{name}/read") for name in names])))
 
     def step(self, batch, keep=0.5):

@@ -13,6 +13,8 @@ trajectory_<optimizer>.txt  the reference training run, one fact a line, fields 
     step K OBJECTIVE COST   before the update of step K
     test_accuracy A         over the 10,000 test images after the last step
     logits K L0 .. L9       of test image K
+saver_adam.txt              the nodes of the reference's two savers, of all variables and of the ten parameters, in the form of
+                            dump_graph.py; from the .meta file beside seed1_adam's checkpoint
 histograms.txt, images.txt  what TensorFlow's summary ops make of small inputs; see make_summary_fixtures.py
 event_tags.txt              `KIND TAG` a line, as TensorBoard's EventAccumulator lists the reference's event file
 
@@ -75,6 +77,16 @@ def trajectory_text(folder):
     return "\n".join(lines) + "\n"
 
 
+def saver_text(folder):
+    from tensorboard.compat.proto import graph_pb2, meta_graph_pb2
+
+    with open(glob.glob(os.path.join(folder, "weights", "*.meta"))[0], "rb") as file:
+        meta = meta_graph_pb2.MetaGraphDef.FromString(file.read())
+    graph = graph_pb2.GraphDef(versions=meta.graph_def.versions)
+    graph.node.extend(node for node in meta.graph_def.node if node.name.startswith(("save/", "save_weights/")))
+    return "\n".join(dump_graph.graph_lines(graph)) + "\n"
+
+
 def event_tags_text(folder):
     from check_events import read_tags
 
@@ -87,6 +99,7 @@ def fixtures(reference):
         folder = os.path.join(reference, f"seed1_{optimizer}")
         yield f"graph_{optimizer}.txt", lambda folder=folder: graph_text(folder)
         yield f"trajectory_{optimizer}.txt", lambda folder=folder: trajectory_text(folder)
+    yield "saver_adam.txt", lambda: saver_text(os.path.join(reference, "seed1_adam"))
     yield "histograms.txt", make_summary_fixtures.histograms_text
     yield "images.txt", make_summary_fixtures.images_text
     yield "event_tags.txt", lambda: event_tags_text(os.path.join(reference, "seed1_adam", "tensorboard"))

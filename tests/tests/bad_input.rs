@@ -230,7 +230,7 @@ fn a_logdir_that_cannot_be_written_is_an_error() {
     let (_, network) = tutorial_network(OptimizerName::Sgd).unwrap();
     let options = TrainerOptions {
         logdir: Some(file.join("logs")),
-        threads: None,
+        ..TrainerOptions::default()
     };
     let error = Trainer::with_options(network, mnist().unwrap(), options)
         .err()
@@ -288,7 +288,7 @@ fn a_loss_that_is_no_number_ends_training_with_events_on_disk() {
     network.cook(&inputs.labels).unwrap();
     let options = TrainerOptions {
         logdir: Some(folder.path().to_owned()),
-        threads: None,
+        ..TrainerOptions::default()
     };
     let mut trainer = Trainer::with_options(network, mnist().unwrap(), options).unwrap();
     let options = TrainOptions {
