@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+use super::checkpoint::write_file;
 use super::proto::{GraphDef, MetaGraphDef, SavedModel};
-use super::{parse_message, text, write_atomically};
+use super::{parse_message, text};
 use crate::error::{Error, Result};
 
 /// The names that a SavedModel's file has in its folder.
@@ -147,7 +148,7 @@ impl GraphFile {
     /// # Errors
     /// Whatever the operating system refuses, with the path.
     pub fn write(&self, path: impl AsRef<Path>, text: bool) -> Result<()> {
-        write_atomically(path.as_ref(), &self.to_bytes(text)?)
+        write_file(path.as_ref(), &self.to_bytes(text)?)
     }
 }
 

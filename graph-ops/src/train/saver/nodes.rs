@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use graph_core::graph::OpBuilder;
-use graph_core::graph::scope;
+use graph_core::graph::{NodeId, OpBuilder, scope};
 use graph_core::{DType, Error, Operation, PartialShape, Result, Tensor, Value, Variable};
 
 use crate::composite::Composite;
@@ -27,7 +26,7 @@ pub(super) fn sorted(mut variables: Vec<(String, Variable)>) -> Result<Vec<(Stri
         );
     }
     variables.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut names: HashMap<&Variable, &str> = HashMap::new();
+    let mut names: HashMap<NodeId, &str> = HashMap::new();
     for (index, (name, variable)) in variables.iter().enumerate() {
         if index > 0 && variables[index - 1].0 == *name {
             return Err(
@@ -35,7 +34,7 @@ pub(super) fn sorted(mut variables: Vec<(String, Variable)>) -> Result<Vec<(Stri
                     .hint("save them under different names"),
             );
         }
-        if let Some(other) = names.insert(variable, name) {
+        if let Some(other) = names.insert(variable.op().id(), name) {
             let message = format!("the variable {} has two names: '{other}' and '{name}'", variable.name());
             return Err(Error::invalid_argument(message));
         }

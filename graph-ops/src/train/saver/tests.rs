@@ -176,7 +176,9 @@ fn the_slots_of_optimizers_are_saved() {
     let _default = graph.as_default();
     let v = Variable::new([1.0f32, 2.0]).name("v").build().unwrap();
     let loss = crate::nn::l2_loss(&v).build().unwrap();
-    let step = AdamOptimizer::new(0.1).minimize(&loss, &[v.clone()]).unwrap();
+    let step = AdamOptimizer::new(0.1)
+        .minimize(&loss, std::slice::from_ref(&v))
+        .unwrap();
     let init = crate::state::global_variables_initializer().unwrap();
     let mut saver = Saver::new().build().unwrap();
     let run = |session: &Session, steps: usize| -> Vec<f32> {
@@ -426,7 +428,7 @@ fn a_saver_is_found_in_an_imported_meta_graph() {
     let mut saver = Saver::from_saver_def(&graph, meta.saver_def.as_ref().unwrap()).unwrap();
     let session = Session::new(&graph).unwrap();
     saver.restore(&session, &prefix).unwrap();
-    let b: Vec<f32> = session.run(&graph.tensor("b/read:0").unwrap(), ()).unwrap();
+    let b: Vec<f32> = session.run(graph.tensor("b/read:0").unwrap(), ()).unwrap();
     assert_eq!(b, [1.0, 2.0]);
     saver.save(&session, fixture.path("n")).unwrap();
     let same = |name: &str| fs::read(fixture.path(name)).unwrap();
