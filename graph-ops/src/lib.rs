@@ -13,6 +13,7 @@ pub mod math;
 pub mod nn;
 pub mod random;
 mod rewrite;
+pub mod saved_model;
 pub mod state;
 pub mod summary;
 #[cfg(test)]
