@@ -7,6 +7,7 @@ mod attr_text;
 mod failure;
 mod json;
 mod ops;
+mod replay;
 mod table;
 
 use std::io::{self, BufWriter, Write};
@@ -27,6 +28,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ops(ops::Options),
+    Replay(replay::Options),
 }
 
 impl Command {
@@ -34,6 +36,7 @@ impl Command {
     fn run(&self, out: &mut dyn Write) -> Result<ExitCode> {
         match self {
             Self::Ops(options) => ops::run(options, out),
+            Self::Replay(options) => replay::run(options, out),
         }
     }
 

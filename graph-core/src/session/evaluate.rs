@@ -3,11 +3,12 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
-use crate::graph::Node;
+use crate::graph::{Node, Operation};
 use crate::op::kernel::{
     DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Slot, VariableCell, slot_value,
 };
 use crate::op::shape_inference::{InferenceContext, InputValues};
+use crate::op::{ControlFlow, vocabulary};
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
@@ -65,6 +66,28 @@ pub fn find_kernel(node: &Node, device: DeviceKind) -> Result<&'static KernelDef
 pub(crate) fn new_state(node: &Node) -> Result<Option<Box<dyn KernelState>>> {
     let kernel = find_kernel(node, DeviceKind::Cpu)?;
     kernel.state.map(|make| make(&node.attrs)).transpose()
+}
+
+/// Whether a run can hold this operation: whether there is a CPU kernel for its dtypes, or it needs none.
+pub fn is_supported(operation: &Operation) -> bool {
+    operation.graph().read(|data| {
+        let node = data.node(operation.id());
+        if vocabulary::is_variable(node.op()) {
+            return true;
+        }
+        !needs_frames(node) && (!needs_kernel(node) || find_kernel(node, DeviceKind::Cpu).is_ok())
+    })
+}
+
+/// Whether a step of this node runs a kernel; some are nothing but order.
+pub(crate) fn needs_kernel(node: &Node) -> bool {
+    !node.outputs.is_empty() || node.definition.stateful || !node.definition.kernels.is_empty()
+}
+
+/// Whether the node is part of a while loop.
+pub(crate) fn needs_frames(node: &Node) -> bool {
+    use ControlFlow::{Enter, Exit, LoopCond, NextIteration};
+    matches!(node.definition.control_flow, Enter | Exit | NextIteration | LoopCond)
 }
 
 fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {

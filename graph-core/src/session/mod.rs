@@ -9,6 +9,7 @@ mod execute;
 mod feed;
 mod fetch;
 mod memory;
+mod observer;
 mod options;
 mod plan;
 mod profile;
@@ -31,6 +32,7 @@ use crate::variable::Variable;
 use execute::RunControl;
 pub use feed::{Feedable, Feeds};
 pub use fetch::{Fetch, FetchItem, FetchedValues};
+pub use observer::{ObservedRun, RunObserver};
 pub use options::{RewriteOptions, RunOptions, SessionOptions};
 use plan::Plan;
 pub use profile::{NodeStats, RunMetadata};
@@ -150,8 +152,10 @@ impl Session {
         let request = self.request(&feeds, &items)?;
         let mut metadata = RunMetadata::default();
         let mut running = self.lock()?;
-        let plan = running.structural_plan(self, &request)?;
-        let values = self.run_plan(&mut running, plan, &values, options, &mut metadata)?;
+        let result = running
+            .structural_plan(self, &request)
+            .and_then(|plan| self.run_plan(&mut running, plan, &values, options, &mut metadata));
+        let values = self.observed(&request, &values, result)?;
         drop(running);
         let result = fetches.take(&mut FetchedValues(values.into_iter()))?;
         Ok((result, metadata))
@@ -272,6 +276,21 @@ impl Session {
         Ok(request)
     }
 
+    /// Tells the observer, if there is one, of a run that just ended; what the run gave, or the observer's error.
+    ///
+    /// Called under the session's lock, so that an observer sees runs in the order in which they happened.
+    fn observed(&self, request: &Request, feeds: &[Value], result: Result<Vec<Value>>) -> Result<Vec<Value>> {
+        if let Some(observer) = &self.options().observer {
+            observer.observe(&ObservedRun {
+                graph: self.graph(),
+                request,
+                feeds,
+                result: result.as_deref(),
+            })?;
+        }
+        result
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, Running>> {
         let mut running = self.0.running.lock().unwrap_or_else(|poison| poison.into_inner());
         if running.closed {
@@ -381,13 +400,14 @@ impl Callable {
         }
         let (_, position) = *plan;
         drop(plan);
-        self.session.run_plan(
+        let result = self.session.run_plan(
             &mut running,
             position,
             feeds,
             &RunOptions::default(),
             &mut RunMetadata::default(),
-        )
+        );
+        self.session.observed(&self.request, feeds, result)
     }
 }
 

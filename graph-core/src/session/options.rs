@@ -1,9 +1,13 @@
 //! Options of sessions and of single runs.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::session::observer::RunObserver;
 
 /// How a session runs graphs, in the manner of TensorFlow's `ConfigProto`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SessionOptions {
     /// Threads that one kernel may use; all cores without.
     pub intra_op_parallelism_threads: Option<usize>,
@@ -13,6 +17,20 @@ pub struct SessionOptions {
     pub hard_placement: bool,
     /// Whether the device of every operation is logged when a plan is made.
     pub log_device_placement: bool,
+    /// What is told of every run, as for recording it.
+    pub observer: Option<Arc<dyn RunObserver>>,
+}
+
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("intra_op_parallelism_threads", &self.intra_op_parallelism_threads)
+            .field("rewrites", &self.rewrites)
+            .field("hard_placement", &self.hard_placement)
+            .field("log_device_placement", &self.log_device_placement)
+            .field("observed", &self.observer.is_some())
+            .finish()
+    }
 }
 
 impl SessionOptions {
@@ -25,6 +43,13 @@ impl SessionOptions {
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.intra_op_parallelism_threads = Some(threads);
+        self
+    }
+
+    /// Tells `observer` of every run.
+    #[must_use]
+    pub fn observer(mut self, observer: impl RunObserver + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
         self
     }
 

@@ -13,7 +13,7 @@ use crate::op::kernel::{DeviceKind, KernelDefinition, KernelRequest, Planned, Sl
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
-use crate::session::evaluate::{evaluate_node, find_kernel, value_slot};
+use crate::session::evaluate::{evaluate_node, find_kernel, needs_kernel, value_slot};
 use crate::session::memory::{ArenaPlanner, Block};
 use crate::session::state::SessionState;
 use crate::session::structure::{Structure, input_args, is_update};
@@ -213,8 +213,7 @@ impl Planner<'_> {
                 .filter_map(|control| self.step_of.get(control).copied());
             step.guards = Some(controls.collect());
         }
-        let trivial = node.outputs.is_empty() && !node.definition.stateful && node.definition.kernels.is_empty();
-        if !trivial {
+        if needs_kernel(node) {
             let kernel = find_kernel(node, device)?;
             step.definition = Some(kernel);
             if kernel.alias.is_some() && node.definition.plan_time_inputs.is_empty() {

@@ -9,7 +9,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, GraphData, Node, NodeId, OutputInfo, TensorId};
 use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry, vocabulary};
+
 use crate::rewrite::{self, Program, Rewrite};
+use crate::session::evaluate::needs_frames;
 use crate::session::options::RewriteOptions;
 
 /// What a run feeds, fetches and runs: the key of a structural plan.
@@ -42,12 +44,7 @@ fn feed_definition() -> &'static OpDefinition {
 impl Structure {
     pub(crate) fn new(graph: &Graph, request: &Request, options: &RewriteOptions) -> Result<Self> {
         let mut program = graph.read(|data| extract(data, request))?;
-        if let Some(loops) = program.nodes.iter().find(|node| {
-            matches!(
-                node.definition.control_flow,
-                ControlFlow::Enter | ControlFlow::Exit | ControlFlow::NextIteration | ControlFlow::LoopCond
-            )
-        }) {
+        if let Some(loops) = program.nodes.iter().find(|node| needs_frames(node)) {
             return Err(Error::unimplemented("while loops do not run yet").at(loops.site()));
         }
         for rewrite in pipeline(options)? {
