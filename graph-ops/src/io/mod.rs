@@ -5,6 +5,7 @@
 
 mod filename;
 mod merge_checkpoints;
+mod regex_full_match;
 mod restore;
 mod save;
 mod string_join;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use filename::{ShardedFilename, ShardedFilespec, sharded_filename, sharded_filespec};
 pub use merge_checkpoints::{MergeV2Checkpoints, merge_v2_checkpoints};
+pub use regex_full_match::regex_full_match;
 pub use restore::{RestoreV2, restore_v2};
 pub use save::{SaveV2, save_v2};
 pub use string_join::{StringJoin, string_join};
@@ -34,11 +36,13 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     filename::sharded_filename_definition,
     filename::sharded_filespec_definition,
     string_join::definition,
+    regex_full_match::static_definition,
+    regex_full_match::definition,
 ];
 
 /// The family's numeric test cases.
 #[cfg(test)]
-pub(crate) const CASES: &[fn() -> Vec<Case>] = &[filename::cases, string_join::cases];
+pub(crate) const CASES: &[fn() -> Vec<Case>] = &[filename::cases, string_join::cases, regex_full_match::cases];
 
 /// The family's gradient test cases: texts have no gradients.
 #[cfg(test)]
