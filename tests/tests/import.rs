@@ -349,3 +349,25 @@ fn collections_are_no_part_of_a_graph_def() {
     let error = session.run::<Value>(&weights, ()).unwrap_err();
     assert_eq!(error.class(), "FailedPrecondition");
 }
+
+#[test]
+fn attributes_of_later_versions_may_say_what_was_so_before() {
+    let top_k = |attr: &str| {
+        format!(
+            r#"node {{ name: "x" op: "Placeholder" attr {{ key: "dtype" value {{ type: DT_FLOAT }} }} }}
+            node {{ name: "k" op: "Placeholder" attr {{ key: "dtype" value {{ type: DT_INT32 }} }} }}
+            node {{ name: "top" op: "TopKV2" input: "x" input: "k" attr {{ key: "T" value {{ type: DT_FLOAT }} }}
+            attr {{ {attr} }} }}"#
+        )
+    };
+    for name in ["Tk", "index_type"] {
+        let graph = import(&top_k(&format!(r#"key: "{name}" value {{ type: DT_INT32 }}"#))).unwrap();
+        assert_eq!(graph.operation("top").unwrap().attr_value(name), None);
+        let other = top_k(&format!(r#"key: "{name}" value {{ type: DT_INT64 }}"#));
+        refused(
+            &other,
+            "InvalidArgument",
+            &["'top' (TopKV2)", &format!("no attribute '{name}'")],
+        );
+    }
+}

@@ -53,6 +53,49 @@ fn any_tensor_can_be_fed() {
 }
 
 #[test]
+fn what_waits_for_a_placeholder_does_not_wait_where_that_is_fed() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let p = array::placeholder::<i32>(()).name("p").build().unwrap();
+    let two = {
+        let _after = control_dependencies(&[p.op()]);
+        array::constant(2i32).build().unwrap()
+    };
+    let product = math::multiply(&p, &two).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    assert_eq!(session.run::<i32>(&product, feed! { p => 17 }).unwrap(), 34);
+    let error = session.run::<i32>(&two, ()).unwrap_err();
+    assert!(error.to_string().contains("You must feed"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_fails_only_in_the_branch_that_is_taken() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>(PartialShape::unknown()).build().unwrap();
+    let squeezes = array::placeholder::<bool>(()).build().unwrap();
+    let squeezed = || Ok(vec![array::squeeze(&x).axis([-1]).build()?]);
+    let doubled = || Ok(vec![math::multiply(&x, 2.0f32).build()?]);
+    let result = control::cond(&squeezes, squeezed, doubled).build().unwrap().remove(0);
+    let session = Session::new(&graph).unwrap();
+    let run = |value: Value, taken: bool| session.run::<Value>(&result, feed! { x => value, squeezes => taken });
+    assert_eq!(
+        run(Value::from([1.0f32, 2.0]), false).unwrap(),
+        Value::from([2.0f32, 4.0])
+    );
+    assert_eq!(
+        run(Value::from([[1.0f32], [2.0]]), true).unwrap(),
+        Value::from([1.0f32, 2.0])
+    );
+    assert_eq!(
+        run(Value::from([1.0f32, 2.0]), true).unwrap_err().class(),
+        "InvalidArgument"
+    );
+}
+
+#[test]
 fn only_what_is_needed_runs() {
     graph_ops::install();
     let graph = Graph::new();

@@ -175,8 +175,13 @@ impl Planner<'_> {
             self.places[outputs[0] as usize] = Some(Place::Variable);
             return Ok(());
         }
-        let inferred = self.infer(node, &inputs)?;
-        for (&output, shape) in outputs.iter().zip(inferred) {
+        // In a branch that may not be taken, what does not fit is an error only where it runs.
+        let inferred = match self.infer(node, &inputs) {
+            Err(_) if guarded => None,
+            inferred => Some(inferred?),
+        };
+        let fits = inferred.is_some();
+        for (&output, shape) in outputs.iter().zip(inferred.into_iter().flatten()) {
             self.shapes[output as usize] = shape;
         }
         if !guarded && self.compute_now(node, &inputs, &outputs) {
@@ -229,7 +234,11 @@ impl Planner<'_> {
                         .kernel_state(self.program.origins[id.index()], || make(&node.attrs))?,
                 );
             }
-            step.work = self.work(node, kernel, &step)?;
+            step.work = match self.work(node, kernel, &step) {
+                _ if !fits => Work::Dynamic,
+                Err(_) if guarded => Work::Dynamic,
+                work => work?,
+            };
         }
         self.place_outputs(node, &step);
         self.step_of.insert(id, self.steps.len());

@@ -79,6 +79,9 @@ fn pipeline(options: &RewriteOptions) -> Result<Vec<&'static dyn Rewrite>> {
 /// The nodes that the request needs, with `_Feed` nodes in place of what is fed.
 fn extract(data: &GraphData, request: &Request) -> Result<Program> {
     let fed: FxHashSet<TensorId> = request.feeds.iter().copied().collect();
+    // As in TensorFlow, what waits for a placeholder that is fed waits for nothing.
+    let is_fed_placeholder =
+        |id: NodeId| data.node(id).op() == vocabulary::PLACEHOLDER && fed.contains(&TensorId::new(id, 0));
     let mut needed: FxHashSet<NodeId> = FxHashSet::default();
     // Which node asked for a node first, to tell what needs an unfed placeholder.
     let mut stack: Vec<(NodeId, NodeId)> = request.targets.iter().map(|&id| (id, id)).collect();
@@ -103,7 +106,11 @@ fn extract(data: &GraphData, request: &Request) -> Result<Program> {
             .iter()
             .filter(|input| !fed.contains(input))
             .map(|input| input.node);
-        let controls = node.control_inputs.iter().copied();
+        let controls = node
+            .control_inputs
+            .iter()
+            .copied()
+            .filter(|&id| !is_fed_placeholder(id));
         stack.extend(
             inputs
                 .chain(controls)
@@ -137,6 +144,7 @@ fn extract(data: &GraphData, request: &Request) -> Result<Program> {
     for position in request.feeds.len()..program.nodes.len() {
         let node = &mut program.nodes[position];
         node.inputs.iter_mut().for_each(|input| *input = tensor(input));
+        node.control_inputs.retain(|control| !is_fed_placeholder(*control));
         node.control_inputs
             .iter_mut()
             .for_each(|control| *control = new_ids[control]);

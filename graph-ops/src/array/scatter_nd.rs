@@ -166,6 +166,7 @@ pub(crate) fn update_definition() -> OpDefinition {
         "TensorScatterUpdate",
         "A tensor with slices replaced by updates; of several for one slice the last counts.",
         "tensor: T",
+        "T: type",
     )
     .gradient(|context| {
         let (indices, gradient) = (context.input(1), context.gradient(0)?);
@@ -187,13 +188,13 @@ pub(crate) fn update_definition() -> OpDefinition {
 }
 
 /// The definition of an op that brings updates into a tensor.
-fn scattering(name: &'static str, summary: &'static str, tensor: &'static str) -> OpDefinition {
+fn scattering(name: &'static str, summary: &'static str, tensor: &'static str, types: &'static str) -> OpDefinition {
     OpDefinition::new(name, summary)
         .input(tensor)
         .input("indices: Tindices")
         .input("updates: T")
         .output("output: T")
-        .attr("T: type")
+        .attr(types)
         .attr("Tindices: {int32, int64}")
         .may_fail()
         .shape(|context| {
@@ -281,23 +282,23 @@ pub(crate) fn scatter_nd_definition() -> OpDefinition {
 /// `TensorScatterAdd`
 pub(crate) fn add_definition() -> OpDefinition {
     let summary = "A tensor with updates added to slices.";
-    let definition =
-        scattering("TensorScatterAdd", summary, "tensor: T").gradient(|context| add_gradient(context, true, false));
+    let definition = scattering("TensorScatterAdd", summary, "tensor: T", "T: type")
+        .gradient(|context| add_gradient(context, true, false));
     for_numbers!(definition, add)
 }
 
 /// `TensorScatterSub`
 pub(crate) fn sub_definition() -> OpDefinition {
     let summary = "A tensor with updates subtracted from slices.";
-    let definition =
-        scattering("TensorScatterSub", summary, "tensor: T").gradient(|context| add_gradient(context, true, true));
+    let definition = scattering("TensorScatterSub", summary, "tensor: T", "T: type")
+        .gradient(|context| add_gradient(context, true, true));
     for_numbers!(definition, subtract)
 }
 
 /// `ScatterNdNonAliasingAdd`
 pub(crate) fn non_aliasing_add_definition() -> OpDefinition {
     let summary = "A tensor with updates added to slices.";
-    let definition = scattering("ScatterNdNonAliasingAdd", summary, "input: T")
+    let definition = scattering("ScatterNdNonAliasingAdd", summary, "input: T", "T: {numbertype, bool}")
         .gradient(|context| add_gradient(context, false, false));
     for_numbers!(definition, add)
 }

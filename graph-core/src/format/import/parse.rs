@@ -21,7 +21,7 @@ use crate::shape::PartialShape;
 const LAST_PRODUCER_OF_UNKNOWN_PLACEHOLDERS: i32 = 21;
 
 /// Attributes that TensorFlow gave to ops after 1.15, with the value that means what the op did before.
-const LATER_ATTRIBUTES: [(&str, AttrValue); 8] = [
+const LATER_ATTRIBUTES: [(&str, AttrValue); 10] = [
     ("multiply_linear_by_lr", AttrValue::Bool(false)),
     ("sparse_gradient", AttrValue::Bool(false)),
     ("explicit_paddings", AttrValue::IntList(Vec::new())),
@@ -30,6 +30,8 @@ const LATER_ATTRIBUTES: [(&str, AttrValue); 8] = [
     ("debug_name", AttrValue::String(Vec::new())),
     ("allowed_devices", AttrValue::IntList(Vec::new())),
     ("Tsegmentids", AttrValue::Type(DType::Int32)),
+    ("Tk", AttrValue::Type(DType::Int32)),
+    ("index_type", AttrValue::Type(DType::Int32)),
 ];
 
 /// A node that is understood but not yet part of the graph.
