@@ -108,6 +108,7 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<
         output[output.rank() - 1],
         output[..output.rank() - 1].iter().product::<usize>(),
     );
+    let sorted: bool = request.attr("sorted")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let input = context.input::<T>(0)?;
         let values = SharedMut::new(context.output::<T>(0)?);
@@ -126,7 +127,12 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<
                 };
                 keys.clear();
                 keys.extend(input.iter().map(|&x| key(x)));
-                greatest(&keys, &mut order, indices);
+                // One alone, and all of them, TensorFlow sorts in any case.
+                if sorted || k <= 1 || k == columns {
+                    greatest(&keys, &mut order, indices);
+                } else {
+                    greatest_in_heap_order(&keys, &mut order, indices);
+                }
                 values
                     .iter_mut()
                     .zip(&*indices)
@@ -149,6 +155,64 @@ fn greatest(keys: &[u64], order: &mut Vec<i32>, indices: &mut [i32]) {
     order.truncate(k);
     order.sort_unstable_by(compare);
     indices.copy_from_slice(order);
+}
+
+/// The indices of the greatest keys in the order in which they lie in TensorFlow's heap, the least of them at its root:
+/// filled with one element more than wanted, which goes, and then, for each greater than the root, the root goes and that
+/// one comes.
+fn greatest_in_heap_order(keys: &[u64], heap: &mut Vec<i32>, indices: &mut [i32]) {
+    let k = indices.len();
+    // Of equal ones the later is the lesser.
+    let greater = |a: i32, b: i32| (keys[a as usize], b) > (keys[b as usize], a);
+    heap.clear();
+    heap.extend(0..=k as i32);
+    for root in (0..heap.len() / 2).rev() {
+        let element = heap[root];
+        settle(heap, root, element, greater);
+    }
+    drop_root(heap, greater);
+    for index in k as i32 + 1..keys.len() as i32 {
+        if greater(index, heap[0]) {
+            drop_root(heap, greater);
+            heap.push(index);
+            rise(heap, k - 1, 0, index, greater);
+        }
+    }
+    indices.copy_from_slice(heap);
+}
+
+/// Takes the root out of a heap.
+fn drop_root(heap: &mut Vec<i32>, greater: impl Fn(i32, i32) -> bool) {
+    if let Some(last) = heap.pop()
+        && !heap.is_empty()
+    {
+        settle(heap, 0, last, greater);
+    }
+}
+
+/// Puts `element` at its place below `root`, which is empty: the lesser child moves up all the way, then the element rises.
+fn settle(heap: &mut [i32], root: usize, element: i32, greater: impl Fn(i32, i32) -> bool) {
+    let mut hole = root;
+    while 2 * hole + 1 < heap.len() {
+        let (left, right) = (2 * hole + 1, 2 * hole + 2);
+        let child = if right < heap.len() && !greater(heap[right], heap[left]) {
+            right
+        } else {
+            left
+        };
+        heap[hole] = heap[child];
+        hole = child;
+    }
+    rise(heap, hole, root, element, greater);
+}
+
+/// Puts `element` at its place above `hole`, below `root`.
+fn rise(heap: &mut [i32], mut hole: usize, root: usize, element: i32, greater: impl Fn(i32, i32) -> bool) {
+    while hole > root && greater(heap[(hole - 1) / 2], element) {
+        heap[hole] = heap[(hole - 1) / 2];
+        hole = (hole - 1) / 2;
+    }
+    heap[hole] = element;
 }
 
 /// A number's place in the order of all numbers; what is not a number comes before all that is.
@@ -400,7 +464,27 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
 
 #[cfg(test)]
 mod tests {
+    use graph_core::Value;
+
     use crate::testing::Case;
+
+    #[test]
+    fn unsorted_results_lie_in_the_order_of_tensorflows_heap() {
+        let x = [
+            [7.0f32, 1.0, 8.0, 2.0, 8.0, 1.0, 8.0, 2.0, 8.0, 4.0],
+            [0.0, 4.0, 5.0, 9.0, 0.0, 4.0, 5.0, 2.0, 3.0, 5.0],
+        ];
+        let indices = |k: i32| {
+            let case = Case::new("TopKV2").attr("sorted", false).input(x).input(k);
+            case.run().unwrap().remove(1)
+        };
+        assert_eq!(indices(4), Value::from([[8i32, 6, 2, 4], [9, 6, 2, 3]]));
+        assert_eq!(indices(1), Value::from([[2i32], [3]]));
+        assert_eq!(
+            indices(10),
+            Value::from([[2i32, 4, 6, 8, 0, 9, 3, 7, 1, 5], [3, 2, 6, 9, 1, 5, 8, 7, 0, 4]])
+        );
+    }
 
     #[test]
     fn too_many_are_an_error() {
