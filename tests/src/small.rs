@@ -10,10 +10,10 @@ use lenet::trainer::{Trainer, TrainerOptions};
 /// The network's sizes.
 pub fn definitions(optimizer: OptimizerName) -> Definitions {
     Definitions {
-        c1: 2,
-        c2: 2,
-        d1: 4,
-        d2: 4,
+        c1: 3,
+        c2: 4,
+        d1: 10,
+        d2: 10,
         optimizer,
         ..Definitions::default()
     }

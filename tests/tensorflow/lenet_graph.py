@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf  # noqa: E402  (the environment must be set before)
 
 v1 = tf.compat.v1
+v1.disable_eager_execution()
 TRAIN_OPS = {"adam": "train/adam", "rmsprop": "train/rmsprop", "sgd": "train/gradient_descent"}
 
 

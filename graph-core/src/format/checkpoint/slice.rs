@@ -394,4 +394,45 @@ mod tests {
         }
         assert_eq!(reader.value("x").unwrap_err().class(), "DataLoss");
     }
+
+    #[test]
+    fn partitioned_variables_of_tensorflows_are_read_and_written_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = include_bytes!("../../../tests/fixtures/partitioned.index");
+        let data = include_bytes!("../../../tests/fixtures/partitioned.data-00000-of-00001");
+        std::fs::write(dir.path().join("tf.index"), index).unwrap();
+        std::fs::write(dir.path().join("tf.data-00000-of-00001"), data).unwrap();
+        let reader = BundleReader::open(dir.path().join("tf")).unwrap();
+        let counted = |count: usize| (0..count).map(|number| number as f32).collect::<Vec<f32>>();
+        let matrix = Value::from_vec([5, 3], counted(15)).unwrap();
+        let (long, whole) = (Value::from((0..200).collect::<Vec<i32>>()), Value::from(counted(2)));
+        for (name, value) in [
+            ("columns", &matrix),
+            ("rows", &matrix),
+            ("long", &long),
+            ("whole", &whole),
+        ] {
+            assert_eq!(reader.value(name).unwrap(), *value, "{name}");
+        }
+
+        let prefix = dir.path().join("ours");
+        let mut writer = BundleWriter::create(&prefix).unwrap();
+        for (name, value, slices) in [
+            ("columns", &matrix, &["5 3 0,5:0,1", "5 3 0,5:1,1", "5 3 0,5:2,1"][..]),
+            ("long", &long, &["200 0,100", "200 100,100"]),
+            ("rows", &matrix, &["5 3 0,3:0,3", "5 3 3,2:0,3"]),
+            ("whole", &whole, &["2 0,2"]),
+        ] {
+            for slice in slices {
+                let slice = TensorSlice::parse(slice).unwrap();
+                writer.add_slice(name, &slice, &slice.of(value).unwrap()).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        assert_eq!(
+            std::fs::read(dir.path().join("ours.data-00000-of-00001")).unwrap(),
+            data
+        );
+        assert_eq!(std::fs::read(dir.path().join("ours.index")).unwrap(), index);
+    }
 }
