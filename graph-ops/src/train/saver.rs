@@ -282,6 +282,7 @@ impl Saver {
         }
         if !self.swept {
             checkpoint::remove_leftovers(given)?;
+            checkpoint::remove_leftovers(&state_file)?;
             self.swept = true;
         }
         self.write(session, &prefix, &options.extra)?;

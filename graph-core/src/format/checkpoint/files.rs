@@ -198,8 +198,8 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// Removes what processes that died left behind while they were writing checkpoints whose prefixes begin with `prefix`.
-/// Returns how many files that were.
+/// Removes what processes that died left behind while they were writing files whose names begin with `prefix`: checkpoints,
+/// or the file that tells of them. Returns how many files that were.
 ///
 /// Only one process at a time may write checkpoints of the same prefix: where the system does not list its processes, or
 /// the writer runs on another machine, an unfinished file of another process is taken for left behind (after a day, in the
