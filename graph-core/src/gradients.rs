@@ -103,7 +103,7 @@ pub struct Gradients {
 
 /// The derivatives of the sum of `ys` with respect to each of `xs`, as tensors of the `xs`' shapes.
 ///
-/// A variable given as one of the `xs` stands for its value.
+/// A variable given as one of the `xs` stands for its value; one of the `xs` may also be a variable's handle.
 pub fn gradients<Y: IntoOperand, X: IntoOperand>(
     ys: impl IntoIterator<Item = Y>,
     xs: impl IntoIterator<Item = X>,
@@ -113,6 +113,8 @@ pub fn gradients<Y: IntoOperand, X: IntoOperand>(
             .into_iter()
             .map(|operand| match operand {
                 Operand::Tensor(tensor) => Ok(tensor),
+                // Each use of a resource variable is a read of its own: what they share is the handle.
+                Operand::Variable(variable) if variable.is_resource() => variable.handle().cloned(),
                 Operand::Variable(variable) => Ok(variable.value().clone()),
                 Operand::Failed(error) => Err(error.duplicate()),
                 _ => Err(Error::invalid_argument(
@@ -481,16 +483,22 @@ fn gate(graph: &Graph, gradients: Vec<Option<Tensor>>) -> Result<Vec<Option<Tens
 fn check_gradients(operation: &Operation, gradients: &[Option<Tensor>]) -> Result<()> {
     for (index, (gradient, input)) in gradients.iter().zip(operation.inputs()).enumerate() {
         let Some(gradient) = gradient else { continue };
-        if gradient.dtype() != input.dtype() || !gradient.shape().is_compatible_with(&input.shape()) {
+        // The gradient of a handle is that of its variable.
+        let (dtype, shape) = match (input.dtype(), input.handle_data()) {
+            (DType::Resource, Some(handle)) => (handle.dtype, handle.shape),
+            (DType::Resource, None) => (gradient.dtype(), gradient.shape()),
+            (dtype, _) => (dtype, input.shape()),
+        };
+        if gradient.dtype() != dtype || !gradient.shape().is_compatible_with(&shape) {
             return Err(
                 Error::invalid_argument(format!("the gradient of input {index} does not fit the input"))
-                    .expected(format!("{input:?}"))
+                    .expected(format!("{input:?} of {dtype} {shape}"))
                     .got(format!("{gradient:?}"))
                     .at(operation.site()),
             );
         }
         // What is known of the input is known of its gradient.
-        gradient.set_shape(input.shape())?;
+        gradient.set_shape(shape)?;
     }
     Ok(())
 }

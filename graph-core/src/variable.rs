@@ -1,7 +1,9 @@
 //! Variables: state that a session keeps under a node of the graph.
 //!
 //! A variable is four nodes: `v` (its reference), the tensor of its initial value, `v/Assign` (the initializer) and
-//! `v/read` (its value). Sharing by name (`get_variable`) is built on top of the [`VariableStore`] in `graph-ops`.
+//! `v/read` (its value). A *resource variable* has a handle in place of the reference, a scalar that names the variable, and
+//! each use of it reads the value anew; its nodes are `v`, `v/IsInitialized/VarIsInitializedOp`, `v/Assign` and
+//! `v/Read/ReadVariableOp`. Sharing by name (`get_variable`) is built on top of the [`VariableStore`] in `graph-ops`.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ impl Variable {
         VariableBuilder::new(InitialValue::Function(Box::new(make)))
     }
 
-    /// A variable of nodes that exist, as an importer finds them.
+    /// A variable of nodes that exist, as an importer finds them. A `reference` of dtype `resource` is a handle.
     pub fn from_parts(
         reference: Tensor,
         value: Tensor,
@@ -71,12 +73,48 @@ impl Variable {
         }))
     }
 
-    /// The reference, which ops that update variables take.
+    /// Whether it stands on a handle in place of a reference: TensorFlow's `use_resource=True`.
+    pub fn is_resource(&self) -> bool {
+        self.0.reference.dtype() == DType::Resource
+    }
+
+    /// The handle of a resource variable: a scalar of dtype `resource`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not one.
+    pub fn handle(&self) -> Result<&Tensor> {
+        if self.is_resource() {
+            return Ok(&self.0.reference);
+        }
+        Err(
+            Error::invalid_argument(format!("'{}' is not a resource variable", self.name()))
+                .at(self.op().site())
+                .hint("make it with use_resource(true)"),
+        )
+    }
+
+    /// A new read of the value, at the place in the schedule that control dependencies give it; of a variable that is no
+    /// resource, the one read that there is.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the graph is finalized.
+    #[track_caller]
+    pub fn read_value(&self) -> Result<Tensor> {
+        if !self.is_resource() {
+            return Ok(self.0.value.clone());
+        }
+        // Reads stand where they are used, not where the variable is.
+        let _alone = scope::clear_colocation(self.graph());
+        read(&self.0.reference, self.dtype(), Location::caller())
+    }
+
+    /// The reference, or the handle of a resource variable: what ops that update variables take.
     pub fn reference(&self) -> &Tensor {
         &self.0.reference
     }
 
-    /// The value, as other ops take it: the tensor `<variable>/read:0`.
+    /// The value, as other ops take it: the tensor `<variable>/read:0`, of a resource variable
+    /// `<variable>/Read/ReadVariableOp:0`.
     pub fn value(&self) -> &Tensor {
         &self.0.value
     }
@@ -113,12 +151,18 @@ impl Variable {
 
     /// Its element type.
     pub fn dtype(&self) -> DType {
-        self.0.reference.dtype()
+        match self.0.reference.handle_data() {
+            Some(handle) => handle.dtype,
+            None => self.0.value.dtype(),
+        }
     }
 
     /// What is known of its shape.
     pub fn shape(&self) -> PartialShape {
-        self.0.reference.shape()
+        match self.0.reference.handle_data() {
+            Some(handle) => handle.shape,
+            None => self.0.value.shape(),
+        }
     }
 }
 
@@ -142,6 +186,7 @@ pub struct VariableBuilder<'a> {
     dtype: Option<DType>,
     trainable: bool,
     validate_shape: bool,
+    use_resource: bool,
     collections: Option<Vec<String>>,
     location: &'static Location<'static>,
 }
@@ -155,6 +200,7 @@ impl<'a> VariableBuilder<'a> {
             dtype: None,
             trainable: true,
             validate_shape: true,
+            use_resource: false,
             collections: None,
             location: Location::caller(),
         }
@@ -184,6 +230,12 @@ impl<'a> VariableBuilder<'a> {
         self
     }
 
+    /// Makes a resource variable; not without.
+    pub fn use_resource(mut self, resource: bool) -> Self {
+        self.use_resource = resource;
+        self
+    }
+
     /// The collections that it joins, in place of the global variables.
     pub fn collections<S: Into<String>>(mut self, keys: impl IntoIterator<Item = S>) -> Self {
         self.collections = Some(keys.into_iter().map(Into::into).collect());
@@ -210,6 +262,11 @@ impl<'a> VariableBuilder<'a> {
         let _cleared = scope::clear_control_dependencies(&graph);
         let scope = scope::name_scope_in(&graph, self.name.as_deref().unwrap_or("Variable"))?;
         let name = scope.scope_name();
+        if self.use_resource {
+            let (trainable, collections) = (self.trainable, self.collections.clone());
+            let variable = self.build_resource(&graph, &name)?;
+            return Ok(collect(&graph, variable, trainable, collections));
+        }
         let (initial_value, reference) = match self.initial_value {
             InitialValue::Operand(operand) => {
                 let initial_value = operand.to_tensor(&graph, "initial_value", self.dtype)?;
@@ -218,14 +275,7 @@ impl<'a> VariableBuilder<'a> {
             }
             InitialValue::Function(make) => {
                 // The variable does not exist yet, but its initial value already belongs to its colocation group.
-                let group = format!("loc:@{}", name.trim_end_matches('/')).into_bytes();
-                let surrounding = scope::surroundings(&graph, &[]).colocation;
-                let groups = if surrounding.is_empty() {
-                    vec![group]
-                } else {
-                    surrounding
-                };
-                let _group = scope::colocation_groups(&graph, groups.clone());
+                let _group = scope::colocation_groups(&graph, own_groups(&graph, &name));
                 let initial_value = {
                     let _initializer = scope::name_scope_in(&graph, "Initializer")?;
                     make()?
@@ -249,17 +299,107 @@ impl<'a> VariableBuilder<'a> {
             .made_at(self.location)
             .build()?;
         let variable = Variable::from_parts(reference, value, initializer, Some(initial_value), self.trainable);
-        let mut collections = self
-            .collections
-            .unwrap_or_else(|| vec![keys::GLOBAL_VARIABLES.to_owned()]);
-        if self.trainable && !collections.iter().any(|key| key == keys::TRAINABLE_VARIABLES) {
-            collections.push(keys::TRAINABLE_VARIABLES.to_owned());
-        }
-        for key in &collections {
-            graph.add_to_collection(key, &variable);
-        }
-        Ok(variable)
+        Ok(collect(&graph, variable, self.trainable, self.collections))
     }
+
+    /// The nodes of a resource variable, in the scope `name`.
+    fn build_resource(self, graph: &Graph, name: &str) -> Result<Variable> {
+        let (location, validate_shape) = (self.location, self.validate_shape);
+        let (initial_value, handle) = {
+            let _group = scope::colocation_groups(graph, own_groups(graph, name));
+            let initial_value = {
+                let _initializer = scope::name_scope_in(graph, "Initializer")?;
+                match self.initial_value {
+                    InitialValue::Operand(operand) => operand.to_tensor(graph, "initial_value", self.dtype)?,
+                    InitialValue::Function(make) => make()?,
+                }
+            };
+            let shape = shape_of(&initial_value, name, validate_shape)?;
+            let handle = OpBuilder::new(vocabulary::VAR_HANDLE)
+                .in_graph(graph)
+                .attr("dtype", initial_value.dtype())
+                .attr("shape", shape)
+                .attr("shared_name", name.trim_end_matches('/'))
+                .name(name)
+                .made_at(location)
+                .build()?;
+            (initial_value, handle)
+        };
+        {
+            let _scope = scope::name_scope_in(graph, "IsInitialized")?;
+            let question = OpBuilder::new(vocabulary::VAR_IS_INITIALIZED).input(&handle);
+            question.made_at(location).build()?;
+        }
+        let initializer = {
+            // Of all the nodes, TensorFlow leaves this one to stand alone.
+            let _alone = scope::clear_colocation(graph);
+            OpBuilder::new(vocabulary::ASSIGN_VARIABLE)
+                .input(&handle)
+                .input(&initial_value)
+                .name("Assign")
+                .made_at(location)
+                .build_operation()?
+        };
+        let value = {
+            let _scope = scope::name_scope_in(graph, "Read")?;
+            read(&handle, initial_value.dtype(), location)?
+        };
+        Ok(Variable::from_parts(
+            handle,
+            value,
+            initializer,
+            Some(initial_value),
+            self.trainable,
+        ))
+    }
+}
+
+/// A read of the variable that `handle` names.
+fn read(handle: &Tensor, dtype: DType, location: &'static Location<'static>) -> Result<Tensor> {
+    OpBuilder::new(vocabulary::READ_VARIABLE)
+        .input(handle)
+        .attr("dtype", dtype)
+        .made_at(location)
+        .build()
+}
+
+/// The colocation groups of what is made for the variable of the scope `name` before there is one.
+fn own_groups(graph: &Graph, name: &str) -> Vec<Vec<u8>> {
+    let surrounding = scope::surroundings(graph, &[]).colocation;
+    if surrounding.is_empty() {
+        return vec![format!("loc:@{}", name.trim_end_matches('/')).into_bytes()];
+    }
+    surrounding
+}
+
+/// Adds a new variable to its collections.
+fn collect(graph: &Graph, variable: Variable, trainable: bool, collections: Option<Vec<String>>) -> Variable {
+    let mut collections = collections.unwrap_or_else(|| vec![keys::GLOBAL_VARIABLES.to_owned()]);
+    if trainable && !collections.iter().any(|key| key == keys::TRAINABLE_VARIABLES) {
+        collections.push(keys::TRAINABLE_VARIABLES.to_owned());
+    }
+    for key in &collections {
+        graph.add_to_collection(key, &variable);
+    }
+    variable
+}
+
+/// The shape of a variable that starts with this value.
+fn shape_of(initial_value: &Tensor, name: &str, validate_shape: bool) -> Result<PartialShape> {
+    if !validate_shape {
+        return Ok(PartialShape::unknown());
+    }
+    let shape = initial_value.shape();
+    if shape.is_fully_defined() {
+        return Ok(shape);
+    }
+    Err(Error::invalid_argument(format!(
+        "the initial value of variable '{}' must have a fully known shape",
+        name.trim_end_matches('/')
+    ))
+    .got(shape)
+    .at(initial_value.op().site())
+    .hint("set the shape of the initial value, or build the variable with validate_shape(false)"))
 }
 
 fn variable_node(
@@ -269,20 +409,7 @@ fn variable_node(
     validate_shape: bool,
     location: &'static Location<'static>,
 ) -> Result<Tensor> {
-    let shape = if validate_shape {
-        initial_value.shape()
-    } else {
-        PartialShape::unknown()
-    };
-    if validate_shape && !shape.is_fully_defined() {
-        return Err(Error::invalid_argument(format!(
-            "the initial value of variable '{}' must have a fully known shape",
-            name.trim_end_matches('/')
-        ))
-        .got(shape)
-        .at(initial_value.op().site())
-        .hint("set the shape of the initial value, or build the variable with validate_shape(false)"));
-    }
+    let shape = shape_of(initial_value, name, validate_shape)?;
     OpBuilder::new(vocabulary::VARIABLE)
         .in_graph(graph)
         .attr("shape", shape)

@@ -32,6 +32,9 @@ const FAMILIES: &[&[fn() -> OpDefinition]] = &[
     nn::OPS,
     random::OPS,
     state::OPS,
+    state::DENSE_UPDATES,
+    state::SPARSE_UPDATES,
+    state::UPDATES_BY_HANDLE,
     summary::OPS,
 ];
 

@@ -116,6 +116,7 @@ impl Case {
                 dtype,
                 is_ref: arg.is_ref,
                 shape: PartialShape::unknown(),
+                handle: None,
             };
             outputs.extend(dtypes.into_iter().map(info));
         }

@@ -145,6 +145,7 @@ pub fn variable_to_proto(variable: &Variable) -> proto::VariableDef {
         snapshot_name: variable.value().name(),
         initial_value_name: variable.initial_value().map(|value| value.name()).unwrap_or_default(),
         trainable: variable.is_trainable(),
+        is_resource: variable.is_resource(),
         ..Default::default()
     }
 }

@@ -90,6 +90,16 @@ pub fn true_divide(x: Operand, y: Operand, name: &str) -> Result<Tensor> {
         .build()
 }
 
+/// A resource variable whose operator it is, is read beside the operation and not under its name: Python's variables hand
+/// their value to the tensor's operator.
+#[track_caller]
+fn read_first(operand: Operand) -> Operand {
+    match operand {
+        Operand::Variable(variable) if variable.is_resource() => variable.read_value().into_operand(),
+        other => other,
+    }
+}
+
 macro_rules! operators {
     ($($trait:ident $method:ident),*) => {$(
         operators!(@left $trait $method: Tensor, &Tensor, Variable, &Variable);
@@ -100,7 +110,7 @@ macro_rules! operators {
             type Output = Result<Tensor>;
             #[track_caller]
             fn $method(self, right: R) -> Result<Tensor> {
-                $method(self.into_operand(), right.into_operand())
+                $method(read_first(self.into_operand()), right.into_operand())
             }
         }
     )*};
@@ -112,7 +122,7 @@ macro_rules! operators {
             type Output = Result<Tensor>;
             #[track_caller]
             fn $method(self, right: $right) -> Result<Tensor> {
-                $method(self.into_operand(), right.into_operand())
+                $method(self.into_operand(), read_first(right.into_operand()))
             }
         }
     )*};
@@ -126,7 +136,7 @@ macro_rules! negation {
             type Output = Result<Tensor>;
             #[track_caller]
             fn neg(self) -> Result<Tensor> {
-                OpBuilder::new(arithmetic::NEG).input(self).build()
+                OpBuilder::new(arithmetic::NEG).input(read_first(self.into_operand())).build()
             }
         }
     )*};

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::dtype::{Complex, DType};
 use crate::error::{Error, OpSite, Result};
-use crate::graph::node::{Node, OutputInfo, TensorId};
+use crate::graph::node::{HandleData, Node, OutputInfo, TensorId};
 use crate::graph::scope::{self, check_name};
 use crate::graph::{Graph, Operation, Tensor};
 use crate::op::attr::AttrName;
@@ -254,6 +254,7 @@ impl Operand {
     pub fn to_tensor(&self, graph: &Graph, name: &str, dtype: Option<DType>) -> Result<Tensor> {
         match self {
             Self::Tensor(tensor) => Ok(tensor.clone()),
+            Self::Variable(variable) if variable.is_resource() => variable.read_value(),
             Self::Variable(variable) => Ok(variable.value().clone()),
             Self::Failed(error) => Err(error.duplicate()),
             Self::List(list) if self.graph().is_some() => {
@@ -605,7 +606,10 @@ impl OpBuilder {
     ) -> Result<Tensor> {
         let tensor = match operand {
             Operand::Variable(variable) if arg.is_ref => variable.reference().clone(),
-            Operand::Tensor(_) | Operand::Variable(_) => operand.to_tensor(graph, constant_name, dtype)?,
+            Operand::Variable(variable) if arg.ty == ArgType::Fixed(DType::Resource) => variable.handle()?.clone(),
+            // The value of a resource variable is read anew, under the operation's own name.
+            Operand::Variable(variable) if !variable.is_resource() => variable.value().clone(),
+            Operand::Tensor(tensor) => tensor.clone(),
             _ => {
                 let _scope = scope::name_scope_in(graph, &format!("{full_name}/"))?;
                 operand.to_tensor(graph, constant_name, dtype)?
@@ -737,6 +741,16 @@ pub(crate) struct GraphValues<'a> {
 }
 
 impl InputValues for GraphValues<'_> {
+    fn handle(&self, index: usize) -> Option<HandleData> {
+        let input = self.inputs[index];
+        self.graph.read(|data| {
+            data.node(input.node).outputs[input.slot as usize]
+                .handle
+                .as_deref()
+                .cloned()
+        })
+    }
+
     fn value(&self, index: usize) -> Option<Value> {
         self.graph.constant_value(self.inputs[index])
     }
@@ -805,8 +819,13 @@ pub(crate) fn infer_outputs(
     let inferred = InferenceContext::new(definition, attrs, &shapes, &dtypes, outputs.len(), &values).infer()?;
     Ok(outputs
         .into_iter()
-        .zip(inferred)
-        .map(|((dtype, is_ref), shape)| OutputInfo { dtype, is_ref, shape })
+        .zip(inferred.shapes.into_iter().zip(inferred.handles))
+        .map(|((dtype, is_ref), (shape, handle))| OutputInfo {
+            dtype,
+            is_ref,
+            shape,
+            handle: handle.filter(|_| dtype == DType::Resource).map(Box::new),
+        })
         .collect())
 }
 

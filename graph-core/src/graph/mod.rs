@@ -30,7 +30,7 @@ use crate::value::Value;
 use crate::variable::VariableStore;
 pub use builder::{IntoOperand, OpBuilder, Operand};
 pub use collection::{Collectable, CollectionItem, keys};
-pub use node::{Edge, Node, NodeId, OutputInfo, TensorId};
+pub use node::{Edge, HandleData, Node, NodeId, OutputInfo, TensorId};
 pub use operation::Operation;
 pub use tensor::Tensor;
 

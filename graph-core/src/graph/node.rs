@@ -42,6 +42,15 @@ pub enum Edge {
     Control,
 }
 
+/// What is known of the variable that a handle names: a scalar of dtype `resource`, which says nothing of it by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HandleData {
+    /// The variable's element type.
+    pub dtype: DType,
+    /// The variable's shape, as far as it is known.
+    pub shape: PartialShape,
+}
+
 /// What is known of an output.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OutputInfo {
@@ -51,6 +60,8 @@ pub struct OutputInfo {
     pub is_ref: bool,
     /// Its shape, as far as it is known.
     pub shape: PartialShape,
+    /// Of a handle: what is known of its variable.
+    pub handle: Option<Box<HandleData>>,
 }
 
 /// An operation of a graph.

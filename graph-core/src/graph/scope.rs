@@ -324,9 +324,14 @@ pub fn colocate_with(operation: &Operation) -> ScopeGuard {
     })
 }
 
-/// Puts the operations made while the guard lives into these colocation groups, in place of those around.
+/// Puts the operations made while the guard lives into these colocation groups too; none at all are those of no group.
 pub(crate) fn colocation_groups(graph: &Graph, groups: Vec<Vec<u8>>) -> ScopeGuard {
     ScopeGuard::open(graph, "".into(), |scopes, id| scopes.colocations.push((id, groups)))
+}
+
+/// Lets the operations made while the guard lives stand where they will, whatever is around.
+pub(crate) fn clear_colocation(graph: &Graph) -> ScopeGuard {
+    colocation_groups(graph, Vec::new())
 }
 
 /// Puts the operations made while the guard lives into a branch or loop.
@@ -363,8 +368,8 @@ pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
     thread_local!(static NO_DEVICE: Arc<str> = Arc::from(""));
     let no_device = NO_DEVICE.with(Arc::clone);
     with_scopes(graph, |scopes| {
-        let mut colocation: Vec<Vec<u8>> = scopes
-            .colocations
+        let cleared = scopes.colocations.iter().rposition(|(_, groups)| groups.is_empty());
+        let mut colocation: Vec<Vec<u8>> = scopes.colocations[cleared.unwrap_or(0)..]
             .iter()
             .flat_map(|(_, groups)| groups.clone())
             .collect();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::node::{NodeId, TensorId};
+use crate::graph::node::{HandleData, NodeId, TensorId};
 use crate::graph::{Graph, Operation};
 use crate::shape::PartialShape;
 use crate::value::Value;
@@ -73,6 +73,14 @@ impl Tensor {
     pub fn shape(&self) -> PartialShape {
         self.graph
             .read(|data| data.node(self.id.node).outputs[self.id.slot as usize].shape.clone())
+    }
+
+    /// Of a handle: what is known of the variable that it names.
+    pub fn handle_data(&self) -> Option<HandleData> {
+        self.graph.read(|data| {
+            let output = &data.node(self.id.node).outputs[self.id.slot as usize];
+            output.handle.as_deref().cloned()
+        })
     }
 
     /// Adds to what is known of its shape.

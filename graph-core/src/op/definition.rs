@@ -190,8 +190,10 @@ pub struct OpDefinition {
     pub commutative: bool,
     /// Whether its result may be taken in any grouping of its inputs.
     pub aggregate: bool,
-    /// Whether a reference input may be uninitialized.
+    /// Whether the variable of a reference or handle may be uninitialized.
     pub allows_uninitialized_input: bool,
+    /// Whether the variables whose handles it takes are only looked at, not changed.
+    pub only_reads: bool,
     /// What the executor must know of it.
     pub control_flow: ControlFlow,
     /// Whether running it can fail on data (a failed assertion, a division by zero): a control edge to it is kept.
@@ -221,6 +223,7 @@ impl OpDefinition {
             commutative: false,
             aggregate: false,
             allows_uninitialized_input: false,
+            only_reads: false,
             control_flow: ControlFlow::None,
             may_fail: false,
             plan_time_inputs: Vec::new(),
@@ -279,9 +282,15 @@ impl OpDefinition {
         self
     }
 
-    /// Lets a reference input be uninitialized.
+    /// Lets the variable of a reference or handle be uninitialized.
     pub fn allows_uninitialized_input(mut self) -> Self {
         self.allows_uninitialized_input = true;
+        self
+    }
+
+    /// Says that the op only looks at the variables whose handles it takes.
+    pub fn only_reads(mut self) -> Self {
+        self.only_reads = true;
         self
     }
 

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::HandleData;
 use crate::op::attr::{Attributes, FromAttr};
-use crate::op::definition::OpDefinition;
+use crate::op::definition::{ArgDef, ArgType, OpDefinition};
 use crate::shape::{Dim, PartialShape};
 use crate::value::Value;
 
@@ -15,6 +16,19 @@ pub trait InputValues {
     fn value(&self, index: usize) -> Option<Value>;
     /// What the elements of input `index` say as dimensions (-1: unknown), if anything is known of them.
     fn value_as_shape(&self, index: usize) -> Option<PartialShape>;
+    /// What is known of the variable that input `index`, a handle, names.
+    fn handle(&self, _index: usize) -> Option<HandleData> {
+        None
+    }
+}
+
+/// What inference found: for each output its shape and, if it is a handle, what is known of its variable.
+#[derive(Clone, Debug)]
+pub struct Inferred {
+    /// The shapes.
+    pub shapes: Vec<PartialShape>,
+    /// What is known of the variables of handles.
+    pub handles: Vec<Option<HandleData>>,
 }
 
 /// A node's inputs as far as they are known, and the shapes inferred for its outputs.
@@ -25,6 +39,7 @@ pub struct InferenceContext<'a> {
     input_dtypes: &'a [DType],
     values: &'a dyn InputValues,
     outputs: Vec<PartialShape>,
+    handles: Vec<Option<HandleData>>,
 }
 
 impl<'a> InferenceContext<'a> {
@@ -45,16 +60,30 @@ impl<'a> InferenceContext<'a> {
             input_dtypes,
             values,
             outputs,
+            handles: vec![None; num_outputs],
         }
     }
 
-    /// Runs the op's shape function; the shapes of the outputs.
+    /// Runs the op's shape function; what it says of the outputs. An op that says nothing of the handles it gives passes on
+    /// those it takes, as `Identity` and `Switch` do.
     ///
     /// # Errors
     /// What the shape function finds wrong, mostly `InvalidArgument`.
-    pub fn infer(mut self) -> Result<Vec<PartialShape>> {
+    pub fn infer(mut self) -> Result<Inferred> {
         (self.definition.shape)(&mut self)?;
-        Ok(self.outputs)
+        if self.input_dtypes.contains(&DType::Resource) && self.handles.iter().all(Option::is_none) {
+            let handles = (0..self.inputs.len()).filter(|&index| self.input_dtypes[index] == DType::Resource);
+            let mut handles = handles.map(|index| self.values.handle(index));
+            if let Some(first) = handles.next().flatten()
+                && handles.all(|other| other.as_ref() == Some(&first))
+            {
+                self.handles.fill(Some(first));
+            }
+        }
+        Ok(Inferred {
+            shapes: self.outputs,
+            handles: self.handles,
+        })
     }
 
     /// The number of inputs, lists counted by their members.
@@ -114,6 +143,44 @@ impl<'a> InferenceContext<'a> {
     /// What the elements of input `index` say as dimensions (-1: unknown), if anything is known of them.
     pub fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
         self.values.value_as_shape(index)
+    }
+
+    /// What is known of the variable that input `index`, a handle, names.
+    pub fn handle(&self, index: usize) -> Option<HandleData> {
+        self.values.handle(index)
+    }
+
+    /// Whether input `index` refers to a variable: an argument for a reference or a handle.
+    pub fn is_variable(&self, index: usize) -> bool {
+        let is_argument = |arg: &&ArgDef| self.input_range(arg.name).is_ok_and(|range| range.contains(&index));
+        let argument = self.definition.inputs.iter().find(is_argument);
+        argument.is_some_and(|arg| arg.is_ref || arg.ty == ArgType::Fixed(DType::Resource))
+    }
+
+    /// The shape of the variable that input `index`, a reference or a handle, refers to.
+    pub fn variable_shape(&self, index: usize) -> PartialShape {
+        match self.input_dtypes[index] {
+            DType::Resource => self
+                .handle(index)
+                .map_or(PartialShape::unknown(), |handle| handle.shape),
+            _ => self.inputs[index].clone(),
+        }
+    }
+
+    /// The shape of the variable that input `index` refers to, which must be of this dtype if it is known.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is of another.
+    pub fn variable_of(&self, index: usize, dtype: DType) -> Result<PartialShape> {
+        if let Some(handle) = self.handle(index).filter(|handle| handle.dtype != dtype) {
+            return Err(Error::invalid_argument(format!(
+                "the variable of {} is taken as another dtype than it has",
+                self.input_name(index)
+            ))
+            .expected(handle.dtype)
+            .got(dtype));
+        }
+        Ok(self.variable_shape(index))
     }
 
     /// The shape that input `index`, a vector of dimensions, describes: as far as its elements are known, else of the rank
@@ -199,6 +266,11 @@ impl<'a> InferenceContext<'a> {
     /// Sets the shape of output `index`.
     pub fn set_output(&mut self, index: usize, shape: impl Into<PartialShape>) {
         self.outputs[index] = shape.into();
+    }
+
+    /// Says which variable output `index` is a handle of.
+    pub fn set_handle(&mut self, index: usize, handle: HandleData) {
+        self.handles[index] = Some(handle);
     }
 
     /// Shape function: nothing is known.

@@ -20,6 +20,14 @@ pub const ZEROS_LIKE: &str = "ZerosLike";
 pub const VARIABLE: &str = "VariableV2";
 /// A variable of the session, as graphs before TensorFlow 1.0 write it.
 pub const VARIABLE_V1: &str = "Variable";
+/// A handle of a variable of the session.
+pub const VAR_HANDLE: &str = "VarHandleOp";
+/// The value of the variable that a handle names.
+pub const READ_VARIABLE: &str = "ReadVariableOp";
+/// Sets the variable that a handle names.
+pub const ASSIGN_VARIABLE: &str = "AssignVariableOp";
+/// Whether the variable that a handle names is initialized.
+pub const VAR_IS_INITIALIZED: &str = "VarIsInitializedOp";
 /// Sets a variable.
 pub const ASSIGN: &str = "Assign";
 /// What the session puts in the place of a fed tensor; never leaves it.
@@ -35,7 +43,7 @@ pub const MERGE: &str = "Merge";
 
 /// Whether an op of this name is a variable, whose value the session keeps.
 pub fn is_variable(op: &str) -> bool {
-    matches!(op, VARIABLE | VARIABLE_V1)
+    matches!(op, VARIABLE | VARIABLE_V1 | VAR_HANDLE)
 }
 
 /// The ops behind the arithmetic operators of tensors.

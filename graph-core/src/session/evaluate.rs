@@ -102,7 +102,8 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
         node.outputs.len(),
         &Known(inputs),
     )
-    .infer()?;
+    .infer()?
+    .shapes;
     let output_shapes: Vec<Option<Shape>> = inferred
         .iter()
         .map(|shape| {

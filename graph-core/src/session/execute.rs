@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::buffer::Buffer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::Node;
-use crate::op::ControlFlow;
-use crate::op::kernel::{KernelContext, KernelRequest, Planned, Slot, slot_value};
+use crate::graph::{HandleData, Node};
+use crate::op::kernel::{KernelContext, KernelRequest, Planned, Slot, VariableCell, slot_value};
 use crate::op::shape_inference::{InferenceContext, InputValues};
+use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
 use crate::session::plan::{Place, Plan, Step, Work, plan_time_inputs};
 use crate::session::profile::{NodeStats, RunMetadata};
@@ -111,7 +111,7 @@ impl Plan {
                 return Ok(());
             }
         }
-        self.resolve_variables(index, state)?;
+        self.resolve_variables(index, node, state)?;
         let step = &self.steps[index];
         match &step.work {
             Work::Nothing => Ok(()),
@@ -138,6 +138,27 @@ impl Plan {
                 unsafe { std::ptr::copy_nonoverlapping(input.data, output.data, bytes) };
                 Ok(())
             }
+            Work::Read { copy } => {
+                let variable = self.slots[step.inputs[0] as usize].variable;
+                let value = variable.and_then(|variable| state.cells[variable].value.as_ref());
+                let value = value.ok_or_else(|| Error::internal("a read of no variable"))?;
+                let output = &mut self.slots[step.outputs[0] as usize];
+                if (output.dtype, &output.shape) != (value.dtype(), value.shape()) {
+                    return Err(
+                        Error::invalid_argument("the variable's value is another than the handle says")
+                            .expected(format!("{} {}", output.dtype, output.shape))
+                            .got(format!("{} {}", value.dtype(), value.shape())),
+                    );
+                }
+                let bytes = value.bytes();
+                if *copy {
+                    // SAFETY: the planner gave the output the bytes of its dtype and shape, which are the value's (checked).
+                    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), output.data, bytes.len()) };
+                } else {
+                    output.data = bytes.as_ptr().cast_mut();
+                }
+                Ok(())
+            }
             Work::Static(planned) => {
                 let scratch = match step.scratch {
                     (_, 0) => (std::ptr::null_mut(), 0),
@@ -151,7 +172,7 @@ impl Plan {
     }
 
     /// Finds the memory of the variables that the step reads, and checks that all it needs are initialized.
-    fn resolve_variables(&mut self, index: usize, state: &SessionState) -> Result<()> {
+    fn resolve_variables(&mut self, index: usize, node: &Node, state: &SessionState) -> Result<()> {
         let step = &self.steps[index];
         for &position in &step.refs {
             let slot = &self.slots[step.inputs[position] as usize];
@@ -159,13 +180,14 @@ impl Plan {
                 .variable
                 .is_none_or(|variable| state.cells[variable].value.is_none())
             {
-                return Err(self.uninitialized(index, state));
+                let by_handle = slot.dtype == DType::Resource && node.op() != vocabulary::READ_VARIABLE;
+                return Err(self.uninitialized(index, by_handle, state));
             }
         }
         for &position in &step.reads {
             let slot = &self.slots[step.inputs[position] as usize];
             let Some(value) = slot.variable.and_then(|variable| state.cells[variable].value.as_ref()) else {
-                return Err(self.uninitialized(index, state));
+                return Err(self.uninitialized(index, false, state));
             };
             if slot.shape != *value.shape() && !matches!(step.work, Work::Dynamic) {
                 return Err(
@@ -186,8 +208,9 @@ impl Plan {
         Ok(())
     }
 
-    /// The error for variables without a value: all that the plan still needs from this step on.
-    fn uninitialized(&self, from: usize, state: &SessionState) -> Error {
+    /// The error for variables without a value: all that the plan still needs from this step on. To TensorFlow, a variable
+    /// that a handle names does not exist before it is set; only a plain read of it says that it is not initialized.
+    fn uninitialized(&self, from: usize, not_found: bool, state: &SessionState) -> Error {
         let mut names: Vec<&str> = Vec::new();
         for step in &self.steps[from..] {
             for &position in step.reads.iter().chain(&step.refs) {
@@ -199,7 +222,12 @@ impl Plan {
                 }
             }
         }
-        Error::failed_precondition(format!("Attempting to use uninitialized value {}", names.join(", ")))
+        let class = if not_found {
+            Error::not_found
+        } else {
+            Error::failed_precondition
+        };
+        class(format!("Attempting to use uninitialized value {}", names.join(", ")))
             .hint("run the variables' initializers first, as global_variables_initializer() does")
     }
 
@@ -211,6 +239,11 @@ impl Plan {
                 return Err(Error::invalid_argument(format!("the fetched tensor {index} is dead"))
                     .at(site())
                     .hint("it lies in the branch of a Switch that was not taken; fetch the Merge behind it"));
+            }
+            if slot.dtype == DType::Resource {
+                return Err(Error::invalid_argument("a handle is not a value that can be fetched")
+                    .at(site())
+                    .hint("fetch the value of the variable, or what reads it"));
             }
             match slot.variable {
                 // A reference is fetched as the value it refers to.
@@ -263,11 +296,22 @@ fn run_kernel(
 
 /// Inputs as they are while the plan runs.
 struct SlotValues<'a> {
+    cells: &'a [VariableCell],
     slots: &'a [Slot],
     inputs: &'a [u32],
 }
 
 impl InputValues for SlotValues<'_> {
+    fn handle(&self, index: usize) -> Option<HandleData> {
+        let slot = &self.slots[self.inputs[index] as usize];
+        let variable = slot.variable.filter(|_| slot.dtype == DType::Resource)?;
+        let value = self.cells[variable].value.as_ref()?;
+        Some(HandleData {
+            dtype: value.dtype(),
+            shape: value.shape().into(),
+        })
+    }
+
     fn value(&self, index: usize) -> Option<Value> {
         let slot = &self.slots[self.inputs[index] as usize];
         slot_value(slot).ok()
@@ -286,7 +330,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
     let input_slots = || step.inputs.iter().map(|&input| &slots[input as usize]);
     let input_dtypes: Vec<DType> = input_slots().map(|slot| slot.dtype).collect();
     // A reference tells the shape of its variable's value, where it has one.
-    let known = |slot: &Slot| match slot.variable {
+    let known = |slot: &Slot| match slot.variable.filter(|_| slot.dtype != DType::Resource) {
         Some(variable) => state.cells[variable].value.as_ref().map(|value| value.shape().clone()),
         None => Some(slot.shape.clone()),
     };
@@ -297,12 +341,14 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         .collect();
     let input_shapes: Vec<Shape> = known.into_iter().map(Option::unwrap_or_default).collect();
     let values = SlotValues {
+        cells: &state.cells,
         slots,
         inputs: &step.inputs,
     };
     let count = step.outputs.len();
-    let inferred =
-        InferenceContext::new(node.definition, &node.attrs, &partial, &input_dtypes, count, &values).infer()?;
+    let inferred = InferenceContext::new(node.definition, &node.attrs, &partial, &input_dtypes, count, &values)
+        .infer()?
+        .shapes;
     let flow = node.definition.control_flow != ControlFlow::None;
     let output_shapes: Vec<Option<Shape>> = inferred
         .iter()
@@ -318,7 +364,9 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
                 .got(shape));
         }
         let (data, value) = (source.data, source.value.clone());
+        let handle = source.variable.filter(|_| source.dtype == DType::Resource);
         let slot = &mut slots[step.outputs[0] as usize];
+        slot.variable = handle.or(slot.variable);
         slot.value = value.map(|value| value.reshaped(shape.clone())).transpose()?;
         (slot.data, slot.shape) = (data, shape);
         return Ok(());
@@ -344,9 +392,12 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         let slot = &mut slots[output as usize];
         slot.value = None;
         let Some(shape) = shape else { continue };
-        if slot.dtype.size().is_some() && !flow && slot.variable.is_none() {
+        if !flow && slot.variable.is_none() {
             slot.shape = shape;
-            allocate(slot)?;
+            // Kernels of strings make the value themselves, of this shape.
+            if slot.dtype.size().is_some() {
+                allocate(slot)?;
+            }
         }
     }
     if flow && node.definition.control_flow == ControlFlow::Merge {

@@ -8,15 +8,15 @@ use rustc_hash::FxHashMap;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Node, NodeId, TensorId};
+use crate::graph::{HandleData, Node, NodeId, TensorId};
 use crate::op::kernel::{DeviceKind, KernelDefinition, KernelRequest, Planned, Slot};
-use crate::op::shape_inference::{InferenceContext, InputValues};
-use crate::op::{ControlFlow, vocabulary};
+use crate::op::shape_inference::{InferenceContext, Inferred, InputValues};
+use crate::op::{ArgType, ControlFlow, vocabulary};
 use crate::rewrite::Program;
 use crate::session::evaluate::{evaluate_node, find_kernel, needs_kernel, value_slot};
 use crate::session::memory::{ArenaPlanner, Block};
 use crate::session::state::SessionState;
-use crate::session::structure::{Structure, input_args, is_update};
+use crate::session::structure::{Structure, input_args, updates};
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
@@ -49,6 +49,8 @@ pub(crate) enum Work {
     Alias,
     /// Copies a variable's value, since it is read after an update.
     Snapshot,
+    /// Tells where the value of the variable that a handle names lies; a copy of it if it is read after an update.
+    Read { copy: bool },
     /// Nothing but order: a node without outputs and effects.
     Nothing,
 }
@@ -109,6 +111,10 @@ struct Planner<'a> {
     dtypes: Vec<DType>,
     /// Which tensors are references to variables.
     is_ref: Vec<bool>,
+    /// What is known of the variables that handles name.
+    handles: Vec<Option<HandleData>>,
+    /// The session's variable that a reference or handle refers to, where the graph alone says it.
+    variables: Vec<Option<usize>>,
     values: Vec<Option<Value>>,
     places: Vec<Option<Place>>,
     steps: Vec<Step>,
@@ -135,6 +141,8 @@ impl Plan {
             shapes: vec![PartialShape::unknown(); count],
             dtypes,
             is_ref,
+            handles: vec![None; count],
+            variables: vec![None; count],
             values: vec![None; count],
             places: vec![None; count],
             steps: Vec::with_capacity(program.nodes.len()),
@@ -170,9 +178,11 @@ impl Planner<'_> {
             .collect();
         let guarded = self.structure.guarded[id.index()];
         if vocabulary::is_variable(node.op()) {
-            self.shapes[outputs[0] as usize] = node.outputs[0].shape.clone();
-            self.state.variable(self.program.origins[id.index()], node);
-            self.places[outputs[0] as usize] = Some(Place::Variable);
+            let output = outputs[0] as usize;
+            self.shapes[output] = node.outputs[0].shape.clone();
+            self.handles[output] = node.outputs[0].handle.as_deref().cloned();
+            self.variables[output] = Some(self.state.variable(node)?);
+            self.places[output] = Some(Place::Variable);
             return Ok(());
         }
         // In a branch that may not be taken, what does not fit is an error only where it runs.
@@ -181,8 +191,12 @@ impl Planner<'_> {
             inferred => Some(inferred?),
         };
         let fits = inferred.is_some();
-        for (&output, shape) in outputs.iter().zip(inferred.into_iter().flatten()) {
+        let known = inferred
+            .into_iter()
+            .flat_map(|known| known.shapes.into_iter().zip(known.handles));
+        for (&output, (shape, handle)) in outputs.iter().zip(known) {
             self.shapes[output as usize] = shape;
+            self.handles[output as usize] = handle.filter(|_| self.dtypes[output as usize] == DType::Resource);
         }
         if !guarded && self.compute_now(node, &inputs, &outputs) {
             return Ok(());
@@ -209,6 +223,8 @@ impl Planner<'_> {
                 } else if !node.definition.allows_uninitialized_input {
                     step.refs.push(index);
                 }
+            } else if arg.ty == ArgType::Fixed(DType::Resource) && !node.definition.allows_uninitialized_input {
+                step.refs.push(index);
             }
         }
         if guarded {
@@ -246,7 +262,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn infer(&self, node: &Node, inputs: &[u32]) -> Result<Vec<PartialShape>> {
+    fn infer(&self, node: &Node, inputs: &[u32]) -> Result<Inferred> {
         let shapes: Vec<PartialShape> = inputs
             .iter()
             .map(|&input| self.shapes[input as usize].clone())
@@ -326,6 +342,12 @@ impl Planner<'_> {
     }
 
     fn work(&self, node: &Node, kernel: &'static KernelDefinition, step: &Step) -> Result<Work> {
+        if node.op() == vocabulary::READ_VARIABLE {
+            let output = step.outputs[0] as usize;
+            if self.shapes[output].is_fully_defined() && self.dtypes[output].size().is_some() {
+                return Ok(Work::Read { copy: false });
+            }
+        }
         if kernel.alias.is_some() {
             let known = step
                 .outputs
@@ -394,6 +416,7 @@ impl Planner<'_> {
             let data_dependent = step.definition.is_some_and(|kernel| kernel.data_dependent);
             self.places[output as usize] = match &step.work {
                 Work::Alias => Some(Place::Alias(step.inputs[0])),
+                Work::Read { .. } => Some(Place::Variable),
                 _ if node.definition.control_flow != ControlFlow::None => Some(Place::Dynamic),
                 _ if info.is_ref => {
                     // An op hands the reference on that it was given, as `Assign` does.
@@ -407,6 +430,24 @@ impl Planner<'_> {
                 _ if info.dtype.size().is_none() || data_dependent => Some(Place::Dynamic),
                 _ => None,
             };
+        }
+        // What a step hands on of its variables or passes through is known where all that it may be is the same.
+        for &output in &step.outputs {
+            if self.is_ref[output as usize] || self.dtypes[output as usize] == DType::Resource {
+                let refers = |input: &&u32| {
+                    self.is_ref[**input as usize] == self.is_ref[output as usize]
+                        && self.dtypes[**input as usize] == self.dtypes[output as usize]
+                };
+                let mut sources = step
+                    .inputs
+                    .iter()
+                    .filter(refers)
+                    .map(|&input| self.variables[input as usize]);
+                let merges = node.definition.control_flow == ControlFlow::Merge;
+                let first = sources.next().flatten();
+                let same = !merges || sources.all(|other| other == first);
+                self.variables[output as usize] = first.filter(|_| same);
+            }
         }
         // `Merge` tells by a number which of its inputs it took.
         if node.definition.control_flow == ControlFlow::Merge && !matches!(step.work, Work::Dynamic) {
@@ -455,20 +496,8 @@ impl Planner<'_> {
                 slots.push(slot);
             }
         }
-        for (index, node) in self.program.nodes.iter().enumerate() {
-            if vocabulary::is_variable(node.op()) {
-                let tensor = self.first[index] as usize;
-                slots[tensor].variable = Some(self.state.variable(self.program.origins[index], node));
-            }
-        }
-        for tensor in 0..places.len() {
-            let mut root = tensor;
-            while let Place::Alias(other) = places[root] {
-                root = other as usize;
-            }
-            if root != tensor && self.is_ref[tensor] {
-                slots[tensor].variable = slots[root].variable;
-            }
+        for (slot, &variable) in slots.iter_mut().zip(&self.variables) {
+            slot.variable = variable;
         }
         let feeds = self.program.feeds.iter().map(|&feed| self.tensor(feed)).collect();
         let dead = vec![false; self.steps.len()];
@@ -547,13 +576,18 @@ impl Planner<'_> {
 
     /// Makes reads of variables copies where a name of the variable's memory is read after an update.
     fn snapshot_reads(&mut self, last_use: &[usize], fetches: &[u32]) {
-        let mut first_update: FxHashMap<u32, usize> = FxHashMap::default();
+        let mut first_update: FxHashMap<usize, usize> = FxHashMap::default();
+        // The first update of a variable that only the run can tell.
+        let mut first_of_any: Option<usize> = None;
         for (index, step) in self.steps.iter().enumerate() {
             let node = self.program.node(step.node);
-            if is_update(self.program, node) {
-                for (arg, &input) in input_args(node).zip(&step.inputs) {
-                    if arg.is_ref && self.is_ref[input as usize] {
-                        first_update.entry(self.root(input)).or_insert(index);
+            for ((arg, id), &input) in input_args(node).zip(&node.inputs).zip(&step.inputs) {
+                if updates(self.program, node, arg, *id) {
+                    match self.variables[input as usize] {
+                        Some(variable) => {
+                            first_update.entry(variable).or_insert(index);
+                        }
+                        None => first_of_any = first_of_any.or(Some(index)),
                     }
                 }
             }
@@ -571,16 +605,24 @@ impl Planner<'_> {
         }
         for index in 0..self.steps.len() {
             let step = &self.steps[index];
-            if !matches!(step.work, Work::Alias) || step.reads.is_empty() {
-                continue;
-            }
-            let root = self.root(step.inputs[0]);
+            let copied = match step.work {
+                Work::Alias if !step.reads.is_empty() => Work::Snapshot,
+                Work::Read { .. } => Work::Read { copy: true },
+                _ => continue,
+            };
             let output = step.outputs[0];
-            if first_update
-                .get(&root)
-                .is_some_and(|&update| update < uses[output as usize])
-            {
-                self.steps[index].work = Work::Snapshot;
+            let update = match self.variables[step.inputs[0] as usize] {
+                Some(variable) => first_update
+                    .get(&variable)
+                    .copied()
+                    .into_iter()
+                    .chain(first_of_any)
+                    .min(),
+                None => first_update.values().copied().chain(first_of_any).min(),
+            };
+            // An update that takes the value itself must not see it change under its hands.
+            if update.is_some_and(|update| update <= uses[output as usize]) {
+                self.steps[index].work = copied;
                 self.places[output as usize] = None;
             }
         }
@@ -693,6 +735,10 @@ struct PlanValues<'a, 'b> {
 }
 
 impl InputValues for PlanValues<'_, '_> {
+    fn handle(&self, index: usize) -> Option<HandleData> {
+        self.planner.handles[self.planner.tensor(self.node.inputs[index]) as usize].clone()
+    }
+
     fn value(&self, index: usize) -> Option<Value> {
         self.planner.values[self.planner.tensor(self.node.inputs[index]) as usize].clone()
     }

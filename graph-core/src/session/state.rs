@@ -8,11 +8,15 @@ use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::{Node, NodeId};
 use crate::op::kernel::{KernelState, VariableCell};
+use crate::op::vocabulary;
 use crate::value::Value;
+
+/// What makes nodes the same variable of a session: whether they are handles, their container and their shared name.
+type VariableKey = (bool, String, String);
 
 /// What a session keeps between runs.
 pub(crate) struct SessionState {
-    variables: FxHashMap<NodeId, usize>,
+    variables: FxHashMap<VariableKey, usize>,
     pub(crate) cells: Vec<VariableCell>,
     pub(crate) variable_names: Vec<Arc<str>>,
     states: FxHashMap<NodeId, usize>,
@@ -32,16 +36,30 @@ impl SessionState {
         })
     }
 
-    /// The index of the variable under this node.
-    pub(crate) fn variable(&mut self, id: NodeId, node: &Node) -> usize {
-        *self.variables.entry(id).or_insert_with(|| {
-            self.cells.push(VariableCell {
-                value: None,
-                declared: node.outputs[0].shape.clone(),
-            });
-            self.variable_names.push(node.name.clone());
+    /// The index of the variable that this node holds or names. Nodes with the same container and shared name are the same
+    /// variable; a reference without a shared name has its node's, but a handle's is then the empty name.
+    pub(crate) fn variable(&mut self, node: &Node) -> Result<usize> {
+        let is_handle = node.op() == vocabulary::VAR_HANDLE;
+        let (container, mut name): (String, String) = (node.attrs.read("container")?, node.attrs.read("shared_name")?);
+        if name.is_empty() && !is_handle {
+            name = node.name.to_string();
+        }
+        let output = &node.outputs[0];
+        let declared = output
+            .handle
+            .as_ref()
+            .map_or(&output.shape, |handle| &handle.shape)
+            .clone();
+        let told: Arc<str> = if name.is_empty() {
+            node.name.clone()
+        } else {
+            name.as_str().into()
+        };
+        Ok(*self.variables.entry((is_handle, container, name)).or_insert_with(|| {
+            self.cells.push(VariableCell { value: None, declared });
+            self.variable_names.push(told);
             self.cells.len() - 1
-        })
+        }))
     }
 
     /// The index of the state that the kernel of this node keeps.

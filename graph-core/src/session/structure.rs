@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, GraphData, Node, NodeId, OutputInfo, TensorId};
 use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry, vocabulary};
@@ -202,7 +203,7 @@ pub(crate) fn input_args(node: &Node) -> impl Iterator<Item = &'static ArgDef> +
     node.definition.inputs.iter().flat_map(|arg| {
         let count = match (arg.number, arg.ty) {
             (Some(number), _) => node.attrs.read::<i64>(number).map_or(0, |count| count as usize),
-            (None, ArgType::List(name)) => node.attrs.read::<Vec<crate::DType>>(name).map_or(0, |list| list.len()),
+            (None, ArgType::List(name)) => node.attrs.read::<Vec<DType>>(name).map_or(0, |list| list.len()),
             _ => 1,
         };
         std::iter::repeat_n(arg, count)
@@ -211,9 +212,18 @@ pub(crate) fn input_args(node: &Node) -> impl Iterator<Item = &'static ArgDef> +
 
 /// Whether the node changes a variable.
 pub(crate) fn is_update(program: &Program, node: &Node) -> bool {
-    input_args(node).zip(&node.inputs).any(|(arg, input)| {
-        arg.is_ref && program.node(input.node).outputs[input.slot as usize].is_ref && !is_pass_through(node)
-    })
+    input_args(node)
+        .zip(&node.inputs)
+        .any(|(arg, input)| updates(program, node, arg, *input))
+}
+
+/// Whether the node changes the variable that its input `input`, of the argument `arg`, refers to.
+pub(crate) fn updates(program: &Program, node: &Node, arg: &ArgDef, input: TensorId) -> bool {
+    // An op that takes handles as tensors of any dtype, as `Identity`, passes them on.
+    let by_handle = arg.ty == ArgType::Fixed(DType::Resource) && !node.definition.only_reads;
+    let by_reference =
+        arg.is_ref && program.node(input.node).outputs[input.slot as usize].is_ref && !is_pass_through(node);
+    by_handle || by_reference
 }
 
 /// Ops that take a reference without changing what it refers to.

@@ -121,7 +121,11 @@ fn gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         shape_of(&params, "Shape")?
     };
     let sum = match (axis, batch) {
-        (Some(0), 0) => first_axis(context, &params_shape, &indices, &gradient)?,
+        (Some(0), 0) => {
+            let sum = add_up_rows(context, &params_shape, &indices, &gradient)?;
+            sum.set_shape(params.shape())?;
+            sum
+        }
         (Some(axis), batch) if rank.is_some() => {
             let batch = match (batch, indices.shape().rank()) {
                 (0, _) => 0,
@@ -147,7 +151,8 @@ fn unknown_axis() -> Error {
     Error::unimplemented("the gradient of a gather needs a constant axis and params of known rank")
 }
 
-fn first_axis(
+/// Adds up the gradients of rows where they came from, among rows of zeros that make up `params_shape`.
+pub(crate) fn add_up_rows(
     context: &GradientContext<'_>,
     params_shape: &Tensor,
     indices: &Tensor,
@@ -175,9 +180,7 @@ fn first_axis(
         .input(values)
         .input(indices)
         .input(rows);
-    let sum = sum.build()?;
-    sum.set_shape(context.input(0).shape())?;
-    Ok(sum)
+    sum.build()
 }
 
 /// Elements `begin..end` of a vector.

@@ -1,7 +1,7 @@
 //! `StridedSlice` and `StridedSliceGrad`: NumPy's indexing by ranges, single indices, new axes and the ellipsis.
 
 mod index;
-mod spec;
+pub(crate) mod spec;
 
 pub use index::{Index, StridedIndex, index};
 
@@ -16,7 +16,7 @@ use crate::array::shape::shape_of_type;
 use crate::cpu::copy::{strided_assign, strided_slice as copy_slice};
 use spec::{Entries, Masks, NAMES, Resolved, resolve};
 
-fn masks(definition: OpDefinition) -> OpDefinition {
+pub(crate) fn masks(definition: OpDefinition) -> OpDefinition {
     definition
         .attr("T: type")
         .attr("Index: {int32, int64}")

@@ -65,9 +65,9 @@ pub fn broadcast_binary<A: Copy + Sync, B: Copy + Sync, O: Send>(
     out_shape: &[usize],
     f: impl Fn(A, B) -> O + Sync + Send,
 ) {
-    assert_eq!(a.len(), a_shape.iter().product(), "left operand");
-    assert_eq!(b.len(), b_shape.iter().product(), "right operand");
-    assert_eq!(out.len(), out_shape.iter().product(), "output");
+    assert_eq!(a.len(), a_shape.iter().product::<usize>(), "left operand");
+    assert_eq!(b.len(), b_shape.iter().product::<usize>(), "right operand");
+    assert_eq!(out.len(), out_shape.iter().product::<usize>(), "output");
     // SAFETY: the lengths match, and the borrows say that `out` overlaps neither operand.
     unsafe { broadcast_binary_ptr(a.as_ptr(), a_shape, b.as_ptr(), b_shape, out.as_mut_ptr(), out_shape, f) }
 }

@@ -1,4 +1,4 @@
-//! `Assign`, `AssignAdd`, `AssignSub`: new values for variables.
+//! `Assign`, `AssignAdd`, `AssignSub`, and `AssignVariableOp` and its like by handle: new values for variables.
 
 use std::fmt::Display;
 use std::ops::{Add, Sub};
@@ -6,9 +6,10 @@ use std::ops::{Add, Sub};
 use graph_core::graph::IntoOperand;
 use graph_core::op::kernel::MakeKernel;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
-use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value, typed_builder};
+use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value};
 use half::{bf16, f16};
 
+use super::update::{Update, hand_on, update_builder};
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
 
 /// `Assign`
@@ -26,6 +27,36 @@ pub(crate) fn assign_definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(|request| {
             let validate: bool = request.attr("validate_shape")?;
             Ok(Planned::new(move |context| set(context, validate)))
+        }))
+}
+
+/// `AssignVariableOp`
+pub(crate) fn assign_variable_definition() -> OpDefinition {
+    OpDefinition::new("AssignVariableOp", "Sets the variable that a handle names.")
+        .input("resource: resource")
+        .input("value: dtype")
+        .attr("dtype: type")
+        .stateful()
+        .allows_uninitialized_input()
+        .shape(|context| {
+            context
+                .variable_of(0, context.input_dtype(1))?
+                .merge(context.input(1))?;
+            Ok(())
+        })
+        .no_gradient()
+        .kernel(KernelDefinition::cpu(|_| {
+            Ok(Planned::new(|context| {
+                let dtype = context.input_dtype(1);
+                match context.variable(0)?.value.as_ref().map(Value::dtype) {
+                    Some(old) if old != dtype => Err(Error::invalid_argument(
+                        "the variable is set to a value of another dtype",
+                    )
+                    .expected(old)
+                    .got(dtype)),
+                    _ => set(context, false),
+                }
+            }))
         }))
 }
 
@@ -64,7 +95,7 @@ fn set(context: &mut KernelContext<'_>, validate: bool) -> Result<()> {
         Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int8 i8, Int16 i16, Int32 i32, Int64 i64, UInt8 u8,
         UInt16 u16, UInt32 u32, UInt64 u64, Bool bool, Complex64 Complex<f32>, Complex128 Complex<f64>
     );
-    context.forward(0, 0);
+    hand_on(context);
     Ok(())
 }
 
@@ -86,45 +117,61 @@ pub(super) fn different_shapes(what: &str, expected: impl Display, got: &Shape) 
         .got(got)
 }
 
+const ADD: Kernels = Kernels {
+    floats: [add::<f32>, add::<f64>, add::<f16>, add::<bf16>],
+    integers: [
+        |_| wrapping::<i8>(i8::wrapping_add),
+        |_| wrapping::<i16>(i16::wrapping_add),
+        |_| wrapping::<i32>(i32::wrapping_add),
+        |_| wrapping::<i64>(i64::wrapping_add),
+        |_| wrapping::<u8>(u8::wrapping_add),
+        |_| wrapping::<u16>(u16::wrapping_add),
+        |_| wrapping::<u32>(u32::wrapping_add),
+        |_| wrapping::<u64>(u64::wrapping_add),
+    ],
+    complex: [add::<Complex<f32>>, add::<Complex<f64>>],
+};
+
+const SUB: Kernels = Kernels {
+    floats: [sub::<f32>, sub::<f64>, sub::<f16>, sub::<bf16>],
+    integers: [
+        |_| wrapping::<i8>(i8::wrapping_sub),
+        |_| wrapping::<i16>(i16::wrapping_sub),
+        |_| wrapping::<i32>(i32::wrapping_sub),
+        |_| wrapping::<i64>(i64::wrapping_sub),
+        |_| wrapping::<u8>(u8::wrapping_sub),
+        |_| wrapping::<u16>(u16::wrapping_sub),
+        |_| wrapping::<u32>(u32::wrapping_sub),
+        |_| wrapping::<u64>(u64::wrapping_sub),
+    ],
+    complex: [sub::<Complex<f32>>, sub::<Complex<f64>>],
+};
+
 /// `AssignAdd`
 pub(crate) fn assign_add_definition() -> OpDefinition {
-    update(
-        OpDefinition::new("AssignAdd", "Adds to a variable, and passes the reference on."),
-        &Kernels {
-            floats: [add::<f32>, add::<f64>, add::<f16>, add::<bf16>],
-            integers: [
-                |_| wrapping::<i8>(i8::wrapping_add),
-                |_| wrapping::<i16>(i16::wrapping_add),
-                |_| wrapping::<i32>(i32::wrapping_add),
-                |_| wrapping::<i64>(i64::wrapping_add),
-                |_| wrapping::<u8>(u8::wrapping_add),
-                |_| wrapping::<u16>(u16::wrapping_add),
-                |_| wrapping::<u32>(u32::wrapping_add),
-                |_| wrapping::<u64>(u64::wrapping_add),
-            ],
-            complex: [add::<Complex<f32>>, add::<Complex<f64>>],
-        },
-    )
+    update("AssignAdd", "Adds to a variable, and passes the reference on.", &ADD)
 }
 
 /// `AssignSub`
 pub(crate) fn assign_sub_definition() -> OpDefinition {
     update(
-        OpDefinition::new("AssignSub", "Subtracts from a variable, and passes the reference on."),
-        &Kernels {
-            floats: [sub::<f32>, sub::<f64>, sub::<f16>, sub::<bf16>],
-            integers: [
-                |_| wrapping::<i8>(i8::wrapping_sub),
-                |_| wrapping::<i16>(i16::wrapping_sub),
-                |_| wrapping::<i32>(i32::wrapping_sub),
-                |_| wrapping::<i64>(i64::wrapping_sub),
-                |_| wrapping::<u8>(u8::wrapping_sub),
-                |_| wrapping::<u16>(u16::wrapping_sub),
-                |_| wrapping::<u32>(u32::wrapping_sub),
-                |_| wrapping::<u64>(u64::wrapping_sub),
-            ],
-            complex: [sub::<Complex<f32>>, sub::<Complex<f64>>],
-        },
+        "AssignSub",
+        "Subtracts from a variable, and passes the reference on.",
+        &SUB,
+    )
+}
+
+/// `AssignAddVariableOp`
+pub(crate) fn assign_add_variable_definition() -> OpDefinition {
+    variable_update("AssignAddVariableOp", "Adds to the variable that a handle names.", &ADD)
+}
+
+/// `AssignSubVariableOp`
+pub(crate) fn assign_sub_variable_definition() -> OpDefinition {
+    variable_update(
+        "AssignSubVariableOp",
+        "Subtracts from the variable that a handle names.",
+        &SUB,
     )
 }
 
@@ -147,8 +194,8 @@ const INTEGERS: [&[DType]; 8] = [
 ];
 const COMPLEX: [&[DType]; 2] = [&[DType::Complex64], &[DType::Complex128]];
 
-fn update(definition: OpDefinition, kernels: &Kernels) -> OpDefinition {
-    let mut definition = definition
+fn update(name: &'static str, summary: &'static str, kernels: &Kernels) -> OpDefinition {
+    let definition = OpDefinition::new(name, summary)
         .input("ref: Ref(T)")
         .input("value: T")
         .output("output_ref: Ref(T)")
@@ -156,11 +203,31 @@ fn update(definition: OpDefinition, kernels: &Kernels) -> OpDefinition {
         .attr("use_locking: bool = false")
         .shape(InferenceContext::merged)
         .not_differentiable();
+    with_kernels(definition, "T", kernels)
+}
+
+fn variable_update(name: &'static str, summary: &'static str, kernels: &Kernels) -> OpDefinition {
+    let definition = OpDefinition::new(name, summary)
+        .input("resource: resource")
+        .input("value: dtype")
+        .attr("dtype: type")
+        .stateful()
+        .shape(|context| {
+            context
+                .variable_of(0, context.input_dtype(1))?
+                .merge(context.input(1))?;
+            Ok(())
+        })
+        .no_gradient();
+    with_kernels(definition, "dtype", kernels)
+}
+
+fn with_kernels(mut definition: OpDefinition, attr: &'static str, kernels: &Kernels) -> OpDefinition {
     let floats = FLOATS.into_iter().zip(kernels.floats);
     let integers = INTEGERS.into_iter().zip(kernels.integers);
     let complex = COMPLEX.into_iter().zip(kernels.complex);
     for (dtypes, make) in floats.chain(integers).chain(complex) {
-        definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
+        definition = definition.kernel(KernelDefinition::cpu(make).types(attr, dtypes));
     }
     definition
 }
@@ -191,7 +258,7 @@ fn wrapping<T: Element>(combine: impl Fn(T, T) -> T + Send + Sync + Copy + 'stat
                 *old = combine(*old, value);
             }
         });
-        context.forward(0, 0);
+        hand_on(context);
         Ok(())
     }))
 }
@@ -205,60 +272,58 @@ pub(super) fn variable_shape(context: &mut KernelContext<'_>, index: usize) -> R
         .ok_or_else(|| Error::failed_precondition("the variable is not initialized"))
 }
 
-typed_builder! {
+update_builder! {
     /// An assignment about to be made; see [`assign`].
     pub struct Assign;
 }
 
 impl Assign {
-    /// Whether the value must have the variable's shape; yes without.
+    /// Whether the value must have the variable's shape; yes without. It means nothing for a resource variable.
     pub fn validate_shape(self, validate: bool) -> Self {
-        Self(self.0.attr("validate_shape", validate))
+        Self(self.0.reference_attr("validate_shape", validate))
     }
 
     /// Sets the attribute of the name, which means nothing here: runs of a session take turns.
     pub fn use_locking(self, lock: bool) -> Self {
-        Self(self.0.attr("use_locking", lock))
+        Self(self.0.reference_attr("use_locking", lock))
     }
 }
 
-typed_builder! {
+update_builder! {
     /// An addition about to be made; see [`assign_add`].
     pub struct AssignAdd;
 }
 
-typed_builder! {
+update_builder! {
     /// A subtraction about to be made; see [`assign_sub`].
     pub struct AssignSub;
 }
 
-/// Sets `variable` to `value` when it runs; its output is the variable's new value, as a reference.
+/// Sets `variable` to `value` when it runs; its output is the variable's new value, as a reference, or of a resource variable
+/// as a read that follows.
 ///
 /// # Errors
 /// `InvalidArgument` on `build` or in a run if the shapes differ (unless [`Assign::validate_shape`] is off) or the dtypes do.
 #[track_caller]
 pub fn assign(variable: impl IntoOperand, value: impl IntoOperand) -> Assign {
-    let builder = crate::op("Assign").input(variable);
-    Assign(builder.input(value))
+    Assign(Update::new(variable, "Assign", "AssignVariableOp").value(value))
 }
 
-/// Adds `value`, of the variable's shape, to `variable` when it runs; its output is the variable's new value, as a reference.
+/// Adds `value`, of the variable's shape, to `variable` when it runs; its output is as for [`assign`].
 ///
 /// # Errors
-/// `InvalidArgument` if the shapes or dtypes differ, `FailedPrecondition` in a run if the variable is not initialized.
+/// `InvalidArgument` if the shapes or dtypes differ, `FailedPrecondition` in a run if the variable is not initialized
+/// (`NotFound` of a resource variable).
 #[track_caller]
 pub fn assign_add(variable: impl IntoOperand, value: impl IntoOperand) -> AssignAdd {
-    let builder = crate::op("AssignAdd").input(variable);
-    AssignAdd(builder.input(value))
+    AssignAdd(Update::new(variable, "AssignAdd", "AssignAddVariableOp").value(value))
 }
 
-/// Subtracts `value`, of the variable's shape, from `variable` when it runs; its output is the variable's new value, as a
-/// reference.
+/// Subtracts `value`, of the variable's shape, from `variable` when it runs; its output is as for [`assign`].
 ///
 /// # Errors
 /// As for [`assign_add`].
 #[track_caller]
 pub fn assign_sub(variable: impl IntoOperand, value: impl IntoOperand) -> AssignSub {
-    let builder = crate::op("AssignSub").input(variable);
-    AssignSub(builder.input(value))
+    AssignSub(Update::new(variable, "AssignSub", "AssignSubVariableOp").value(value))
 }

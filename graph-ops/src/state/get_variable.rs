@@ -22,6 +22,7 @@ pub struct GetVariable {
     initial_value: Option<Operand>,
     regularizer: Option<Arc<dyn Regularizer>>,
     trainable: bool,
+    use_resource: Option<bool>,
     collections: Option<Vec<String>>,
     location: &'static Location<'static>,
 }
@@ -43,6 +44,7 @@ pub fn get_variable(name: impl Into<String>, shape: impl Into<PartialShape>) -> 
         initial_value: None,
         regularizer: None,
         trainable: true,
+        use_resource: None,
         collections: None,
         location: Location::caller(),
     }
@@ -91,6 +93,12 @@ impl GetVariable {
     /// Whether it joins the collection of trainable variables; yes without.
     pub fn trainable(mut self, trainable: bool) -> Self {
         self.trainable = trainable;
+        self
+    }
+
+    /// Whether it is a resource variable; what the scope says without, else no.
+    pub fn use_resource(mut self, resource: bool) -> Self {
+        self.use_resource = Some(resource);
         self
     }
 
@@ -188,10 +196,12 @@ impl GetVariable {
     }
 
     fn make_at_top(self, name: &str, defaults: Defaults) -> Result<Variable> {
+        let use_resource = self.use_resource.or(defaults.use_resource).unwrap_or(false);
         if let Some(value) = self.initial_value {
             let mut builder = Variable::new(value)
                 .name(name)
                 .made_at(self.location)
+                .use_resource(use_resource)
                 .trainable(self.trainable);
             if let Some(dtype) = self.dtype {
                 builder = builder.dtype(dtype);
@@ -219,6 +229,7 @@ impl GetVariable {
         let mut builder = Variable::from_initializer(|| initializer.initial_value(&shape, dtype))
             .name(name)
             .made_at(self.location)
+            .use_resource(use_resource)
             .trainable(self.trainable);
         if let Some(collections) = self.collections {
             builder = builder.collections(collections);

@@ -8,9 +8,15 @@ mod initialize;
 pub mod initializers;
 pub mod regularizers;
 mod report;
+mod resource;
+mod resource_gather;
+#[cfg(test)]
+mod resource_tests;
 mod scatter;
+mod strided_slice_assign;
 #[cfg(test)]
 mod tests;
+mod update;
 mod variable;
 mod variable_scope;
 
@@ -29,6 +35,8 @@ pub use initializers::{
 };
 pub use regularizers::{Regularizer, l1_l2_regularizer, l1_regularizer, l2_regularizer};
 pub use report::report_uninitialized_variables;
+pub use resource::{destroy_variable, variable_shape_of};
+pub use resource_gather::gather_rows;
 pub use scatter::{
     ScatterAdd, ScatterDiv, ScatterMax, ScatterMin, ScatterMul, ScatterNdAdd, ScatterNdSub, ScatterNdUpdate,
     ScatterSub, ScatterUpdate, scatter_add, scatter_div, scatter_max, scatter_min, scatter_mul, scatter_nd_add,
@@ -42,6 +50,9 @@ pub use variable_scope::{
 
 use graph_core::op::OpDefinition;
 
+/// The updates of optimizers, a family beside this one.
+pub(crate) use apply::{BY_HANDLE as UPDATES_BY_HANDLE, DENSE as DENSE_UPDATES, SPARSE as SPARSE_UPDATES};
+
 /// The family's op definitions.
 pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     variable::variable_v2,
@@ -50,6 +61,19 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     assign::assign_definition,
     assign::assign_add_definition,
     assign::assign_sub_definition,
+    resource::var_handle,
+    resource::read_variable,
+    resource::var_is_initialized,
+    resource::destroy_resource,
+    resource::variable_shape,
+    resource_gather::gather,
+    resource_gather::gather_nd,
+    strided_slice_assign::definition,
+    strided_slice_assign::resource_definition,
+    count_up_to::resource_definition,
+    assign::assign_variable_definition,
+    assign::assign_add_variable_definition,
+    assign::assign_sub_variable_definition,
     count_up_to::definition,
     scatter::update_definition,
     scatter::add_definition,
@@ -61,19 +85,14 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     scatter::nd_update_definition,
     scatter::nd_add_definition,
     scatter::nd_sub_definition,
-    apply::gradient_descent::gradient_descent,
-    apply::gradient_descent::momentum,
-    apply::gradient_descent::proximal,
-    apply::adam::adam,
-    apply::adam::ada_max,
-    apply::rms_prop::rms_prop,
-    apply::rms_prop::centered,
-    apply::adagrad::adagrad,
-    apply::adagrad::adagrad_da,
-    apply::adagrad::proximal,
-    apply::adagrad::adadelta,
-    apply::ftrl::ftrl,
-    apply::ftrl::ftrl_v2,
-    apply::sign::add_sign,
-    apply::sign::power_sign,
+    scatter::resource_update_definition,
+    scatter::resource_add_definition,
+    scatter::resource_sub_definition,
+    scatter::resource_mul_definition,
+    scatter::resource_div_definition,
+    scatter::resource_min_definition,
+    scatter::resource_max_definition,
+    scatter::resource_nd_update_definition,
+    scatter::resource_nd_add_definition,
+    scatter::resource_nd_sub_definition,
 ];

@@ -1,11 +1,13 @@
-//! `ScatterUpdate`, `ScatterAdd`, ... and `ScatterNdUpdate`, `ScatterNdAdd`, `ScatterNdSub`: parts of variables are changed.
+//! `ScatterUpdate`, `ScatterAdd`, ... and `ScatterNdUpdate`, `ScatterNdAdd`, `ScatterNdSub`, over references and over handles:
+//! parts of variables are changed.
 
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned, kernel::MakeKernel};
-use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, typed_builder};
+use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 
 use super::assign::variable_shape;
+use super::update::{Update, hand_on, update_builder};
 
 /// What happens where a part of the variable meets an update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,215 +100,115 @@ impl Scattered for bool {
 
 /// How an op says which parts it changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Addressing {
+pub(super) enum Addressing {
     /// By rows: each index is a position along the first dimension.
     Rows,
     /// By points: the last dimension of the indices is a position along the first dimensions.
     Points,
 }
 
-/// An op with a kernel for each dtype that has the change.
-macro_rules! definition {
-    ($name:literal, $addressing:ident, $change:ident, $types:literal, $locking:literal, $summary:literal) => {{
-        let mut definition = OpDefinition::new($name, $summary)
-            .input("ref: Ref(T)")
-            .input("indices: Tindices")
-            .input("updates: T")
-            .output("output_ref: Ref(T)")
-            .attr($types)
-            .attr("Tindices: {int32, int64}")
-            .attr($locking)
-            .may_fail()
-            .shape(|context| shape(context, Addressing::$addressing));
-        let kernels: [(&'static [DType], MakeKernel); 15] = [
-            (&[DType::Float32], |_| {
-                kernel::<f32>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Float64], |_| {
-                kernel::<f64>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Half], |_| {
-                kernel::<f16>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::BFloat16], |_| {
-                kernel::<bf16>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Int8], |_| {
-                kernel::<i8>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Int16], |_| {
-                kernel::<i16>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Int32], |_| {
-                kernel::<i32>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Int64], |_| {
-                kernel::<i64>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::UInt8], |_| {
-                kernel::<u8>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::UInt16], |_| {
-                kernel::<u16>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::UInt32], |_| {
-                kernel::<u32>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::UInt64], |_| {
-                kernel::<u64>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Complex64], |_| {
-                kernel::<Complex<f32>>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Complex128], |_| {
-                kernel::<Complex<f64>>(Addressing::$addressing, Change::$change)
-            }),
-            (&[DType::Bool], |_| {
-                kernel::<bool>(Addressing::$addressing, Change::$change)
-            }),
-        ];
-        for (dtypes, make) in kernels {
-            let allowed = &definition.attrs[0].allowed_types;
-            if allowed.is_empty() || allowed.contains(&dtypes[0]) {
-                definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
-            }
+/// For each change the op over a reference and the op over a handle, with a kernel for each dtype that has the change.
+macro_rules! definitions {
+    ($($reference:ident $handle:ident: $name:literal $addressing:ident $change:ident
+        ($types:literal, $locking:literal) ($handle_types:literal $(, $handle_locking:literal)?) $summary:literal;)*) => {$(
+        #[doc = concat!("`", $name, "`")]
+        pub(crate) fn $reference() -> OpDefinition {
+            let definition = OpDefinition::new($name, $summary)
+                .input("ref: Ref(T)")
+                .input("indices: Tindices")
+                .input("updates: T")
+                .output("output_ref: Ref(T)")
+                .attr($types)
+                .attr("Tindices: {int32, int64}")
+                .attr($locking);
+            finish(definition, Addressing::$addressing, kernels!($addressing $change))
         }
-        definition
-    }};
+
+        #[doc = concat!("`Resource", $name, "`")]
+        pub(crate) fn $handle() -> OpDefinition {
+            let mut definition = OpDefinition::new(concat!("Resource", $name), $summary).stateful();
+            definition = match Addressing::$addressing {
+                Addressing::Rows => definition.input("resource: resource"),
+                Addressing::Points => definition.input("ref: resource"),
+            };
+            definition = match Addressing::$addressing {
+                Addressing::Rows => definition.input("indices: Tindices").input("updates: dtype"),
+                Addressing::Points => definition.input("indices: Tindices").input("updates: T"),
+            };
+            definition = definition.attr($handle_types).attr("Tindices: {int32, int64}")$(.attr($handle_locking))?;
+            finish(definition, Addressing::$addressing, kernels!($addressing $change))
+        }
+    )*};
 }
 
-/// `ScatterUpdate`
-pub(crate) fn update_definition() -> OpDefinition {
-    definition!(
-        "ScatterUpdate",
-        Rows,
-        Update,
-        "T: type",
-        "use_locking: bool = true",
-        "Sets rows of a variable: ref[indices[i]] = updates[i]; of several updates of a row the last counts."
-    )
-    .not_differentiable()
+macro_rules! kernels {
+    ($addressing:ident $change:ident) => {
+        kernels!(@ $addressing $change; f32, f64, f16, bf16, i8, i16, i32, i64, u8, u16, u32, u64, Complex<f32>,
+            Complex<f64>, bool)
+    };
+    (@ $addressing:ident $change:ident; $($type:ty),*) => {
+        [$((&[<$type>::DTYPE], |_| kernel::<$type>(Addressing::$addressing, Change::$change))),*]
+    };
 }
 
-/// `ScatterAdd`
-pub(crate) fn add_definition() -> OpDefinition {
-    definition!(
-        "ScatterAdd",
-        Rows,
-        Add,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Adds to rows of a variable: ref[indices[i]] += updates[i]."
-    )
-    .not_differentiable()
+definitions! {
+    update_definition resource_update_definition: "ScatterUpdate" Rows Update
+        ("T: type", "use_locking: bool = true") ("dtype: type")
+        "Sets rows of a variable: ref[indices[i]] = updates[i]; of several updates of a row the last counts.";
+    add_definition resource_add_definition: "ScatterAdd" Rows Add
+        ("T: numbertype", "use_locking: bool = false") ("dtype: numbertype")
+        "Adds to rows of a variable: ref[indices[i]] += updates[i].";
+    sub_definition resource_sub_definition: "ScatterSub" Rows Sub
+        ("T: numbertype", "use_locking: bool = false") ("dtype: numbertype")
+        "Subtracts from rows of a variable: ref[indices[i]] -= updates[i].";
+    mul_definition resource_mul_definition: "ScatterMul" Rows Mul
+        ("T: numbertype", "use_locking: bool = false") ("dtype: numbertype")
+        "Multiplies rows of a variable: ref[indices[i]] *= updates[i].";
+    div_definition resource_div_definition: "ScatterDiv" Rows Div
+        ("T: numbertype", "use_locking: bool = false") ("dtype: numbertype")
+        "Divides rows of a variable: ref[indices[i]] /= updates[i].";
+    min_definition resource_min_definition: "ScatterMin" Rows Min
+        ("T: {half, bfloat16, float, double, int32, int64}", "use_locking: bool = false") ("dtype: numbertype")
+        "Lowers rows of a variable: ref[indices[i]] = min(ref[indices[i]], updates[i]).";
+    max_definition resource_max_definition: "ScatterMax" Rows Max
+        ("T: {half, bfloat16, float, double, int32, int64}", "use_locking: bool = false") ("dtype: numbertype")
+        "Raises rows of a variable: ref[indices[i]] = max(ref[indices[i]], updates[i]).";
+    nd_update_definition resource_nd_update_definition: "ScatterNdUpdate" Points Update
+        ("T: type", "use_locking: bool = true") ("T: type", "use_locking: bool = true")
+        "Sets parts of a variable, each at the position that a row of indices says.";
+    nd_add_definition resource_nd_add_definition: "ScatterNdAdd" Points Add
+        ("T: numbertype", "use_locking: bool = false") ("T: numbertype", "use_locking: bool = true")
+        "Adds to parts of a variable, each at the position that a row of indices says.";
+    nd_sub_definition resource_nd_sub_definition: "ScatterNdSub" Points Sub
+        ("T: numbertype", "use_locking: bool = false") ("T: numbertype", "use_locking: bool = true")
+        "Subtracts from parts of a variable, each at the position that a row of indices says.";
 }
 
-/// `ScatterSub`
-pub(crate) fn sub_definition() -> OpDefinition {
-    definition!(
-        "ScatterSub",
-        Rows,
-        Sub,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Subtracts from rows of a variable: ref[indices[i]] -= updates[i]."
-    )
-    .not_differentiable()
-}
-
-/// `ScatterMul`
-pub(crate) fn mul_definition() -> OpDefinition {
-    definition!(
-        "ScatterMul",
-        Rows,
-        Mul,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Multiplies rows of a variable: ref[indices[i]] *= updates[i]."
-    )
-    .not_differentiable()
-}
-
-/// `ScatterDiv`
-pub(crate) fn div_definition() -> OpDefinition {
-    definition!(
-        "ScatterDiv",
-        Rows,
-        Div,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Divides rows of a variable: ref[indices[i]] /= updates[i]."
-    )
-    .not_differentiable()
-}
-
-/// `ScatterMin`
-pub(crate) fn min_definition() -> OpDefinition {
-    definition!(
-        "ScatterMin",
-        Rows,
-        Min,
-        "T: {half, bfloat16, float, double, int32, int64}",
-        "use_locking: bool = false",
-        "Lowers rows of a variable: ref[indices[i]] = min(ref[indices[i]], updates[i])."
-    )
-    .no_gradient()
-}
-
-/// `ScatterMax`
-pub(crate) fn max_definition() -> OpDefinition {
-    definition!(
-        "ScatterMax",
-        Rows,
-        Max,
-        "T: {half, bfloat16, float, double, int32, int64}",
-        "use_locking: bool = false",
-        "Raises rows of a variable: ref[indices[i]] = max(ref[indices[i]], updates[i])."
-    )
-    .no_gradient()
-}
-
-/// `ScatterNdUpdate`
-pub(crate) fn nd_update_definition() -> OpDefinition {
-    definition!(
-        "ScatterNdUpdate",
-        Points,
-        Update,
-        "T: type",
-        "use_locking: bool = true",
-        "Sets parts of a variable, each at the position that a row of indices says."
-    )
-    .not_differentiable()
-}
-
-/// `ScatterNdAdd`
-pub(crate) fn nd_add_definition() -> OpDefinition {
-    definition!(
-        "ScatterNdAdd",
-        Points,
-        Add,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Adds to parts of a variable, each at the position that a row of indices says."
-    )
-    .not_differentiable()
-}
-
-/// `ScatterNdSub`
-pub(crate) fn nd_sub_definition() -> OpDefinition {
-    definition!(
-        "ScatterNdSub",
-        Points,
-        Sub,
-        "T: numbertype",
-        "use_locking: bool = false",
-        "Subtracts from parts of a variable, each at the position that a row of indices says."
-    )
-    .not_differentiable()
+fn finish(
+    definition: OpDefinition,
+    addressing: Addressing,
+    kernels: [(&'static [DType], MakeKernel); 15],
+) -> OpDefinition {
+    let mut definition = definition.may_fail().not_differentiable().shape(match addressing {
+        Addressing::Rows => |context| shape(context, Addressing::Rows),
+        Addressing::Points => |context| shape(context, Addressing::Points),
+    });
+    let attr = &definition.attrs[0];
+    let (attr, allowed) = (attr.name, attr.allowed_types.clone());
+    for (dtypes, make) in kernels {
+        if allowed.is_empty() || allowed.contains(&dtypes[0]) {
+            definition = definition.kernel(KernelDefinition::cpu(make).types(attr, dtypes));
+        }
+    }
+    definition
 }
 
 /// The shape that updates must have: as many parts as there are indices, each of the shape of a part.
-fn updates_shape(variable: &PartialShape, indices: &PartialShape, addressing: Addressing) -> Result<PartialShape> {
+pub(super) fn updates_shape(
+    variable: &PartialShape,
+    indices: &PartialShape,
+    addressing: Addressing,
+) -> Result<PartialShape> {
     let (Some(variable), Some(indices)) = (variable.dims(), indices.dims()) else {
         return Ok(PartialShape::unknown());
     };
@@ -333,9 +235,12 @@ fn updates_shape(variable: &PartialShape, indices: &PartialShape, addressing: Ad
 }
 
 fn shape(context: &mut InferenceContext<'_>, addressing: Addressing) -> Result<()> {
-    let expected = updates_shape(context.input(0), context.input(1), addressing)?;
+    let variable = context.variable_of(0, context.input_dtype(2))?;
+    let expected = updates_shape(&variable, context.input(1), addressing)?;
     check_updates(&expected, context.input(2), addressing)?;
-    context.set_output(0, context.input(0));
+    if context.num_outputs() > 0 {
+        context.set_output(0, variable);
+    }
     Ok(())
 }
 
@@ -379,13 +284,13 @@ fn kernel<T: Scattered>(addressing: Addressing, change: Change) -> Result<Planne
                     .for_each(|(old, &new)| *old = function(*old, new));
             }
         }
-        context.forward(0, 0);
+        hand_on(context);
         Ok(())
     }))
 }
 
 /// Where each part begins in the variable, and how long a part is; all indices are checked before anything is changed.
-fn places<I: Element + Into<i64>>(
+pub(super) fn places<I: Element + Into<i64>>(
     context: &KernelContext<'_>,
     indices: &[I],
     shape: &Shape,
@@ -428,7 +333,7 @@ fn places<I: Element + Into<i64>>(
 
 macro_rules! builders {
     ($($(#[$doc:meta])* $function:ident $builder:ident $name:literal;)*) => {$(
-        typed_builder! {
+        update_builder! {
             #[doc = concat!("A change about to be made; see [`", stringify!($function), "`].")]
             pub struct $builder;
         }
@@ -436,13 +341,13 @@ macro_rules! builders {
         impl $builder {
             /// Sets the attribute of the name, which means nothing here: runs of a session take turns.
             pub fn use_locking(self, lock: bool) -> Self {
-                Self(self.0.attr("use_locking", lock))
+                Self(self.0.reference_attr("use_locking", lock))
             }
         }
 
         $(#[$doc])*
         ///
-        /// Its output is the variable's new value, as a reference. Updates of one element are done in the order of the
+        /// Its output is the variable's new value, as for [`assign`](super::assign). Updates of one element are done in the order of the
         /// indices.
         ///
         /// # Errors
@@ -453,8 +358,8 @@ macro_rules! builders {
             indices: impl IntoOperand,
             updates: impl IntoOperand,
         ) -> $builder {
-            let builder = crate::op($name).input(variable);
-            $builder(builder.input(indices).input(updates))
+            let update = Update::new(variable, $name, concat!("Resource", $name));
+            $builder(update.input(indices).value(updates))
         }
     )*};
 }

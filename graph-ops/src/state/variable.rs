@@ -1,8 +1,10 @@
 //! `VariableV2`, `Variable` and `IsVariableInitialized`: the nodes that hold a session's state, and whether they hold any.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
-use graph_core::{PartialShape, typed_builder};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::{PartialShape, Result, typed_builder};
+
+use super::update::is_handle;
 
 /// `VariableV2`
 pub(crate) fn variable_v2() -> OpDefinition {
@@ -54,13 +56,13 @@ pub(crate) fn is_variable_initialized_definition() -> OpDefinition {
         .allows_uninitialized_input()
         .shape(InferenceContext::scalars)
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|_| {
-            Ok(Planned::new(|context| {
-                let initialized = context.variable(0)?.value.is_some();
-                context.output::<bool>(0)?[0] = initialized;
-                Ok(())
-            }))
-        }))
+        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(tell_initialized))))
+}
+
+pub(super) fn tell_initialized(context: &mut KernelContext<'_>) -> Result<()> {
+    let initialized = context.variable(0)?.value.is_some();
+    context.output::<bool>(0)?[0] = initialized;
+    Ok(())
 }
 
 typed_builder! {
@@ -71,5 +73,11 @@ typed_builder! {
 /// Whether `variable` has a value in the session that runs the op: a `bool` scalar.
 #[track_caller]
 pub fn is_variable_initialized(variable: impl IntoOperand) -> IsVariableInitialized {
-    IsVariableInitialized(crate::op("IsVariableInitialized").input(variable))
+    let operand = variable.into_operand();
+    let op = if is_handle(&operand) {
+        "VarIsInitializedOp"
+    } else {
+        "IsVariableInitialized"
+    };
+    IsVariableInitialized(crate::op(op).input(operand))
 }

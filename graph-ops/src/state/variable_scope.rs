@@ -33,6 +33,7 @@ pub(super) struct Defaults {
     pub(super) initializer: Option<Arc<dyn Initializer>>,
     pub(super) regularizer: Option<Arc<dyn Regularizer>>,
     pub(super) dtype: Option<DType>,
+    pub(super) use_resource: Option<bool>,
 }
 
 impl Defaults {
@@ -141,6 +142,12 @@ impl EnterVariableScope {
     /// The dtype of variables that name none.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.defaults.dtype = Some(dtype);
+        self
+    }
+
+    /// Whether variables that do not say it are resource variables.
+    pub fn use_resource(mut self, resource: bool) -> Self {
+        self.defaults.use_resource = Some(resource);
         self
     }
 
@@ -254,6 +261,7 @@ impl Defaults {
             initializer: self.initializer.or(other.initializer),
             regularizer: self.regularizer.or(other.regularizer),
             dtype: self.dtype.or(other.dtype),
+            use_resource: self.use_resource.or(other.use_resource),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Adagrad and Adadelta.
 
-use graph_core::graph::{IntoOperand, OpBuilder, Operand};
+use graph_core::graph::{IntoOperand, Operand};
 use graph_core::{Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter, update_of};
 use crate::state::{constant_initializer, zeros_initializer};
 
 optimizer! {
@@ -32,8 +32,7 @@ impl Optimizer for AdagradOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        OpBuilder::new("ApplyAdagrad")
-            .input(variable)
+        update_of(variable, "ApplyAdagrad")
             .input(self.state.expect_slot(variable, "accumulator")?)
             .input(cast_to(variable, &parameters[0]))
             .input(gradient)
@@ -81,8 +80,7 @@ impl Optimizer for AdadeltaOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        let mut update = OpBuilder::new("ApplyAdadelta")
-            .input(variable)
+        let mut update = update_of(variable, "ApplyAdadelta")
             .input(self.state.expect_slot(variable, "accum")?)
             .input(self.state.expect_slot(variable, "accum_update")?);
         for parameter in parameters {

@@ -4,8 +4,8 @@ use graph_core::graph::scope;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand};
 use graph_core::{Error, Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter};
-use crate::state::zeros_initializer;
+use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter, update_of};
+use crate::state::{assign, zeros_initializer};
 
 optimizer! {
     /// Adam (Kingma and Ba, 2014): steps by running means of gradients and of their squares, corrected for their start at 0.
@@ -48,8 +48,7 @@ impl Optimizer for AdamOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        let mut update = OpBuilder::new("ApplyAdam")
-            .input(variable)
+        let mut update = update_of(variable, "ApplyAdam")
             .input(self.state.expect_slot(variable, "m")?)
             .input(self.state.expect_slot(variable, "v")?)
             .input(cast_to(
@@ -79,9 +78,12 @@ impl Optimizer for AdamOptimizer {
             let power2 = self.state.expect_own(graph, "beta2_power")?;
             let _colocated = scope::colocate_with(&power1.op());
             for (power, beta) in [(&power1, &parameters[1]), (&power2, &parameters[2])] {
-                let next = OpBuilder::new("Mul").input(power).input(beta).name("mul");
-                let assign = OpBuilder::new("Assign").input(power).input(next);
-                all.push(assign.attr("use_locking", self.state.use_locking()).build_operation()?);
+                // A resource variable is read beside the product, as Python's operators do.
+                let next = OpBuilder::new("Mul").input(power.read_value()?).input(beta).name("mul");
+                let (assigned, _) = assign(power, next)
+                    .use_locking(self.state.use_locking())
+                    .build_with_operation()?;
+                all.push(assigned);
             }
         }
         crate::control::group(all, name)

@@ -1,10 +1,10 @@
 //! FTRL-proximal.
 
 use graph_core::graph::scope;
-use graph_core::graph::{IntoOperand, OpBuilder, Operand};
+use graph_core::graph::{IntoOperand, Operand};
 use graph_core::{DType, Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter, update_of};
 use crate::state::{Initializer, constant_initializer, zeros_initializer};
 
 optimizer! {
@@ -60,8 +60,7 @@ impl Optimizer for FtrlOptimizer {
             Some(value) => value.to_scalar::<f64>()? > 0.0,
             None => true,
         };
-        let mut update = OpBuilder::new(if shrinks { "ApplyFtrlV2" } else { "ApplyFtrl" })
-            .input(variable)
+        let mut update = update_of(variable, if shrinks { "ApplyFtrlV2" } else { "ApplyFtrl" })
             .input(self.state.expect_slot(variable, "accum")?)
             .input(self.state.expect_slot(variable, "linear")?)
             .input(gradient);

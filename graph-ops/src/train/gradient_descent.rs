@@ -1,9 +1,9 @@
 //! Gradient descent.
 
-use graph_core::graph::{IntoOperand, OpBuilder, Operand};
+use graph_core::graph::{IntoOperand, Operand};
 use graph_core::{Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter, update_of};
 
 optimizer! {
     /// Plain gradient descent: each variable moves against its gradient, times the learning rate.
@@ -20,8 +20,7 @@ impl Optimizer for GradientDescentOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        OpBuilder::new("ApplyGradientDescent")
-            .input(variable)
+        update_of(variable, "ApplyGradientDescent")
             .input(cast_to(variable, &parameters[0]))
             .input(gradient)
             .attr("use_locking", self.state.use_locking())

@@ -8,6 +8,8 @@ mod gradient_descent;
 mod momentum;
 mod optimizer;
 mod proximal;
+#[cfg(test)]
+mod resource_tests;
 mod rms_prop;
 mod saver;
 mod schedules;

@@ -1,9 +1,9 @@
 //! Gradient descent with momentum.
 
-use graph_core::graph::{IntoOperand, OpBuilder, Operand};
+use graph_core::graph::{IntoOperand, Operand};
 use graph_core::{Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, parameter, update_of};
 use crate::state::zeros_initializer;
 
 /// Gradient descent with momentum: a running sum of gradients, `accum = momentum * accum + gradient`, is what variables move
@@ -64,8 +64,7 @@ impl Optimizer for MomentumOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        OpBuilder::new("ApplyMomentum")
-            .input(variable)
+        update_of(variable, "ApplyMomentum")
             .input(self.state.expect_slot(variable, "momentum")?)
             .input(cast_to(variable, &parameters[0]))
             .input(gradient)

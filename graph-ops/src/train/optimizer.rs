@@ -8,7 +8,7 @@ use graph_core::graph::scope::{self, name_scope_in};
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, keys};
 use graph_core::{DType, Error, Graph, Operation, Result, Tensor, Variable, gradients};
 
-use crate::state::{Initializer, VariableScope, get_variable};
+use crate::state::{Initializer, VariableScope, assign_add, get_variable};
 
 /// A gradient and what it is the gradient of; `None` where the loss does not depend on the variable.
 pub type GradientAndVariable = (Option<Tensor>, Variable);
@@ -163,7 +163,7 @@ impl OptimizerState {
         let (shape, dtype) = (variable.shape(), variable.dtype());
         self.make_slot_with(variable, name, || {
             let slot = get_variable("", shape).dtype(dtype).initializer(initializer);
-            slot.trainable(false).build()
+            slot.use_resource(variable.is_resource()).trainable(false).build()
         })
     }
 
@@ -174,7 +174,7 @@ impl OptimizerState {
     pub fn make_slot_of_value(&self, variable: &Variable, name: &'static str, value: &Tensor) -> Result<()> {
         self.make_slot_with(variable, name, || {
             let slot = get_variable("", graph_core::PartialShape::unknown()).initial_value(value);
-            slot.trainable(false).build()
+            slot.use_resource(variable.is_resource()).trainable(false).build()
         })
     }
 
@@ -207,7 +207,8 @@ impl OptimizerState {
         }
         let _colocated = scope::colocate_with(&beside.op());
         let builder = Variable::new(initial_value).name(name).trainable(false);
-        let variable = builder.dtype(DType::Float32).build()?;
+        let builder = builder.dtype(DType::Float32).use_resource(beside.is_resource());
+        let variable = builder.build()?;
         self.with_slots(|slots| slots.push((name, None, variable)));
         Ok(())
     }
@@ -332,7 +333,7 @@ pub trait Optimizer {
             .zip(variables)
             .filter(|(gradient, _)| gradient.is_some())
         {
-            variable.reference().require_dtype(DType::FLOATS)?;
+            variable.value().require_dtype(DType::FLOATS)?;
         }
         Ok(gradients.into_iter().zip(variables.iter().cloned()).collect())
     }
@@ -371,8 +372,7 @@ pub trait Optimizer {
                 let updated = self.finish(updates, "update", &parameters)?;
                 let _after = scope::control_dependencies([&updated])?;
                 let _colocated = scope::colocate_with(&step.op());
-                let advance = OpBuilder::new("AssignAdd").input(step).input(1i32);
-                advance.name(scope.scope_name()).build_operation()?
+                assign_add(step, 1i32).name(scope.scope_name()).build_operation()?
             }
         };
         let made: Vec<Operation> = graph.get_collection(keys::TRAIN_OP)?;
@@ -388,22 +388,31 @@ pub(super) fn parameter(graph: &Graph, operand: &Operand, name: &str) -> Result<
     operand.to_tensor(graph, name, Some(DType::Float32))
 }
 
-/// A parameter or an optimizer's own variable in the dtype of `variable`, as `tf.cast` gives it: a tensor that has the dtype is itself,
-/// a variable takes the name `Cast` even then.
-pub(super) fn cast_to(variable: &Variable, operand: impl IntoOperand) -> Result<Tensor> {
+/// Begins the update of `variable` by the op `op`, or of a resource variable by the one that takes handles.
+pub(super) fn update_of(variable: &Variable, op: &str) -> OpBuilder {
+    match variable.is_resource() {
+        true => OpBuilder::new(&format!("Resource{op}")).input(variable),
+        false => OpBuilder::new(op).input(variable),
+    }
+}
+
+/// A parameter or an optimizer's own variable in the dtype of `variable`, as `tf.cast` gives it: a tensor that has the dtype is
+/// itself, and so is a resource variable, which is read where it is used; another variable takes the name `Cast` even then.
+pub(super) fn cast_to(variable: &Variable, operand: impl IntoOperand) -> Result<Operand> {
     let (graph, dtype) = (variable.graph(), variable.dtype());
     let operand = operand.into_operand();
     match &operand {
-        Operand::Tensor(tensor) if tensor.dtype() == dtype => return Ok(tensor.clone()),
+        Operand::Tensor(tensor) if tensor.dtype() == dtype => return Ok(operand),
+        Operand::Variable(own) if own.is_resource() && own.dtype() == dtype => return Ok(operand),
         _ => {}
     }
     let scope = name_scope_in(graph, "Cast")?;
     let tensor = operand.to_tensor(graph, "x", None)?;
     if tensor.dtype() == dtype {
-        return Ok(tensor);
+        return Ok(tensor.into_operand());
     }
     let cast = OpBuilder::new("Cast").input(tensor).attr("DstT", dtype);
-    cast.name(scope.scope_name()).build()
+    Ok(cast.name(scope.scope_name()).build()?.into_operand())
 }
 
 /// Defines what all optimizers have in common: the struct with its parameters and their setters.

@@ -4,7 +4,7 @@ use graph_core::graph::{IntoOperand, OpBuilder, Operand};
 use graph_core::{Graph, Operation, Result, Tensor, Variable};
 
 use super::ftrl::make_constant_slot;
-use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, optimizer, parameter, update_of};
 
 optimizer! {
     /// Gradient descent with FOBOS (Duchi and Singer, 2009): after each step, variables are drawn to 0.
@@ -30,7 +30,7 @@ impl Optimizer for ProximalGradientDescentOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        let update = OpBuilder::new("ApplyProximalGradientDescent").input(variable);
+        let update = update_of(variable, "ApplyProximalGradientDescent");
         finish_update(update, &self.state, gradient, variable, parameters)
     }
 }
@@ -66,7 +66,7 @@ impl Optimizer for ProximalAdagradOptimizer {
     }
 
     fn apply_dense(&self, gradient: &Tensor, variable: &Variable, parameters: &[Tensor]) -> Result<Operation> {
-        let update = OpBuilder::new("ApplyProximalAdagrad").input(variable);
+        let update = update_of(variable, "ApplyProximalAdagrad");
         let update = update.input(self.state.expect_slot(variable, "accumulator")?);
         finish_update(update, &self.state, gradient, variable, parameters)
     }

@@ -1,9 +1,9 @@
 //! RMSProp.
 
-use graph_core::graph::{IntoOperand, OpBuilder, Operand};
+use graph_core::graph::{IntoOperand, Operand};
 use graph_core::{Graph, Operation, Result, Tensor, Variable};
 
-use super::optimizer::{Optimizer, OptimizerState, cast_to, parameter};
+use super::optimizer::{Optimizer, OptimizerState, cast_to, parameter, update_of};
 use crate::state::{ones_initializer, zeros_initializer};
 
 /// RMSProp (Hinton, 2012): gradients divided by the root of a running mean of their squares, with momentum.
@@ -98,7 +98,7 @@ impl Optimizer for RmsPropOptimizer {
         } else {
             ("ApplyRMSProp", &["rms", "momentum"])
         };
-        let mut update = OpBuilder::new(op).input(variable);
+        let mut update = update_of(variable, op);
         for slot in slots {
             update = update.input(self.state.expect_slot(variable, slot)?);
         }

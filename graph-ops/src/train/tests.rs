@@ -43,7 +43,7 @@ fn listing(operations: &[Operation]) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_listing(operations: &[Operation], expected: &str) {
+pub(super) fn assert_listing(operations: &[Operation], expected: &str) {
     let got = listing(operations);
     let expected: Vec<&str> = expected
         .lines()

@@ -123,6 +123,7 @@ impl Context<'_> {
                 dtype,
                 is_ref,
                 shape: PartialShape::unknown(),
+                handle: None,
             })
             .collect();
         Ok(Parsed {

@@ -1,50 +1,47 @@
 //! `ApplyGradientDescent`, `ApplyMomentum`, `ApplyProximalGradientDescent`.
 
 use graph_core::Result;
-use graph_core::op::{KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelRequest, Planned};
 
-use super::{Number, definition, for_numbers, pass1, pass2, scalar};
+use super::{Inputs, Number, Rule, for_numbers, pass1, pass2};
 
 /// `ApplyGradientDescent`
-pub(crate) fn gradient_descent() -> OpDefinition {
-    definition(
-        "ApplyGradientDescent",
-        "var -= alpha * delta.",
-        &["var: Ref(T)", "alpha: T", "delta: T"],
-        for_numbers!(gradient_descent_kernel),
-    )
-}
+pub(super) const GRADIENT_DESCENT: Rule = Rule {
+    summary: "var -= alpha * delta.",
+    inputs: &["var: Ref(T)", "alpha: T", "delta: T"],
+    attrs: &[],
+    kernels: for_numbers!(gradient_descent_kernel),
+};
 
-fn gradient_descent_kernel<T: Number>(_: &KernelRequest<'_>) -> Result<Planned> {
-    Ok(Planned::new(|context| {
-        let rate: T = scalar(context, 1)?;
-        pass1::<T>(context, 2, move |var, delta| *var = *var - delta * rate)
+fn gradient_descent_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 2);
+    Ok(Planned::new(move |context| {
+        let rate: T = inputs.scalar(context, 1)?;
+        pass1::<T>(context, inputs, move |var, delta| *var = *var - delta * rate)
     }))
 }
 
 /// `ApplyMomentum`
-pub(crate) fn momentum() -> OpDefinition {
-    definition(
-        "ApplyMomentum",
-        "accum = accum * momentum + grad; var -= lr * accum, or with Nesterov's momentum \
+pub(super) const MOMENTUM: Rule = Rule {
+    summary: "accum = accum * momentum + grad; var -= lr * accum, or with Nesterov's momentum \
          var -= lr * grad + lr * momentum * accum.",
-        &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T", "momentum: T"],
-        for_numbers!(momentum_kernel),
-    )
-    .attr("use_nesterov: bool = false")
-}
+    inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T", "momentum: T"],
+    attrs: &["use_nesterov: bool = false"],
+    kernels: for_numbers!(momentum_kernel),
+};
 
 fn momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 3);
     let nesterov: bool = request.attr("use_nesterov")?;
     Ok(Planned::new(move |context| {
-        let (rate, momentum): (T, T) = (scalar(context, 2)?, scalar(context, 4)?);
+        let (rate, momentum): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 4)?);
         if nesterov {
-            pass2::<T>(context, 3, move |var, accum, grad| {
+            pass2::<T>(context, inputs, move |var, accum, grad| {
                 *accum = *accum * momentum + grad;
                 *var = *var - (grad * rate + *accum * momentum * rate);
             })
         } else {
-            pass2::<T>(context, 3, move |var, accum, grad| {
+            pass2::<T>(context, inputs, move |var, accum, grad| {
                 *accum = *accum * momentum + grad;
                 *var = *var - *accum * rate;
             })
@@ -52,21 +49,52 @@ fn momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
     }))
 }
 
-/// `ApplyProximalGradientDescent`
-pub(crate) fn proximal() -> OpDefinition {
-    definition(
-        "ApplyProximalGradientDescent",
-        "The step of gradient descent, then drawn to 0 by l1 and l2 (FOBOS, Duchi and Singer 2009): \
-         p = var - alpha * delta; var = sign(p) * max(|p| - alpha * l1, 0) / (1 + alpha * l2).",
-        &["var: Ref(T)", "alpha: T", "l1: T", "l2: T", "delta: T"],
-        for_numbers!(proximal_kernel),
-    )
+/// `ResourceApplyKerasMomentum`
+pub(super) const KERAS_MOMENTUM: Rule = Rule {
+    summary: "accum = accum * momentum - lr * grad; var += accum, or with Nesterov's momentum \
+              var += accum * momentum - lr * grad.",
+    inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T", "momentum: T"],
+    attrs: &["use_nesterov: bool = false"],
+    kernels: for_numbers!(keras_momentum_kernel),
+};
+
+fn keras_momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 3);
+    let nesterov: bool = request.attr("use_nesterov")?;
+    Ok(Planned::new(move |context| {
+        let (rate, momentum): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 4)?);
+        if nesterov {
+            pass2::<T>(context, inputs, move |var, accum, grad| {
+                *accum = *accum * momentum - grad * rate;
+                *var = *var + (*accum * momentum - grad * rate);
+            })
+        } else {
+            pass2::<T>(context, inputs, move |var, accum, grad| {
+                *accum = *accum * momentum - grad * rate;
+                *var = *var + *accum;
+            })
+        }
+    }))
 }
 
-fn proximal_kernel<T: Number>(_: &KernelRequest<'_>) -> Result<Planned> {
-    Ok(Planned::new(|context| {
-        let (rate, l1, l2): (T, T, T) = (scalar(context, 1)?, scalar(context, 2)?, scalar(context, 3)?);
-        pass1::<T>(context, 4, move |var, delta| {
+/// `ApplyProximalGradientDescent`
+pub(super) const PROXIMAL: Rule = Rule {
+    summary: "The step of gradient descent, then drawn to 0 by l1 and l2 (FOBOS, Duchi and Singer 2009): \
+         p = var - alpha * delta; var = sign(p) * max(|p| - alpha * l1, 0) / (1 + alpha * l2).",
+    inputs: &["var: Ref(T)", "alpha: T", "l1: T", "l2: T", "delta: T"],
+    attrs: &[],
+    kernels: for_numbers!(proximal_kernel),
+};
+
+fn proximal_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 4);
+    Ok(Planned::new(move |context| {
+        let (rate, l1, l2): (T, T, T) = (
+            inputs.scalar(context, 1)?,
+            inputs.scalar(context, 2)?,
+            inputs.scalar(context, 3)?,
+        );
+        pass1::<T>(context, inputs, move |var, delta| {
             *var = shrink(*var - delta * rate, rate, l1, l2);
         })
     }))

@@ -1,34 +1,33 @@
 //! `ApplyAddSign`, `ApplyPowerSign`: steps that grow where gradient and momentum agree (Bello and others, 2017).
 
 use graph_core::Result;
-use graph_core::op::{KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelRequest, Planned};
 
-use super::{Number, definition, for_numbers, pass2, scalar};
+use super::{Inputs, Number, Rule, for_numbers, pass2};
 
 /// `ApplyAddSign`
-pub(crate) fn add_sign() -> OpDefinition {
-    definition(
-        "ApplyAddSign",
-        "m = m * beta + grad * (1 - beta); var -= lr * (alpha + sign_decay * sign(grad) * sign(m)) * grad.",
-        &[
-            "var: Ref(T)",
-            "m: Ref(T)",
-            "lr: T",
-            "alpha: T",
-            "sign_decay: T",
-            "beta: T",
-            "grad: T",
-        ],
-        for_numbers!(add_sign_kernel),
-    )
-}
+pub(super) const ADD_SIGN: Rule = Rule {
+    summary: "m = m * beta + grad * (1 - beta); var -= lr * (alpha + sign_decay * sign(grad) * sign(m)) * grad.",
+    inputs: &[
+        "var: Ref(T)",
+        "m: Ref(T)",
+        "lr: T",
+        "alpha: T",
+        "sign_decay: T",
+        "beta: T",
+        "grad: T",
+    ],
+    attrs: &[],
+    kernels: for_numbers!(add_sign_kernel),
+};
 
-fn add_sign_kernel<T: Number>(_: &KernelRequest<'_>) -> Result<Planned> {
-    Ok(Planned::new(|context| {
-        let (rate, alpha): (T, T) = (scalar(context, 2)?, scalar(context, 3)?);
-        let (decay, beta): (T, T) = (scalar(context, 4)?, scalar(context, 5)?);
+fn add_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 6);
+    Ok(Planned::new(move |context| {
+        let (rate, alpha): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 3)?);
+        let (decay, beta): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let new = T::one() - beta;
-        pass2::<T>(context, 6, move |var, m, grad| {
+        pass2::<T>(context, inputs, move |var, m, grad| {
             *m = *m * beta + grad * new;
             *var = *var - rate * (alpha + decay * (grad.sign() * m.sign())) * grad;
         })
@@ -36,29 +35,28 @@ fn add_sign_kernel<T: Number>(_: &KernelRequest<'_>) -> Result<Planned> {
 }
 
 /// `ApplyPowerSign`
-pub(crate) fn power_sign() -> OpDefinition {
-    definition(
-        "ApplyPowerSign",
-        "m = m * beta + grad * (1 - beta); var -= lr * exp(logbase * sign_decay * sign(grad) * sign(m)) * grad.",
-        &[
-            "var: Ref(T)",
-            "m: Ref(T)",
-            "lr: T",
-            "logbase: T",
-            "sign_decay: T",
-            "beta: T",
-            "grad: T",
-        ],
-        for_numbers!(power_sign_kernel),
-    )
-}
+pub(super) const POWER_SIGN: Rule = Rule {
+    summary: "m = m * beta + grad * (1 - beta); var -= lr * exp(logbase * sign_decay * sign(grad) * sign(m)) * grad.",
+    inputs: &[
+        "var: Ref(T)",
+        "m: Ref(T)",
+        "lr: T",
+        "logbase: T",
+        "sign_decay: T",
+        "beta: T",
+        "grad: T",
+    ],
+    attrs: &[],
+    kernels: for_numbers!(power_sign_kernel),
+};
 
-fn power_sign_kernel<T: Number>(_: &KernelRequest<'_>) -> Result<Planned> {
-    Ok(Planned::new(|context| {
-        let (rate, logbase): (T, T) = (scalar(context, 2)?, scalar(context, 3)?);
-        let (decay, beta): (T, T) = (scalar(context, 4)?, scalar(context, 5)?);
+fn power_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let inputs = Inputs::of(request, 6);
+    Ok(Planned::new(move |context| {
+        let (rate, logbase): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 3)?);
+        let (decay, beta): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let new = T::one() - beta;
-        pass2::<T>(context, 6, move |var, m, grad| {
+        pass2::<T>(context, inputs, move |var, m, grad| {
             *m = *m * beta + grad * new;
             *var = *var - rate * (logbase * decay * (grad.sign() * m.sign())).exp() * grad;
         })

@@ -1,7 +1,7 @@
 //! Two steps of each update, against what TensorFlow's op of the same name computes.
 
 use graph_core::graph::{IntoOperand, OpBuilder};
-use graph_core::session::Session;
+use graph_core::session::{Feeds, Session};
 use graph_core::{DType, Graph, Value, Variable};
 
 use crate::testing::assert_close;
@@ -34,6 +34,11 @@ const UPDATES: &[Update] = &[
     Update { op: "ApplyCenteredRMSProp", attrs: &[], slots: &[[0.1, 0.0, -0.2, 0.3], [1.0, 1.0, 0.5, 2.0], [0.0, 0.1, -0.1, 0.2]], scalars: &[Some(0.01), Some(0.95), Some(0.7), Some(0.001), None], expected: &[[1.0014066, -2.1198652, 3.1170774, 0.24821301], [0.079999998, 0.013125002, -0.17424999, 0.29075003], [0.90747499, 0.91796875, 0.45203122, 2.1074998], [-0.002437219, 0.052424554, -0.047077306, 0.097474858]] },
     Update { op: "ApplyAdagrad", attrs: &[], slots: &[[0.1, 0.1, 0.2, 0.3]], scalars: &[Some(0.1), None], expected: &[[1.0369309, -2.0158327, 2.9730809, 0.46216127], [0.2, 0.41249999, 0.215625, 6.5500002]] },
     Update { op: "ApplyAdagrad", attrs: &[("update_slots", false)], slots: &[[0.1, 0.1, 0.2, 0.3]], scalars: &[Some(0.1), None], expected: &[[1.0632455, -2.079057, 2.9720492, 0.40871292], [0.1, 0.1, 0.2, 0.30000001]] },
+    Update { op: "ApplyAdagradV2", attrs: &[], slots: &[[0.1, 0.1, 0.2, 0.3]], scalars: &[Some(0.1), Some(0.01), None], expected: &[[1.0363462, -2.0161402, 2.9736483, 0.46239606], [0.2, 0.41249999, 0.215625, 6.5500002]] },
+    Update { op: "ApplyAdagradV2", attrs: &[("update_slots", false)], slots: &[[0.1, 0.1, 0.2, 0.3]], scalars: &[Some(0.1), Some(0.01), None], expected: &[[1.0613068, -2.0766337, 2.9726605, 0.4103497], [0.1, 0.1, 0.2, 0.30000001]] },
+    Update { op: "ApplyKerasMomentum", attrs: &[], slots: &[[0.5, -0.5, 0.25, 0.0]], scalars: &[Some(0.1), None, Some(0.9)], expected: &[[1.8660001, -2.8574998, 3.415, 0.27000004], [0.426, -0.43249997, 0.18999998, -0.029999986]] },
+    Update { op: "ApplyKerasMomentum", attrs: &[("use_nesterov", true)], slots: &[[0.5, -0.5, 0.25, 0.0]], scalars: &[Some(0.1), None, Some(0.9)], expected: &[[1.7994001, -2.7967501, 3.3609998, 0.24300003], [0.426, -0.43249997, 0.18999998, -0.029999986]] },
+    Update { op: "ApplyAdamWithAmsgrad", attrs: &[], slots: &[[0.1, 0.2, 0.0, -0.1], [0.01, 0.02, 0.0, 0.1], [0.02, 0.0, 0.001, 0.1]], scalars: &[Some(0.9), Some(0.999), Some(0.01), Some(0.9), Some(0.999), Some(0.001), None], expected: &[[0.99644744, -2.0076175, 2.9987884, 0.49941793], [0.059999991, 0.1895, 0.012500003, -0.051000006], [0.010079999, 0.020272454, 1.5624799e-05, 0.10604602], [0.02, 0.020272454, 0.001, 0.10604602]] },
     Update { op: "ApplyAdagradDA", attrs: &[], slots: &[[0.0, 0.1, -0.1, 0.0], [0.1, 0.1, 0.2, 0.3]], scalars: &[None, Some(0.1), Some(0.01), Some(0.02), Some(3.0)], expected: &[[0.037509914, -0.04936279, -0.0, -0.018321468], [-0.20000002, 0.34999999, 0.024999999, 0.5], [0.2, 0.41249999, 0.215625, 6.5500002]] },
     Update { op: "ApplyAdagradDA", attrs: &[], slots: &[[0.0, 0.1, -0.1, 0.0], [0.1, 0.1, 0.2, 0.3]], scalars: &[None, Some(0.1), Some(0.0), Some(0.02), Some(3.0)], expected: &[[0.044129305, -0.05399055, -0.0053151408, -0.019490922], [-0.20000002, 0.34999999, 0.024999999, 0.5], [0.2, 0.41249999, 0.215625, 6.5500002]] },
     Update { op: "ApplyProximalAdagrad", attrs: &[], slots: &[[0.1, 0.1, 0.2, 0.3]], scalars: &[Some(0.1), Some(0.5), Some(0.25), None], expected: &[[0.67900085, -1.6440274, 2.4678307, 0.40998757], [0.2, 0.41249999, 0.215625, 6.5500002]] },
@@ -49,22 +54,45 @@ fn value(numbers: [f64; 4], dtype: DType) -> Value {
     Value::from(numbers).cast_exactly(dtype).unwrap()
 }
 
-fn check(update: &Update, dtype: DType, tolerance: (f64, f64)) {
+/// Over references or handles, of all elements or by rows.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    by_handle: bool,
+    sparse: bool,
+}
+
+impl Form {
+    fn op(self, update: &Update) -> String {
+        let (resource, sparse) = (
+            if self.by_handle { "Resource" } else { "" },
+            if self.sparse { "Sparse" } else { "" },
+        );
+        format!("{resource}{sparse}{}", update.op)
+    }
+}
+
+fn check(update: &Update, form: Form, dtype: DType, tolerance: (f64, f64)) {
     let graph = Graph::new();
     let _default = graph.as_default();
-    crate::install();
+    let op = form.op(update);
+    let shape: &[usize] = if form.sparse { &[2, 2] } else { &[4] };
     let starts = std::iter::once(&START).chain(update.slots);
     let variables: Vec<Variable> = starts
-        .map(|&start| Variable::new(value(start, dtype)).build().unwrap())
+        .map(|&start| {
+            let start = value(start, dtype).reshaped(shape).unwrap();
+            Variable::new(start).use_resource(form.by_handle).build().unwrap()
+        })
         .collect();
-    let gradient = OpBuilder::new("Placeholder").attr("dtype", dtype).build().unwrap();
-    let mut node = OpBuilder::new(update.op);
+    let placeholder = |dtype: DType| OpBuilder::new("Placeholder").attr("dtype", dtype).build().unwrap();
+    let (gradient, indices) = (placeholder(dtype), placeholder(DType::Int64));
+    let mut node = OpBuilder::new(&op);
     for variable in &variables {
         node = node.input(variable);
     }
     for (index, scalar) in update.scalars.iter().enumerate() {
         let is_step = update.op == "ApplyAdagradDA" && index == update.scalars.len() - 1;
         node = match scalar {
+            None if form.sparse => node.input(&gradient).input(&indices),
             None => node.input(&gradient),
             Some(scalar) if is_step => node.input(*scalar as i64),
             Some(scalar) => node.input(Value::scalar(*scalar).cast_exactly(dtype).unwrap().into_operand()),
@@ -74,7 +102,7 @@ fn check(update: &Update, dtype: DType, tolerance: (f64, f64)) {
         node = node.attr(name, flag);
     }
     let operation = node.build_operation().unwrap();
-    for variable in &variables {
+    for variable in variables.iter().filter(|_| !form.by_handle) {
         assert!(
             operation
                 .colocation_groups()
@@ -82,32 +110,106 @@ fn check(update: &Update, dtype: DType, tolerance: (f64, f64)) {
         );
     }
     let session = Session::new(&graph).unwrap();
-    let initializers: Vec<_> = variables
-        .iter()
-        .map(|variable| variable.initializer().clone())
-        .collect();
-    for initializer in &initializers {
-        session.run(initializer, ()).unwrap();
+    for variable in &variables {
+        session.run(variable.initializer(), ()).unwrap();
     }
-    for gradients in GRADIENTS {
-        let feeds = graph_core::session::Feeds::new().with(&gradient, value(gradients, dtype));
+    for (rows, [a, b, c, d]) in [[0i64, 1], [1, 0]].into_iter().zip(GRADIENTS) {
+        // Rows in another order are the same rows.
+        let gradients = if form.sparse && rows == [1, 0] {
+            [c, d, a, b]
+        } else {
+            [a, b, c, d]
+        };
+        let gradients = value(gradients, dtype).reshaped(shape).unwrap();
+        let mut feeds = Feeds::new().with(&gradient, gradients);
+        if form.sparse {
+            feeds = feeds.with(&indices, Value::from(rows));
+        }
         session.run(&operation, feeds).unwrap();
     }
     let after: Vec<Value> = session.run(&variables, ()).unwrap();
     for (index, (after, &expected)) in after.iter().zip(update.expected).enumerate() {
-        let label = format!("{} {:?} of {dtype}: variable {index}", update.op, update.attrs);
-        assert_close(after, &value(expected, dtype), tolerance, &label);
+        let label = format!("{op} {:?} of {dtype}: variable {index}", update.attrs);
+        let expected = value(expected, dtype).reshaped(shape).unwrap();
+        assert_close(after, &expected, tolerance, &label);
     }
 }
 
 #[test]
 fn updates_are_tensorflows() {
+    let mut checked = std::collections::BTreeSet::new();
     for update in UPDATES {
-        check(update, DType::Float32, (2e-6, 1e-7));
-        check(update, DType::Float64, (1e-5, 1e-6));
-        check(update, DType::Half, (2e-2, 2e-2));
-        check(update, DType::BFloat16, (6e-2, 6e-2));
+        for (by_handle, sparse) in [(false, false), (true, false), (false, true), (true, true)] {
+            let form = Form { by_handle, sparse };
+            if crate::install().op(&form.op(update)).is_err() {
+                continue;
+            }
+            checked.insert(form.op(update));
+            check(update, form, DType::Float32, (2e-6, 1e-7));
+            check(update, form, DType::Float64, (1e-5, 1e-6));
+            check(update, form, DType::Half, (2e-2, 2e-2));
+            check(update, form, DType::BFloat16, (6e-2, 6e-2));
+        }
     }
+    let all: std::collections::BTreeSet<String> = [super::DENSE, super::SPARSE, super::BY_HANDLE]
+        .concat()
+        .iter()
+        .map(|make| make().name.to_owned())
+        .collect();
+    assert_eq!(checked, all);
+}
+
+#[test]
+fn rows_are_updated_in_the_order_of_their_indices() {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    crate::install();
+    let variables: Vec<Variable> = [[[1.0f32], [2.0], [3.0]], [[1.0], [1.0], [1.0]]]
+        .into_iter()
+        .map(|rows| Variable::new(rows.into_operand()).use_resource(true).build().unwrap())
+        .collect();
+    let indices = OpBuilder::new("Placeholder")
+        .attr("dtype", DType::Int32)
+        .build()
+        .unwrap();
+    let update = OpBuilder::new("ResourceSparseApplyMomentum")
+        .input(&variables[0])
+        .input(&variables[1])
+        .input(1.0f32)
+        .input([[1.0f32], [10.0]])
+        .input(&indices)
+        .input(0.5f32);
+    let update = update.build_operation().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let run = |rows: Value| session.run(&update, Feeds::new().with(&indices, rows));
+    assert_eq!(run(Value::from([2i32, 2])).unwrap_err().class(), "NotFound");
+    for variable in &variables {
+        session.run(variable.initializer(), ()).unwrap();
+    }
+    assert_eq!(run(Value::from([0i32, 3])).unwrap_err().class(), "InvalidArgument");
+    assert_eq!(run(Value::from([-1i32, 0])).unwrap_err().class(), "InvalidArgument");
+    assert_eq!(run(Value::from([0i32, 1, 2])).unwrap_err().class(), "InvalidArgument");
+    assert_eq!(run(Value::scalar(1i32)).unwrap_err().class(), "InvalidArgument");
+    run(Value::from([2i32, 2])).unwrap();
+    let after: (Vec<f32>, Vec<f32>) = session.run((&flat(&variables[0]), &flat(&variables[1])), ()).unwrap();
+    // A row that comes up twice moves twice: 0.5 * 1 + 1 = 1.5, then 0.5 * 1.5 + 10 = 10.75.
+    assert_eq!(after, (vec![1.0, 2.0, 3.0 - 1.5 - 10.75], vec![1.0, 1.0, 10.75]));
+    let scalar = Variable::new(1.0f32).use_resource(true).build().unwrap();
+    let no_rows = OpBuilder::new("ResourceSparseApplyAdagrad")
+        .input(&scalar)
+        .input(&scalar)
+        .input(1.0f32)
+        .input([1.0f32])
+        .input([0i32]);
+    assert_eq!(no_rows.build_operation().unwrap_err().class(), "InvalidArgument");
+}
+
+fn flat(variable: &Variable) -> graph_core::Tensor {
+    OpBuilder::new("Reshape")
+        .input(variable)
+        .input([-1i32])
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -140,7 +242,7 @@ fn operands_that_do_not_fit_are_errors() {
         .input(&unknown);
     let update = update.build_operation().unwrap();
     let session = Session::new(&graph).unwrap();
-    let run = |gradient: Value| session.run(&update, graph_core::session::Feeds::new().with(&unknown, gradient));
+    let run = |gradient: Value| session.run(&update, Feeds::new().with(&unknown, gradient));
     assert_eq!(
         run(Value::from([1.0f32, 2.0])).unwrap_err().class(),
         "FailedPrecondition"
