@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Prove that the checks of this folder can fail: spoil good material, one thing at a time, and ask each check to notice.
 
-    self_check.py --graph GRAPH.pb --losses LOSSES --logdir LOGDIR --listing tests/fixtures/graph_adam.txt
+    self_check.py --tool TOOL --graph GRAPH.pb --losses LOSSES --logdir LOGDIR --listing tests/fixtures/graph_adam.txt
 
-GRAPH, LOSSES and LOGDIR are a good run (adam): each check must pass on them as they are and fail on every spoiled copy.
+TOOL is the `graph` program; GRAPH, LOSSES and LOGDIR are a good run (adam): each check must pass on them as they are and
+fail on every spoiled copy.
 """
 import argparse
 import glob
@@ -180,6 +181,15 @@ def move_count(histogram):
     histogram.bucket[full - 1] += 1
 
 
+def spoiled_tool(tool, target, edit):
+    """A program like `tool` whose text files are edited by sed."""
+    with open(target, "w") as file:
+        file.write(f"#!/bin/sh\n'{os.path.abspath(tool)}' \"$@\" || exit\n")
+        file.write(f"case $3 in *txt) sed -i '{edit}' \"$3\";; esac\n")
+    os.chmod(target, 0o755)
+    return target
+
+
 def cases(arguments, folder):
     """(what, must it pass, script, arguments)"""
     new = iter(os.path.join(folder, str(k)) for k in range(1000))
@@ -192,6 +202,13 @@ def cases(arguments, folder):
         yield what, False, "check_import.py", (spoiled_graph(graph, next(new), spoil), "--losses", losses, *imported)
     for what, spoil in (("one cost off by 1e-4", another_loss), ("one objective NaN", nan_loss), ("one step left out", drop_step)):
         yield what, False, "check_import.py", (graph, "--losses", spoiled_losses(losses, next(new), spoil), *imported)
+    yield "text as it is", True, "check_text.py", ("--tool", arguments.tool, graph)
+    for what, edit in (
+        ("an attribute lost in text", r"s/transpose_a/transpose_c/"),
+        ("a digit lost in text", r"s/\(float_val: .*[0-9]\)[0-9]$/\1/"),
+        ("text that does not parse", r"s/^node {/nod {/"),
+    ):
+        yield what, False, "check_text.py", ("--tool", spoiled_tool(arguments.tool, next(new), edit), graph)
     yield "events as they are", True, "check_events.py", (logdir,)
     for what, spoil in (
         ("a tag renamed", each_value(rename_tag)),
@@ -216,7 +233,7 @@ def cases(arguments, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--graph", "--losses", "--logdir", "--listing"):
+    for name in ("--tool", "--graph", "--losses", "--logdir", "--listing"):
         parser.add_argument(name, required=True)
     parser.add_argument("--data", default="data")
     arguments = parser.parse_args()

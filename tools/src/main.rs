@@ -4,10 +4,18 @@
 //! what it found. To add a subcommand, write its module and add it to [`Command`] and to `Command::run`.
 
 mod attr_text;
+mod checkpoint;
+mod convert;
+mod diff;
+mod dot;
+mod events;
 mod failure;
+mod input;
+mod inspect;
 mod json;
 mod ops;
 mod replay;
+mod support;
 mod table;
 
 use std::io::{self, BufWriter, Write};
@@ -27,27 +35,43 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Ops(ops::Options),
+    Inspect(inspect::Options),
+    Diff(diff::Options),
+    Dot(dot::Options),
+    Convert(convert::Options),
+    Checkpoint(checkpoint::Options),
+    Events(events::Options),
     Replay(replay::Options),
+    Ops(ops::Options),
 }
 
 impl Command {
     /// Runs it; the exit code is 0 unless a comparison or a check failed.
     fn run(&self, out: &mut dyn Write) -> Result<ExitCode> {
         match self {
-            Self::Ops(options) => ops::run(options, out),
+            Self::Inspect(options) => inspect::run(options, out),
+            Self::Diff(options) => diff::run(options, out),
+            Self::Dot(options) => dot::run(options, out),
+            Self::Convert(options) => convert::run(options, out),
+            Self::Checkpoint(options) => checkpoint::run(options, out),
+            Self::Events(options) => events::run(options, out),
             Self::Replay(options) => replay::run(options, out),
+            Self::Ops(options) => ops::run(options, out),
         }
     }
 
-    /// The exit code of an error.
+    /// The exit code of an error: of a comparison another than that of a difference.
     fn error_code(&self) -> ExitCode {
-        ExitCode::FAILURE
+        match self {
+            Self::Diff(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
     }
 }
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
+    graph_ops::install();
     let mut out = BufWriter::new(io::stdout().lock());
     let result = command.run(&mut out).and_then(|code| {
         out.flush()?;

@@ -72,6 +72,20 @@ impl Table {
     }
 }
 
+/// A number of bytes with a unit of which it has at least one.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let power = (count.ilog2() / 10) as usize;
+    format!(
+        "{:.1} {}",
+        count as f64 / (1u64 << (10 * power)) as f64,
+        UNITS[power - 1]
+    )
+}
+
 /// A number with commas between its thousands.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -83,6 +97,24 @@ pub fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number in six digits at most, in scientific notation where it is large or small.
+pub fn short(number: Option<f64>) -> String {
+    let Some(number) = number else { return String::new() };
+    let magnitude = number.abs();
+    if magnitude == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    if !(1e-4..1e9).contains(&magnitude) {
+        return format!("{number:.4e}");
+    }
+    let decimals = (5 - magnitude.log10().floor() as i32).max(0) as usize;
+    let text = format!("{number:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
 }
 
 /// `1 node`, `2 nodes`.
@@ -114,6 +146,26 @@ mod tests {
             [0, 999, 1000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
         );
+        assert_eq!(
+            [1023, 1024, 1_572_864, u64::MAX].map(bytes),
+            ["1023 B", "1.0 KiB", "1.5 MiB", "16.0 EiB"]
+        );
         assert_eq!([count(1, "node"), count(2, "node")], ["1 node", "2 nodes"]);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (1.0, "1"),
+            (-0.123456789, "-0.123457"),
+            (1234567.0, "1234567"),
+            (0.1, "0.1"),
+            (1e-7, "1.0000e-7"),
+            (f64::INFINITY, "inf"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(short(Some(number)), expected);
+        }
     }
 }

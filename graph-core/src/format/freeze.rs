@@ -55,10 +55,10 @@ pub fn freeze<S: AsRef<str>>(
     let mut added = Vec::new();
     for (position, node) in frozen.node.iter_mut().enumerate() {
         let site = OpSite::new(node.name.as_str(), node.op.as_str(), None);
-        let is_resource = node.op == VAR_HANDLE;
-        if !is_resource && !vocabulary::is_variable(&node.op) {
+        if !is_variable(node) {
             continue;
         }
+        let is_resource = node.op == VAR_HANDLE;
         let dtype = variable_dtype(node).map_err(|error| error.at(site.clone()))?;
         check_value(node, dtype, &value(node)?)
             .map(|constant| *node = constant)
@@ -85,12 +85,9 @@ pub fn freeze<S: AsRef<str>>(
     Ok(frozen)
 }
 
-/// The variables among a graph's nodes, of both kinds.
-pub fn variables(graph: &GraphDef) -> impl Iterator<Item = &NodeDef> {
-    graph
-        .node
-        .iter()
-        .filter(|node| node.op == VAR_HANDLE || vocabulary::is_variable(&node.op))
+/// Whether a node is a variable, by reference or by handle.
+pub fn is_variable(node: &NodeDef) -> bool {
+    node.op == VAR_HANDLE || vocabulary::is_variable(&node.op)
 }
 
 fn variable_dtype(node: &NodeDef) -> Result<DType> {
@@ -232,7 +229,7 @@ mod tests {
     #[test]
     fn variables_become_constants() {
         let graph = graph(VARIABLES);
-        assert_eq!(variables(&graph).count(), 2);
+        assert_eq!(graph.node.iter().filter(|node| is_variable(node)).count(), 2);
         let frozen = freeze(&graph, &["sum:0"], values).unwrap();
         let listing: Vec<_> = frozen.node.iter().map(|n| (n.name.as_str(), n.op.as_str())).collect();
         let expected = [

@@ -155,6 +155,7 @@ impl<'a> MessageGraph<'a> {
                 self.position(node).ok_or_else(|| {
                     Error::not_found(format!("the graph has no node '{node}'"))
                         .got(format!("a graph of {} nodes", self.message.node.len()))
+                        .hint("names are whole, scopes included; `graph inspect --all` lists inputs and outputs")
                 })
             })
             .collect()
