@@ -228,3 +228,14 @@ fn a_recording_that_fails_is_told() {
     let error = session.run::<f32>(&one, ()).unwrap_err();
     assert!(error.to_string().contains("recording a run into"), "{error}");
 }
+
+#[test]
+fn a_session_that_tensorflow_ran_gives_the_same_here() {
+    graph_ops::install();
+    // Made by `tests/tensorflow/record_session.py`.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded_by_tensorflow");
+    assert_eq!(outcome(&folder), Outcome::Ok);
+    let trace = Trace::read(&folder).unwrap();
+    let errors: Vec<&str> = trace.runs.iter().filter_map(|run| run.error.as_deref()).collect();
+    assert_eq!(errors, ["FailedPreconditionError", "InvalidArgumentError"]);
+}

@@ -13,8 +13,10 @@ mod failure;
 mod input;
 mod inspect;
 mod json;
+mod literal;
 mod ops;
 mod replay;
+mod run;
 mod support;
 mod table;
 
@@ -43,6 +45,7 @@ enum Command {
     Events(events::Options),
     Replay(replay::Options),
     Ops(ops::Options),
+    Run(run::Options),
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
             Self::Events(options) => events::run(options, out),
             Self::Replay(options) => replay::run(options, out),
             Self::Ops(options) => ops::run(options, out),
+            Self::Run(options) => run::run(options, out),
         }
     }
 
