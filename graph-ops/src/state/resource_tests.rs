@@ -313,7 +313,7 @@ fn wrong_dtypes_and_shapes_are_errors() {
     assert_eq!(session.run(&set_integers, ()).unwrap_err().class(), "InvalidArgument");
     let longer = || feeds(Value::from([1.0f32, 2.0, 3.0]));
     assert_eq!(session.run(&set, longer()).unwrap_err().class(), "InvalidArgument");
-    let set_any = assign(&handle("v", DType::Float32, PartialShape::unknown()), &value);
+    let set_any = assign(handle("v", DType::Float32, PartialShape::unknown()), &value);
     let set_any = set_any.build_operation().unwrap();
     session.run(&set_any, longer()).unwrap();
     assert_eq!(session.run::<Value>(&v, ()).unwrap_err().class(), "InvalidArgument");
@@ -402,12 +402,12 @@ fn parts_are_gathered_without_a_read() {
         &words,
         Value::from_strings([2], vec![b"a".to_vec(), b"b".to_vec()]).unwrap(),
     );
-    session.run(&set.build_operation().unwrap(), ()).unwrap();
+    session.run(set.build_operation().unwrap(), ()).unwrap();
     let last = crate::op("ResourceGather")
         .input(&words)
         .input([1i32, 1])
         .attr("dtype", DType::String);
-    let last: Value = session.run(&last.build().unwrap(), ()).unwrap();
+    let last: Value = session.run(last.build().unwrap(), ()).unwrap();
     assert_eq!(last, Value::from_strings([2], vec![b"b".to_vec(); 2]).unwrap());
 }
 
@@ -512,7 +512,7 @@ fn counters_count_to_their_limit() {
     let count = count_up_to(&counter, 3).build().unwrap();
     assert_eq!(
         (count.op().op_type(), count.dtype()),
-        ("ResourceCountUpTo".into(), DType::Int64)
+        ("ResourceCountUpTo", DType::Int64)
     );
     let session = Session::new(&graph).unwrap();
     session.run(counter.initializer(), ()).unwrap();

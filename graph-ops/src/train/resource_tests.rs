@@ -123,7 +123,7 @@ fn every_optimizer_updates_resource_variables_as_others() {
             let _default = graph.as_default();
             let variable = Variable::new([1.0f32, -2.0]).use_resource(resource).build().unwrap();
             let squares = crate::math::square(&variable).build().unwrap();
-            let step = optimizer.minimize(&squares, &[variable.clone()]).unwrap();
+            let step = optimizer.minimize(&squares, std::slice::from_ref(&variable)).unwrap();
             let ops: Vec<&str> = graph.operations().iter().map(Operation::op_type).collect();
             let by_handle = ops.iter().filter(|op| op.starts_with("ResourceApply")).count();
             assert_eq!(by_handle, usize::from(resource), "optimizer {number}");
