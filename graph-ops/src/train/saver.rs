@@ -42,6 +42,7 @@ const KEEP_CHECKPOINT_EVERY_N_HOURS: f32 = 10_000.0;
 /// use graph_ops::train::{Saver, latest_checkpoint};
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let folder = folder.path();
+/// graph_ops::install(); // before the first variable, where nothing else of graph_ops comes before it
 /// let graph = Graph::new();
 /// let _default = graph.as_default();
 /// let v = Variable::new([1.0f32, 2.0]).name("v").build()?;
