@@ -43,7 +43,9 @@ def tensorflow_summary(values, tag="h"):
     """The serialized Summary that TensorFlow makes."""
     from lenet_graph import tf
 
-    return tf.raw_ops.HistogramSummary(tag=tag, values=values).numpy()
+    # In a graph of its own: whoever imports this may have switched eager execution off.
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        return session.run(tf.raw_ops.HistogramSummary(tag=tag, values=values))
 
 
 def compare(ours, theirs):
