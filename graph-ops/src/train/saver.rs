@@ -326,12 +326,18 @@ impl Saver {
             return session.run(self.save.op(), self.feeds(prefix)?);
         }
         let part = checkpoint::temporary_path(prefix);
-        session.run(self.save.op(), self.feeds(&part)?)?;
-        let mut writer = BundleWriter::extend(part, prefix)?;
-        for (name, value) in extra {
-            writer.add_value(name, value)?;
+        let written = session.run(self.save.op(), self.feeds(&part)?).and_then(|()| {
+            let mut writer = BundleWriter::extend(&part, prefix)?;
+            extra
+                .iter()
+                .try_for_each(|(name, value)| writer.add_value(name, value))?;
+            writer.finish()
+        });
+        if written.is_err() {
+            // Mostly there is nothing left; what cannot be removed is a leftover for the next saver.
+            let _ = checkpoint::remove(&part);
         }
-        writer.finish()
+        written
     }
 
     fn feeds(&self, prefix: &Path) -> Result<Feeds> {

@@ -1,6 +1,7 @@
 //! Reads checkpoints.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -178,6 +179,21 @@ impl BundleReader {
             .map(|dim| dim.size)
             .collect();
         Ok((entry, shape))
+    }
+
+    /// Whether the data files that these keys lie in have as many bytes as they take together.
+    pub(super) fn files_hold(&self, keys: &[Vec<u8>]) -> Result<bool> {
+        let mut files: BTreeMap<i32, u64> = BTreeMap::new();
+        let mut taken = 0u64;
+        for key in keys {
+            let (entry, _) = self.entry(key)?;
+            taken = taken.saturating_add(u64::try_from(entry.size).unwrap_or(u64::MAX));
+            if let Entry::Vacant(file) = files.entry(entry.shard_id) {
+                let path = data_path(&self.prefix, entry.shard_id, self.shards);
+                file.insert(fs::metadata(&path).map_err(|e| Error::io(&path, e))?.len());
+            }
+        }
+        Ok(taken <= files.values().sum::<u64>())
     }
 
     /// The bytes of a tensor. They are allocated once the file is known to have them.

@@ -134,6 +134,9 @@ impl TensorSlice {
                     .got(whole.shape()),
             );
         }
+        if self.shape().num_elements() == 0 {
+            return Value::zeros(whole.dtype(), self.shape());
+        }
         let (starts, run) = self.runs();
         if let Ok(strings) = whole.as_strings() {
             let part = starts
@@ -252,10 +255,19 @@ impl BundleReader {
             let prefix = self.prefix().display();
             Error::data_loss(format!("cannot put '{name}' of checkpoint {prefix} together: {what}"))
         };
+        let slices: Option<Vec<TensorSlice>> = slices
+            .iter()
+            .map(|slice| TensorSlice::from_proto(whole, slice))
+            .collect();
+        let slices = slices.ok_or_else(|| damaged("a slice lies outside of it"))?;
+        // Many slices may say that they lie in the same bytes; together they cannot be more than the files hold.
+        let keys: Vec<Vec<u8>> = slices.iter().map(|slice| slice.key(name)).collect();
+        if !self.files_hold(&keys)? {
+            return Err(damaged("its slices are more than the files hold"));
+        }
         let mut parts = Vec::new();
         let mut elements = 0;
         for slice in slices {
-            let slice = TensorSlice::from_proto(whole, slice).ok_or_else(|| damaged("a slice lies outside of it"))?;
             let part = self.value_under(&slice.key(name))?;
             if *part.shape() != slice.shape() {
                 return Err(damaged("a slice has another shape than it says"));
@@ -393,6 +405,31 @@ mod tests {
             assert_eq!(reader.slice("v", &slice).unwrap(), slice.of(&whole).unwrap());
         }
         assert_eq!(reader.value("x").unwrap_err().class(), "DataLoss");
+    }
+
+    #[test]
+    fn slices_that_lie_in_the_same_bytes_do_not_multiply() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().join("p");
+        let slice = TensorSlice::parse("4000 0,1000").unwrap();
+        let mut writer = BundleWriter::create(&prefix).unwrap();
+        for _ in 0..4 {
+            writer
+                .describe_slice("v", crate::DType::Int64, slice.whole(), slice.to_proto())
+                .unwrap();
+        }
+        let part = Value::zeros(crate::DType::Int64, [1000]).unwrap();
+        writer.add_value_under(&slice.key("v"), &part).unwrap();
+        writer.finish().unwrap();
+        let error = BundleReader::open(&prefix).unwrap().value("v").unwrap_err();
+        assert!(error.to_string().contains("more than the files hold"), "{error}");
+    }
+
+    #[test]
+    fn a_box_of_nothing_is_nothing() {
+        let slice = TensorSlice::parse("1000000000 1000000000 0 -:-:-").unwrap();
+        let whole = Value::zeros(crate::DType::Float32, [1_000_000_000, 1_000_000_000, 0]).unwrap();
+        assert_eq!(slice.of(&whole).unwrap(), whole);
     }
 
     #[test]

@@ -58,11 +58,13 @@ pub(super) fn build(
     let filename = placeholder(site).input(default_filename).name("filename").build()?;
     let filename = placeholder(site).input(filename).name("Const").build()?;
 
-    let tensors: Vec<&Tensor> = variables.iter().map(|(_, variable)| variable.reference()).collect();
+    // A resource variable is saved by its read; of any other, the reference is what TensorFlow's saver takes.
+    let tensors = variables.iter().map(|(_, variable)| match variable.is_resource() {
+        true => variable.value().clone(),
+        false => variable.reference().clone(),
+    });
     let save = with_names(site.node("SaveV2").input(&filename), variables)?;
-    let save = save
-        .input(tensors.into_iter().cloned().collect::<Vec<_>>())
-        .build_operation()?;
+    let save = save.input(tensors.collect::<Vec<_>>()).build_operation()?;
     let save = with_dependencies([&save], &filename)?;
 
     let dtypes: Vec<DType> = variables.iter().map(|(_, variable)| variable.dtype()).collect();
@@ -100,10 +102,17 @@ fn assign(site: &Composite, variable: &Variable, restored: Tensor, reshape: bool
             site.node("Reshape").input(restored).input(dims).build()?
         }
         (true, None) => {
-            let shape = site.node("Shape").input(variable.reference()).build()?;
+            let shape = site.node("Shape").input(variable).build()?;
             site.node("Reshape").input(restored).input(shape).build()?
         }
     };
+    if variable.is_resource() {
+        let device = variable.op().device();
+        let _device = (!device.is_empty()).then(|| scope::device(device.as_str())).transpose()?;
+        let restored = site.node("Identity").input(restored).build()?;
+        let assign = site.node("AssignVariableOp").input(variable.reference());
+        return assign.input(restored).build_operation();
+    }
     let _colocated = scope::colocate_with(&variable.op());
     site.node("Assign")
         .input(variable.reference())

@@ -122,7 +122,7 @@ fn restored_keys(restore: &Operation) -> Result<Vec<Key>> {
         }
         match operation.op_type() {
             "NoOp" => stack.extend(operation.control_inputs()),
-            "Assign" => keys.extend(restored_key(&operation)?),
+            "Assign" | "AssignVariableOp" => keys.extend(restored_key(&operation)?),
             _ => {}
         }
     }
@@ -131,11 +131,12 @@ fn restored_keys(restore: &Operation) -> Result<Vec<Key>> {
 
 fn restored_key(assign: &Operation) -> Result<Option<Key>> {
     let variable = assign.input(0);
-    let mut shape = variable.shape();
+    let mut shape = match variable.handle_data() {
+        Some(handle) => handle.shape,
+        None if assign.attr::<bool>("validate_shape")? => variable.shape(),
+        None => PartialShape::unknown(),
+    };
     let mut source: Tensor = assign.input(1);
-    if !assign.attr::<bool>("validate_shape")? {
-        shape = PartialShape::unknown();
-    }
     while matches!(source.op().op_type(), "Identity" | "Reshape") {
         if source.op().op_type() == "Reshape" {
             shape = PartialShape::unknown();

@@ -1,5 +1,6 @@
 use std::fs;
 
+use graph_core::PartialShape;
 use graph_core::format::checkpoint::BundleReader;
 use graph_core::format::import::ImportOptions;
 use graph_core::format::meta_graph::read_meta_graph;
@@ -17,6 +18,7 @@ struct Fixture {
 
 /// A graph of three variables, made in another order than that of their names, and a session with their values.
 fn fixture() -> Fixture {
+    crate::install();
     let graph = Graph::new();
     let _default = graph.as_default();
     let b = Variable::new([1.0f32, 2.0]).name("b").build().unwrap();
@@ -161,6 +163,59 @@ fn variables_come_back_in_another_session() {
 }
 
 #[test]
+fn resource_variables_are_saved_by_their_reads_and_restored_through_their_handles() {
+    crate::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let a = Variable::new([1.0f32, 2.0]).name("a").build().unwrap();
+    let r = Variable::new([3.0f32, 4.0])
+        .name("r")
+        .use_resource(true)
+        .build()
+        .unwrap();
+    let start = graph.num_operations();
+    let mut saver = Saver::new().build().unwrap();
+    let expected = "\
+SaveV2 save/SaveV2 <- save/Const, save/SaveV2/tensor_names, save/SaveV2/shape_and_slices, a, r/Read/ReadVariableOp
+Identity save/control_dependency <- save/Const, ^save/SaveV2
+Const save/RestoreV2/tensor_names <- 
+Const save/RestoreV2/shape_and_slices <- 
+RestoreV2 save/RestoreV2 <- save/Const, save/RestoreV2/tensor_names, save/RestoreV2/shape_and_slices
+Assign save/Assign <- a, save/RestoreV2
+Identity save/Identity <- save/RestoreV2:1
+AssignVariableOp save/AssignVariableOp <- r, save/Identity
+NoOp save/restore_all <- ^save/Assign, ^save/AssignVariableOp";
+    assert_eq!(listing(&graph)[start + 5..].join("\n"), expected);
+
+    let folder = tempfile::tempdir().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let init = crate::state::global_variables_initializer().unwrap();
+    session.run(&init, ()).unwrap();
+    let prefix = saver.save(&session, folder.path().join("m")).unwrap();
+    let other = Session::new(&graph).unwrap();
+    saver.restore(&other, &prefix).unwrap();
+    let restored: (Vec<f32>, Vec<f32>) = other.run((&a, &r), ()).unwrap();
+    assert_eq!(restored, (vec![1.0, 2.0], vec![3.0, 4.0]));
+
+    // Another kind of variable of the same name takes the value too, but not one of another shape.
+    crate::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let a = Variable::new([0.0f32, 0.0])
+        .name("a")
+        .use_resource(true)
+        .build()
+        .unwrap();
+    Variable::new(0.0f32).name("r").use_resource(true).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let only_a = Saver::new().variables([&a]).build().unwrap();
+    only_a.restore(&session, &prefix).unwrap();
+    assert_eq!(session.run::<Vec<f32>>(&a, ()).unwrap(), [1.0, 2.0]);
+    let report = Saver::new().build().unwrap().compare(&prefix).unwrap();
+    assert_eq!(report.other_shape, [("r".into(), PartialShape::scalar(), [2].into())]);
+}
+
+#[test]
 fn an_uninitialized_variable_is_not_saved() {
     let fixture = fixture();
     let mut saver = fixture.saver();
@@ -172,6 +227,7 @@ fn an_uninitialized_variable_is_not_saved() {
 
 #[test]
 fn the_slots_of_optimizers_are_saved() {
+    crate::install();
     let graph = Graph::new();
     let _default = graph.as_default();
     let v = Variable::new([1.0f32, 2.0]).name("v").build().unwrap();
@@ -230,6 +286,7 @@ fn all_that_does_not_fit_is_told_at_once() {
         .saver()
         .save(&fixture.session, fixture.path("model.ckpt"))
         .unwrap();
+    crate::install();
     let graph = Graph::new();
     let _default = graph.as_default();
     let variable = |name: &str, value: Value| Variable::new(value).name(name).build().unwrap();
@@ -288,6 +345,7 @@ fn another_shape_of_as_many_elements_is_restored_where_asked_for() {
         .saver()
         .save(&fixture.session, fixture.path("model.ckpt"))
         .unwrap();
+    crate::install();
     let graph = Graph::new();
     let _default = graph.as_default();
     let v = Variable::new([[0.0f32], [0.0]]).name("b").build().unwrap();
