@@ -96,7 +96,7 @@ def ours(arguments, verdict):
     import math
 
     import mnist
-    from lenet_graph import LenetGraph, tf, v1
+    from lenet_graph import LenetGraph, tf
 
     prefix = arguments.prefix
     images, labels = mnist.read_split(arguments.data, "t10k")
@@ -119,18 +119,17 @@ def ours(arguments, verdict):
     verdict(bool(names), f"{len(names)} tensors with {elements} elements read, {len(extra)} of them the engine's own")
 
     lenet = LenetGraph(arguments.graph)
-    with lenet.graph.as_default():
-        variables = {name: lenet.variable(name) for name in lenet.variables()}
-        saver = v1.train.Saver(variables)
+    variables = lenet.variables()
+    saver = lenet.make_saver(variables)
     missing = sorted(set(variables) - set(names)) + sorted(set(names) - set(variables) - set(extra))
     verdict(not missing, f"the variables of graph and checkpoint are the same {len(variables)} {missing}")
-    saver.restore(lenet.session, prefix)
+    lenet.restore(saver, prefix)
     verdict.agree(expected, predicted(lenet), arguments.tolerance, "our checkpoint in TensorFlow, by name")
     trains_on(lenet, "the exported graph")
     theirs_nodes = saver_nodes(lenet.graph.as_graph_def(), "save")
 
     meta = LenetGraph(prefix + ".meta", meta=True)
-    meta.saver.restore(meta.session, prefix)
+    meta.restore(meta.saver, prefix)
     verdict.agree(expected, predicted(meta), arguments.tolerance, "our checkpoint in TensorFlow, by its .meta")
     trains_on(meta, "the .meta")
     ours_nodes = saver_nodes(meta.definition, "save")
@@ -143,13 +142,11 @@ def ours(arguments, verdict):
 
 def save(arguments, _verdict):
     import mnist
-    from lenet_graph import LenetGraph, v1
+    from lenet_graph import LenetGraph
 
     lenet = LenetGraph(arguments.graph)
     lenet.step(mnist.TrainingBatches(arguments.data, 500)[0])
-    with lenet.graph.as_default():
-        saver = v1.train.Saver({name: lenet.variable(name) for name in lenet.variables()})
-    saver.save(lenet.session, arguments.prefix, write_meta_graph=False)
+    lenet.save(lenet.make_saver(lenet.variables()), arguments.prefix)
     images, labels = mnist.read_split(arguments.data, "t10k")
     print(f"test_accuracy {lenet.test_accuracy(images, labels)!r}")
     for index, row in enumerate(lenet.logits(images[:IMAGES])):

@@ -6,7 +6,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf  # noqa: E402  (the environment must be set before)
 
 v1 = tf.compat.v1
-v1.disable_eager_execution()
 TRAIN_OPS = {"adam": "train/adam", "rmsprop": "train/rmsprop", "sgd": "train/gradient_descent"}
 
 
@@ -57,9 +56,19 @@ class LenetGraph:
         """The names of all variables, the optimizer's among them."""
         return [op.name for op in self.graph.get_operations() if op.type == "VariableV2"]
 
-    def variable(self, name):
-        """A variable as TensorFlow's Saver takes it."""
-        return self.tensor(name)
+    def make_saver(self, names):
+        """TensorFlow's Saver of the variables of these names."""
+        with self.graph.as_default():
+            return v1.train.Saver({name: self.tensor(name) for name in names})
+
+    # Outside of its graph, a Saver takes the program for an eager one.
+    def save(self, saver, prefix, **options):
+        with self.graph.as_default():
+            return saver.save(self.session, prefix, write_meta_graph=False, **options)
+
+    def restore(self, saver, prefix):
+        with self.graph.as_default():
+            saver.restore(self.session, prefix)
 
     def logits(self, images):
         return self.session.run(self.logits_tensor, {self.images: images, self.keep: 1.0})

@@ -23,18 +23,12 @@ CORE_FIXTURES = os.path.join(HERE, os.pardir, os.pardir, "graph-core", "tests", 
 STEPS = 200
 
 
-def save(session, saver, folder, name):
-    saver.save(session, os.path.join(folder, name), write_meta_graph=False, write_state=False)
-
-
 def small(path, data):
     lenet = LenetGraph(path, threads=1)
     batches = mnist.TrainingBatches(data, 100)
     for step in range(STEPS):
         lenet.step(batches[step], keep=1.0)
-    with lenet.graph.as_default():
-        saver = v1.train.Saver({name: lenet.variable(name) for name in lenet.parameters()})
-    save(lenet.session, saver, FIXTURES, "small.ckpt")
+    lenet.save(lenet.make_saver(lenet.parameters()), os.path.join(FIXTURES, "small.ckpt"), write_state=False)
     images, labels = mnist.read_split(data, "t10k")
     lines = [
         f"# A small network after {STEPS} steps in TensorFlow. Made by tests/tensorflow/make_checkpoint_fixture.py.",
@@ -61,7 +55,8 @@ def partitioned():
                 info = part._get_save_slice_info()
                 box = tuple(slice(o, o + n) for o, n in zip(info.var_offset, info.var_shape)) if info else ...
                 session.run(part.assign(values[box]))
-        save(session, v1.train.Saver(), CORE_FIXTURES, "partitioned")
+        prefix = os.path.join(CORE_FIXTURES, "partitioned")
+        v1.train.Saver().save(session, prefix, write_meta_graph=False, write_state=False)
 
 
 def main():
