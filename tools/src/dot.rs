@@ -13,6 +13,7 @@ use graph_core::format::proto::{GraphDef, NodeDef};
 use serde::Serialize;
 
 use crate::failure::Result;
+use crate::table::count;
 use crate::{attr_text, input, json};
 
 /// Writes a graph for Graphviz: scopes as boxes, control edges dashed, shapes on the edges
@@ -39,6 +40,9 @@ pub struct Options {
     #[arg(long)]
     json: bool,
 }
+
+/// How a scope that is drawn as one node looks.
+const SCOPE_STYLE: &str = ", style=\"rounded,filled\", fillcolor=ghostwhite";
 
 /// What is drawn.
 #[derive(Serialize)]
@@ -108,7 +112,7 @@ impl Drawing {
                     name: name.to_owned(),
                     op: (name == node.name).then(|| node.op.clone()),
                     nodes: 1,
-                    style: style(node),
+                    style: if name == node.name { style(node) } else { SCOPE_STYLE },
                 });
             for end in graph.inputs(position) {
                 let from = graph.node(end.node);
@@ -209,7 +213,7 @@ fn caption(node: &Node) -> String {
     let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
     match &node.op {
         Some(op) => format!("{last}\n{op}"),
-        None => format!("{last}/\n{} nodes", node.nodes),
+        None => format!("{last}/\n{}", count(node.nodes, "node")),
     }
 }
 

@@ -34,7 +34,10 @@ fn deep_scopes_are_one_node() {
     );
     assert!(edges.iter().all(|edge| edge["from"] != edge["to"]));
     let whole = stdout(graph_reading(["dot", "-", "--depth", "1"], NETWORK.as_bytes()));
-    assert!(whole.contains(r#""layer/w/" [label="w/\n2 nodes""#), "{whole}");
+    assert!(
+        whole.contains(r#""layer/w/" [label="w/\n2 nodes", style="rounded,filled""#),
+        "{whole}"
+    );
 }
 
 #[test]

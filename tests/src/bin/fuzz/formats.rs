@@ -9,13 +9,16 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use graph_core::format::checkpoint::{self, BundleReader, BundleWriter};
 use graph_core::format::events::{EventReader, EventWriter, event_files};
+use graph_core::format::freeze::freeze;
 use graph_core::format::graph_def::ExportOptions;
+use graph_core::format::graph_file::GraphFile;
 use graph_core::format::import::ImportOptions;
+use graph_core::format::message_graph::MessageGraph;
 use graph_core::format::meta_graph::MetaGraphOptions;
 use graph_core::format::proto::summary::value::Value as SummaryValue;
 use graph_core::format::proto::{
-    AttrValue, CheckpointState, DataType, GraphDef, MetaGraphDef, NodeDef, Summary, TensorShapeProto, attr_value,
-    summary, tensor_shape_proto,
+    AttrValue, CheckpointState, DataType, GraphDef, MetaGraphDef, NodeDef, SavedModel, Summary, TensorShapeProto,
+    attr_value, summary, tensor_shape_proto,
 };
 use graph_core::format::{Message, Name, parse_message, table, text, tf_record};
 use graph_core::{DType, Graph, PartialShape, Result, Tensor, Value, Variable, feed};
@@ -59,6 +62,7 @@ pub fn all() -> Vec<Format> {
         graphs("graph-def", graph_seeds, damaged_graph, read_graph),
         graphs("graph-text", graph_text_seeds, mutate::bytes, read_graph),
         graphs("meta-graph", meta_graph_seeds, mutate::bytes, read_meta_graph),
+        graphs("graph-file", graph_file_seeds, mutate::bytes, read_graph_file),
         Format {
             name: "events",
             seeds: event_seeds,
@@ -327,6 +331,35 @@ fn read_meta_graph(_: &Path, bytes: &[u8]) -> Verdict {
         let graph = Graph::new();
         graph.import_meta_graph(&message, &ImportOptions::verbatim())?;
         graph.to_meta_graph(&MetaGraphOptions::default())
+    }))
+}
+
+fn graph_file_seeds() -> Vec<Vec<u8>> {
+    let meta_graph = sample_graph()
+        .to_meta_graph(&MetaGraphOptions::default())
+        .expect("the sample graph has collections that can be written");
+    let model = SavedModel {
+        saved_model_schema_version: 1,
+        meta_graphs: vec![meta_graph],
+    };
+    let seeds = [graph_seeds(), graph_text_seeds(), meta_graph_seeds()].concat();
+    seeds
+        .into_iter()
+        .chain([model.encode_to_vec(), as_text(&model)])
+        .collect()
+}
+
+/// A file of any form by its message alone: cut to what a node needs, and frozen.
+fn read_graph_file(_: &Path, bytes: &[u8]) -> Verdict {
+    verdict(GraphFile::parse(bytes).and_then(|file| {
+        file.to_bytes(true)?;
+        let message = file.graph_def()?;
+        let graph = MessageGraph::new(message);
+        if let Some(last) = message.node.last() {
+            graph.extract(&[&last.name])?;
+            freeze(message, &[&last.name], |_| Value::from_vec([3, 2], [0.5f32; 6]))?;
+        }
+        Ok(())
     }))
 }
 
