@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::builder::{IntoOperand, OpBuilder, Operand, constant_in};
+use crate::graph::scope::{Colocation, ScopeGuard};
 use crate::graph::{Graph, NodeId, Operation, Tensor, TensorId, scope};
 use crate::op::{AttrValue, FromAttr, GradientRule, vocabulary};
 use crate::value::Value;
@@ -94,7 +95,7 @@ impl<'a> GradientContext<'a> {
 pub struct Gradients {
     ys: Vec<Tensor>,
     xs: Vec<Tensor>,
-    grad_ys: Vec<Option<Operand>>,
+    grad_ys: Vec<Operand>,
     stop_gradients: Vec<Tensor>,
     name: String,
     colocate: bool,
@@ -135,12 +136,9 @@ pub fn gradients<Y: IntoOperand, X: IntoOperand>(
 }
 
 impl Gradients {
-    /// The gradients that come in at the `ys`; ones where not given.
+    /// The gradients that come in at the `ys`, one for each; ones without.
     pub fn grad_ys<T: IntoOperand>(mut self, grad_ys: impl IntoIterator<Item = T>) -> Self {
-        self.grad_ys = grad_ys
-            .into_iter()
-            .map(|operand| Some(operand.into_operand()))
-            .collect();
+        self.grad_ys = grad_ys.into_iter().map(IntoOperand::into_operand).collect();
         self
     }
 
@@ -187,6 +185,13 @@ impl Gradients {
                     .got(format!("{y:?}"))
                     .at(y.op().site()));
             }
+        }
+        if !self.grad_ys.is_empty() && self.grad_ys.len() != self.ys.len() {
+            return Err(
+                Error::invalid_argument("every y has one gradient that comes in, or none has")
+                    .expected(format!("{} grad_ys", self.ys.len()))
+                    .got(self.grad_ys.len()),
+            );
         }
         let _scope = scope::name_scope_in(&graph, &self.name)?;
         Backward::new(&graph, &self).run()
@@ -297,6 +302,7 @@ impl<'a> Backward<'a> {
         }
         while let Some(id) = queue.pop_front() {
             let operation = Operation::new(self.graph, id);
+            let _colocated = self.colocate_with(&operation);
             let gradients = self.output_gradients(&operation)?;
             let input_gradients = if self.between.contains(&id) && !self.stops.contains(&id) {
                 self.gradients_of(&operation, gradients)?
@@ -322,10 +328,16 @@ impl<'a> Backward<'a> {
         self.request.xs.iter().map(|x| self.aggregate(x.id())).collect()
     }
 
+    /// Keeps what is made while the guard lives beside an operation, if that was asked for.
+    fn colocate_with(&self, operation: &Operation) -> Option<ScopeGuard> {
+        self.request.colocate.then(|| scope::colocate_with(operation))
+    }
+
     /// The gradients that come in at the ys.
     fn begin(&mut self) -> Result<()> {
         for (index, y) in self.request.ys.iter().enumerate() {
-            let gradient = match self.request.grad_ys.get(index).cloned().flatten() {
+            let _colocated = self.colocate_with(&y.op());
+            let gradient = match self.request.grad_ys.get(index).cloned() {
                 Some(operand) => {
                     let gradient = operand.to_tensor(self.graph, &format!("grad_ys_{index}"), Some(y.dtype()))?;
                     if gradient.dtype() != y.dtype() || !gradient.shape().is_compatible_with(&y.shape()) {
@@ -336,6 +348,14 @@ impl<'a> Backward<'a> {
                         );
                     }
                     gradient
+                }
+                None if y.dtype().is_complex() => {
+                    return Err(
+                        Error::invalid_argument("the gradient of complex numbers has no natural start")
+                            .got(format!("{y:?}"))
+                            .at(y.op().site())
+                            .hint("say with `grad_ys` what comes in"),
+                    );
                 }
                 None => self.ones_like(y, index)?,
             };
@@ -379,7 +399,11 @@ impl<'a> Backward<'a> {
             [] => return Ok(None),
             [one] => return Ok(Some(one.clone())),
             several => {
-                let _colocated = scope::colocation_groups(self.graph, several[0].op().colocation_groups());
+                let colocation = Colocation {
+                    alone: true,
+                    ..Colocation::with(&several[0].op())
+                };
+                let _colocated = scope::colocate(self.graph, colocation);
                 OpBuilder::new(vocabulary::ADD_N).input(several).build()?
             }
         };
@@ -421,7 +445,6 @@ impl<'a> Backward<'a> {
             operation,
             gradients: &gradients,
         };
-        let _colocated = self.request.colocate.then(|| scope::colocate_with(operation));
         let mut input_gradients = function(&mut context).map_err(|error| {
             error.context(format!(
                 "building the gradient of '{}' ({})",

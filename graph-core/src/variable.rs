@@ -277,6 +277,7 @@ impl<'a> VariableBuilder<'a> {
                 // The variable does not exist yet, but its initial value already belongs to its colocation group.
                 let _group = scope::colocation_groups(&graph, own_groups(&graph, &name));
                 let initial_value = {
+                    let _nowhere = scope::no_device(&graph);
                     let _initializer = scope::name_scope_in(&graph, "Initializer")?;
                     make()?
                 };
@@ -308,6 +309,7 @@ impl<'a> VariableBuilder<'a> {
         let (initial_value, handle) = {
             let _group = scope::colocation_groups(graph, own_groups(graph, name));
             let initial_value = {
+                let _nowhere = scope::no_device(graph);
                 let _initializer = scope::name_scope_in(graph, "Initializer")?;
                 match self.initial_value {
                     InitialValue::Operand(operand) => operand.to_tensor(graph, "initial_value", self.dtype)?,

@@ -1,7 +1,7 @@
 //! What a session promises: fetches in any shape, feeds of any tensor, only what is needed runs, reads before updates.
 
 use graph_core::graph::scope::{control_dependencies, name_scope};
-use graph_core::session::{RewriteOptions, RunOptions, SessionOptions};
+use graph_core::session::{Feedable, Feeds, RewriteOptions, RunMetadata, RunOptions, SessionOptions};
 use graph_core::{Graph, PartialShape, Session, Tensor, Value, Variable, feed};
 use graph_ops::{array, control, math, random, state};
 
@@ -278,6 +278,116 @@ fn a_traced_run_measures_each_operation() {
     );
 }
 
+fn traced(session: &Session, fetch: &Tensor, feeds: Feeds) -> RunMetadata {
+    let options = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    session.run_with::<Value>(fetch, feeds, &options).unwrap().1
+}
+
+#[test]
+fn plans_are_kept_by_what_is_run_and_by_the_shapes_fed() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None]).build().unwrap();
+    let (y, z) = (math::square(&x).build().unwrap(), math::negative(&x).build().unwrap());
+    let session = Session::new(&graph).unwrap();
+    let planned = |fetch: &Tensor, len: usize| {
+        let fed = Value::from_vec([len], vec![1.0f32; len]).unwrap();
+        traced(&session, fetch, feed! { x => fed }).planned
+    };
+    assert!(planned(&y, 500) && planned(&y, 1000) && planned(&z, 500));
+    assert!(!planned(&y, 500) && !planned(&y, 1000) && !planned(&z, 500));
+    // A graph that has grown leaves plans as they are.
+    let w = math::exp(&y).build().unwrap();
+    assert!(!planned(&y, 500) && planned(&w, 500));
+    // So many shapes that the first is forgotten, but not the last.
+    assert!((1..=8).all(|len| planned(&y, len)));
+    assert!(planned(&y, 500) && !planned(&y, 8));
+    // What was rewired is planned anew.
+    let other = math::abs(&x).build().unwrap();
+    graph.set_input(&y.op(), 0, &other).unwrap();
+    assert!(planned(&y, 8));
+}
+
+#[test]
+fn intermediate_results_share_memory() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    const LEN: usize = 1000;
+    let x = array::placeholder::<f32>([LEN]).build().unwrap();
+    let chain = |length: usize, links: bool| {
+        let mut y = math::exp(&x).build().unwrap();
+        for _ in 0..length {
+            y = match links {
+                // Element by element: in the same place.
+                true => math::sin(&y).build().unwrap(),
+                // Turned round: from one place to another and back.
+                false => array::reverse(&y, [0]).build().unwrap(),
+            };
+        }
+        math::reduce_sum(y).build().unwrap()
+    };
+    let session = Session::new(&graph).unwrap();
+    let bytes = |fetch: &Tensor| {
+        let fed = Value::from_vec([LEN], vec![0.5f32; LEN]).unwrap();
+        traced(&session, fetch, feed! { x => fed }).arena_bytes
+    };
+    let one = LEN * size_of::<f32>();
+    let in_place = bytes(&chain(20, true));
+    assert!(
+        (one..2 * one).contains(&in_place),
+        "{in_place} bytes for 21 results in one place"
+    );
+    let in_turn = bytes(&chain(20, false));
+    assert!(
+        (2 * one..3 * one).contains(&in_turn),
+        "{in_turn} bytes for 21 results in two places"
+    );
+}
+
+#[test]
+fn a_run_has_a_time_limit() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let mut x = random::random_uniform([300, 300]).build().unwrap();
+    for _ in 0..200 {
+        x = math::matmul(&x, &x).build().unwrap();
+    }
+    let sum = math::reduce_sum(&x).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let limited = |timeout_in_ms| RunOptions {
+        timeout_in_ms: Some(timeout_in_ms),
+        ..RunOptions::default()
+    };
+    let error = session.run_with::<f32>(&sum, (), &limited(1)).unwrap_err();
+    assert_eq!(error.class(), "DeadlineExceeded", "{error}");
+    session.run_with::<f32>(&sum, (), &limited(600_000)).unwrap();
+}
+
+#[test]
+fn a_callable_takes_feeds_of_its_own_graph_and_each_once() {
+    graph_ops::install();
+    let (graph, other) = (Graph::new(), Graph::new());
+    let stranger = {
+        let _default = other.as_default();
+        array::placeholder::<f32>(()).build().unwrap()
+    };
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>(()).build().unwrap();
+    let y = math::square(&x).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    for feeds in [vec![&x, &stranger], vec![&x, &x]] {
+        let feeds: Vec<&dyn Feedable> = feeds.into_iter().map(|feed| feed as &dyn Feedable).collect();
+        let error = session.make_callable::<Value>(&y, &feeds).err().expect("an error");
+        assert_eq!(error.class(), "InvalidArgument", "{error}");
+    }
+}
+
 #[test]
 fn a_closed_session_refuses_to_run() {
     graph_ops::install();
@@ -367,6 +477,48 @@ fn rewrites_change_no_number() {
     for name in ["prune", "constant_folding", "common_subexpressions", "algebra"] {
         assert_eq!(run(RewriteOptions::all().without(name)), plain, "without {name}");
     }
+}
+
+#[test]
+fn rewrites_leave_out_what_need_not_run() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([2]).name("x").build().unwrap();
+    let neutral = math::multiply(math::add(&x, 0.0f32).name("plus_zero"), 1.0f32).name("times_one");
+    let once = math::exp(neutral).name("once").build().unwrap();
+    let again = math::exp(&x).name("again").build().unwrap();
+    let folded = math::reduce_sum(array::constant([1.0f32, 2.0]))
+        .name("folded")
+        .build()
+        .unwrap();
+    let y = math::multiply((once + again).unwrap(), folded)
+        .name("y")
+        .build()
+        .unwrap();
+    let ran = |rewrites| -> Vec<String> {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+        let options = RunOptions {
+            trace: true,
+            ..RunOptions::default()
+        };
+        let feeds = feed! { x => Value::from([0.5f32, 1.0]) };
+        let (_, metadata) = session.run_with::<Value>(&y, feeds, &options).unwrap();
+        metadata.nodes.into_iter().map(|node| node.name).collect()
+    };
+    let (all, none) = (ran(RewriteOptions::all()), ran(RewriteOptions::none()));
+    let runs = |nodes: &[String], name: &str| nodes.iter().any(|node| node == name);
+    for name in ["plus_zero", "times_one", "again", "folded"] {
+        assert!(runs(&none, name), "{name} in {none:?}");
+        assert!(!runs(&all, name), "{name} in {all:?}");
+    }
+    assert!(runs(&all, "once") && runs(&all, "y"));
+    assert!(runs(&ran(RewriteOptions::all().without("constant_folding")), "folded"));
+    assert!(runs(
+        &ran(RewriteOptions::all().without("common_subexpressions")),
+        "again"
+    ));
+    assert!(runs(&ran(RewriteOptions::all().without("algebra")), "plus_zero"));
 }
 
 #[test]

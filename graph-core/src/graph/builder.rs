@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::dtype::{Complex, DType};
 use crate::error::{Error, OpSite, Result};
 use crate::graph::node::{HandleData, Node, OutputInfo, TensorId};
-use crate::graph::scope::{self, check_name};
+use crate::graph::scope::{self, Colocation, check_name};
 use crate::graph::{Graph, Operation, Tensor};
 use crate::op::attr::AttrName;
 use crate::op::shape_inference::{InferenceContext, InputValues, arg_len};
@@ -487,16 +487,21 @@ impl OpBuilder {
         let mut inputs: SmallVec<[TensorId; 2]> = SmallVec::new();
         let mut operands = std::mem::take(&mut self.operands);
         // What takes references stays with what they refer to.
-        let mut groups = Vec::new();
+        let mut beside: Option<Colocation> = None;
         for (arg, operand) in definition.inputs.iter().zip(&mut operands) {
             let start = inputs.len();
             self.convert(arg, operand, graph, &full_name, &mut attrs, &mut inputs)?;
             if arg.is_ref {
-                let referred = inputs[start..].iter().map(|input| Operation::new(graph, input.node));
-                groups.extend(referred.flat_map(|operation| operation.colocation_groups()));
+                for referred in inputs[start..].iter().map(|input| Operation::new(graph, input.node)) {
+                    let mut colocation = Colocation::with(&referred);
+                    if let Some(others) = beside {
+                        colocation.groups.extend(others.groups);
+                    }
+                    beside = Some(colocation);
+                }
             }
         }
-        let _colocated = (!groups.is_empty()).then(|| scope::colocation_groups(graph, groups));
+        let _colocated = beside.map(|colocation| scope::colocate(graph, colocation));
         set_defaults(definition, &mut attrs)?;
         let control_inputs: Vec<_> = self.control_inputs.iter().map(Operation::id).collect();
         insert_node(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
+use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::graph::node::{NodeId, TensorId};
 use crate::graph::{Graph, Operation, Tensor};
@@ -25,12 +26,33 @@ struct Scopes {
     graph: u64,
     /// Full names, without the slash at the end.
     names: Vec<(u64, Arc<str>)>,
-    devices: Vec<(u64, Arc<str>)>,
-    colocations: Vec<(u64, Vec<Vec<u8>>)>,
+    /// `None` leaves those around out of account.
+    devices: Vec<(u64, Option<DeviceSpec>)>,
+    colocations: Vec<(u64, Colocation)>,
     controls: Vec<(u64, ControlFrame)>,
     contexts: Vec<(u64, Option<Arc<dyn ControlFlowContext>>)>,
     /// Entries of other modules: variable scopes.
     pub(crate) variable_scopes: Vec<(u64, crate::variable::VariableScopeState)>,
+}
+
+/// Groups that operations are kept beside.
+pub(crate) struct Colocation {
+    pub(crate) groups: Vec<Vec<u8>>,
+    /// The device that they are on, which overrules device scopes; `None` leaves these as they are.
+    pub(crate) device: Option<Arc<str>>,
+    /// Whether the groups stand in place of those around.
+    pub(crate) alone: bool,
+}
+
+impl Colocation {
+    /// Beside one operation.
+    pub(crate) fn with(operation: &Operation) -> Self {
+        Self {
+            groups: operation.colocation_groups(),
+            device: Some(operation.device().into()),
+            alone: false,
+        }
+    }
 }
 
 struct ControlFrame {
@@ -95,6 +117,26 @@ impl Scopes {
             && self.controls.is_empty()
             && self.contexts.is_empty()
             && self.variable_scopes.is_empty()
+    }
+
+    /// The device that operations are now placed on, if any is said.
+    fn device(&self) -> Option<Arc<str>> {
+        let mut beside = self
+            .colocations
+            .iter()
+            .rev()
+            .filter_map(|(_, colocation)| colocation.device.as_ref());
+        if let Some(device) = beside.find(|device| !device.is_empty()) {
+            return Some(device.clone());
+        }
+        let mut merged = DeviceSpec::default();
+        for (_, spec) in &self.devices {
+            match spec {
+                Some(spec) => merged.merge(spec),
+                None => merged = DeviceSpec::default(),
+            }
+        }
+        (!merged.is_empty()).then(|| merged.to_string().into())
     }
 
     fn remove(&mut self, guard: u64) {
@@ -304,34 +346,49 @@ pub fn clear_control_dependencies(graph: &Graph) -> ScopeGuard {
     })
 }
 
-/// Places the operations made while the guard lives on `device`, such as `/gpu:0` or `/device:CPU:0`; the empty string
-/// leaves the choice to the session.
+/// Places the operations made while the guard lives on `device`, such as `/gpu:0` or `/device:CPU:0`. What the name leaves
+/// open (`/job:ps` says no device, `/gpu:0` no job) is as the device scopes around say; `None` leaves these out of account.
 ///
 /// # Errors
 /// `InvalidArgument` if it is not the name of a device.
-pub fn device(device: &str) -> Result<ScopeGuard> {
-    let canonical: Arc<str> = crate::device::canonical_name(device)?.into();
+pub fn device<'a>(device: impl Into<Option<&'a str>>) -> Result<ScopeGuard> {
+    let spec = device.into().map(DeviceSpec::parse).transpose()?;
     Ok(ScopeGuard::open(&Graph::current(), "".into(), |scopes, id| {
-        scopes.devices.push((id, canonical))
+        scopes.devices.push((id, spec))
     }))
 }
 
-/// Keeps the operations made while the guard lives on the device of `operation`, and says so in their `_class` attribute.
+/// Keeps the operations made while the guard lives on the device of `operation`, whatever the device scopes say, and says
+/// so in their `_class` attribute.
 pub fn colocate_with(operation: &Operation) -> ScopeGuard {
-    let groups = operation.colocation_groups();
-    ScopeGuard::open(operation.graph(), "".into(), |scopes, id| {
-        scopes.colocations.push((id, groups))
+    colocate(operation.graph(), Colocation::with(operation))
+}
+
+/// Keeps the operations made while the guard lives beside these groups.
+pub(crate) fn colocate(graph: &Graph, colocation: Colocation) -> ScopeGuard {
+    ScopeGuard::open(graph, "".into(), |scopes, id| {
+        if colocation.device.is_some() {
+            scopes.devices.push((id, None));
+        }
+        scopes.colocations.push((id, colocation));
     })
 }
 
-/// Puts the operations made while the guard lives into these colocation groups too; none at all are those of no group.
+/// Puts the operations made while the guard lives into these colocation groups too.
 pub(crate) fn colocation_groups(graph: &Graph, groups: Vec<Vec<u8>>) -> ScopeGuard {
-    ScopeGuard::open(graph, "".into(), |scopes, id| scopes.colocations.push((id, groups)))
+    let (device, alone) = (None, false);
+    colocate(graph, Colocation { groups, device, alone })
+}
+
+/// Leaves the choice of a device to the session for the operations made while the guard lives.
+pub(crate) fn no_device(graph: &Graph) -> ScopeGuard {
+    ScopeGuard::open(graph, "".into(), |scopes, id| scopes.devices.push((id, None)))
 }
 
 /// Lets the operations made while the guard lives stand where they will, whatever is around.
 pub(crate) fn clear_colocation(graph: &Graph) -> ScopeGuard {
-    colocation_groups(graph, Vec::new())
+    let (groups, device, alone) = (Vec::new(), None, true);
+    colocate(graph, Colocation { groups, device, alone })
 }
 
 /// Puts the operations made while the guard lives into a branch or loop.
@@ -368,10 +425,10 @@ pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
     thread_local!(static NO_DEVICE: Arc<str> = Arc::from(""));
     let no_device = NO_DEVICE.with(Arc::clone);
     with_scopes(graph, |scopes| {
-        let cleared = scopes.colocations.iter().rposition(|(_, groups)| groups.is_empty());
-        let mut colocation: Vec<Vec<u8>> = scopes.colocations[cleared.unwrap_or(0)..]
+        let alone = scopes.colocations.iter().rposition(|(_, colocation)| colocation.alone);
+        let mut colocation: Vec<Vec<u8>> = scopes.colocations[alone.unwrap_or(0)..]
             .iter()
-            .flat_map(|(_, groups)| groups.clone())
+            .flat_map(|(_, colocation)| colocation.groups.clone())
             .collect();
         colocation.sort_unstable();
         colocation.dedup();
@@ -389,7 +446,7 @@ pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
             }
         }
         Surroundings {
-            device: scopes.devices.last().map_or(no_device, |(_, device)| device.clone()),
+            device: scopes.device().unwrap_or(no_device),
             colocation,
             control_inputs,
             context: scopes.contexts.last().and_then(|(_, context)| context.clone()),

@@ -33,6 +33,9 @@ impl Plan {
         control: &mut RunControl<'_>,
     ) -> Result<Vec<Value>> {
         self.set_up(state, feeds)?;
+        if let Some(trace) = &mut control.trace {
+            trace.arena_bytes = self.arena_size;
+        }
         let result = self
             .run_steps(program, state, control)
             .and_then(|()| self.results(program, state));

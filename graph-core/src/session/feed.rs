@@ -54,18 +54,7 @@ impl Feeds {
     pub(crate) fn resolve(self, graph: &Graph) -> Result<Vec<(Tensor, Value)>> {
         let mut resolved: Vec<(Tensor, Value)> = Vec::with_capacity(self.0.len());
         for (tensor, operand) in self.0 {
-            if tensor.graph() != graph {
-                return Err(
-                    Error::invalid_argument(format!("the fed tensor '{}' is of another graph", tensor.name()))
-                        .at(tensor.op().site()),
-                );
-            }
-            if resolved.iter().any(|(other, _)| *other == tensor) {
-                return Err(Error::invalid_argument(format!(
-                    "the tensor '{}' is fed twice",
-                    tensor.name()
-                )));
-            }
+            check_fed_tensor(&tensor, resolved.iter().map(|(other, _)| other), graph)?;
             let value = operand
                 .to_value(Some(tensor.dtype()))
                 .map_err(|error| error.context(format!("feeding '{}'", tensor.name())))?
@@ -78,6 +67,27 @@ impl Feeds {
         }
         Ok(resolved)
     }
+}
+
+/// Whether a tensor can be fed together with the others.
+pub(crate) fn check_fed_tensor<'a>(
+    tensor: &Tensor,
+    others: impl IntoIterator<Item = &'a Tensor>,
+    graph: &Graph,
+) -> Result<()> {
+    if tensor.graph() != graph {
+        return Err(
+            Error::invalid_argument(format!("the fed tensor '{}' is of another graph", tensor.name()))
+                .at(tensor.op().site()),
+        );
+    }
+    if others.into_iter().any(|other| other == tensor) {
+        return Err(Error::invalid_argument(format!(
+            "the tensor '{}' is fed twice",
+            tensor.name()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a value can be fed as a tensor: dtype and shape must fit.

@@ -11,6 +11,7 @@ mod fetch;
 mod memory;
 mod observer;
 mod options;
+mod placement;
 mod plan;
 mod profile;
 mod state;
@@ -169,6 +170,9 @@ impl Session {
         let mut items = Vec::new();
         fetches.items(&mut items);
         let feeds: Vec<Tensor> = feeds.iter().map(|feed| feed.fed_tensor()).collect();
+        for (index, tensor) in feeds.iter().enumerate() {
+            feed::check_fed_tensor(tensor, &feeds[..index], self.graph())?;
+        }
         let request = self.request(&feeds, &items)?;
         let mut running = self.lock()?;
         let plan = running.structural_plan(self, &request)?;
@@ -334,7 +338,7 @@ impl Running {
         if let Some(&plan) = self.by_request.get(request) {
             return Ok(plan);
         }
-        let structure = Structure::new(session.graph(), request, &session.options().rewrites)?;
+        let structure = Structure::new(session.graph(), request, session.options())?;
         self.plans.push(StructuralPlan {
             structure,
             shaped: Vec::new(),
@@ -354,6 +358,9 @@ impl Running {
             None => {
                 let shapes: Vec<Shape> = feeds.iter().map(|feed| feed.shape().clone()).collect();
                 let plan = Plan::new(structure, &shapes, &mut self.state)?;
+                if let Some(trace) = &mut control.trace {
+                    trace.planned = true;
+                }
                 if shaped.len() == SHAPED_PLANS {
                     shaped.remove(0);
                 }

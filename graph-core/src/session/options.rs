@@ -7,15 +7,16 @@ use std::sync::Arc;
 use crate::session::observer::RunObserver;
 
 /// How a session runs graphs, in the manner of TensorFlow's `ConfigProto`.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct SessionOptions {
     /// Threads that one kernel may use; all cores without.
     pub intra_op_parallelism_threads: Option<usize>,
     /// Which rewrites run.
     pub rewrites: RewriteOptions,
-    /// Whether an operation whose device has no kernel for it runs where there is one; yes by default.
-    pub hard_placement: bool,
-    /// Whether the device of every operation is logged when a plan is made.
+    /// Whether an operation that asks for a device that is not there runs on one that is. Yes by default, unlike
+    /// TensorFlow's; without, such an operation is an error.
+    pub allow_soft_placement: bool,
+    /// Whether the device of every operation is written to standard error when a plan is made, and what it fell back from.
     pub log_device_placement: bool,
     /// What is told of every run, as for recording it.
     pub observer: Option<Arc<dyn RunObserver>>,
@@ -26,10 +27,22 @@ impl fmt::Debug for SessionOptions {
         f.debug_struct("SessionOptions")
             .field("intra_op_parallelism_threads", &self.intra_op_parallelism_threads)
             .field("rewrites", &self.rewrites)
-            .field("hard_placement", &self.hard_placement)
+            .field("allow_soft_placement", &self.allow_soft_placement)
             .field("log_device_placement", &self.log_device_placement)
             .field("observed", &self.observer.is_some())
             .finish()
+    }
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            intra_op_parallelism_threads: None,
+            rewrites: RewriteOptions::all(),
+            allow_soft_placement: true,
+            log_device_placement: false,
+            observer: None,
+        }
     }
 }
 
@@ -50,6 +63,20 @@ impl SessionOptions {
     #[must_use]
     pub fn observer(mut self, observer: impl RunObserver + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Sets whether operations may fall back to a device that is there.
+    #[must_use]
+    pub fn allow_soft_placement(mut self, allow: bool) -> Self {
+        self.allow_soft_placement = allow;
+        self
+    }
+
+    /// Sets whether the device of every operation is written to standard error.
+    #[must_use]
+    pub fn log_device_placement(mut self, log: bool) -> Self {
+        self.log_device_placement = log;
         self
     }
 

@@ -26,6 +26,10 @@ pub struct NodeStats {
 pub struct RunMetadata {
     /// The operations.
     pub nodes: Vec<NodeStats>,
+    /// Whether the run first had to make its plan: these fetches with feeds of these shapes were not run lately.
+    pub planned: bool,
+    /// How many bytes the plan's intermediate results share, those apart whose shapes only the run tells.
+    pub arena_bytes: usize,
 }
 
 impl RunMetadata {

@@ -13,7 +13,8 @@ use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry
 
 use crate::rewrite::{self, Program, Rewrite};
 use crate::session::evaluate::needs_frames;
-use crate::session::options::RewriteOptions;
+use crate::session::options::{RewriteOptions, SessionOptions};
+use crate::session::placement;
 
 /// What a run feeds, fetches and runs: the key of a structural plan.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -43,12 +44,13 @@ fn feed_definition() -> &'static OpDefinition {
 }
 
 impl Structure {
-    pub(crate) fn new(graph: &Graph, request: &Request, options: &RewriteOptions) -> Result<Self> {
+    pub(crate) fn new(graph: &Graph, request: &Request, options: &SessionOptions) -> Result<Self> {
         let mut program = graph.read(|data| extract(data, request))?;
+        placement::place(&program, options)?;
         if let Some(loops) = program.nodes.iter().find(|node| needs_frames(node)) {
             return Err(Error::unimplemented("while loops do not run yet").at(loops.site()));
         }
-        for rewrite in pipeline(options)? {
+        for rewrite in pipeline(&options.rewrites)? {
             if let Some(rewritten) = rewrite.apply(&program)? {
                 rewrite::verify(&rewritten)
                     .map_err(|error| error.context(format!("checking the rewrite '{}'", rewrite.name())))?;

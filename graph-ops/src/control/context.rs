@@ -111,7 +111,8 @@ impl CondContext {
 pub(super) fn switch_beside(data: &Tensor, predicate: &Tensor, name: &str) -> Result<Operation> {
     let graph: &Graph = data.graph();
     let device = data.op().device();
-    let _device = (!device.is_empty()).then(|| scope::device(&device)).transpose()?;
+    let _nowhere = scope::device(None)?;
+    let _device = scope::device(device.as_str())?;
     let op = if data.is_ref() { "RefSwitch" } else { "Switch" };
     let switch = OpBuilder::new(op)
         .input(data)
