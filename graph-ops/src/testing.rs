@@ -1,11 +1,15 @@
 //! Numeric test cases of ops: one table, run by every device.
 
-use graph_core::graph::builder::constant_in;
-use graph_core::graph::{Node, OpBuilder, OutputInfo};
+mod gradient;
+
+use graph_core::graph::{Node, OutputInfo};
 use graph_core::op::kernel::DeviceKind;
 use graph_core::op::{ArgType, AttrValue, Attributes, ControlFlow, GradientRule, OpDefinition};
-use graph_core::session::{Feeds, Session};
-use graph_core::{DType, Graph, PartialShape, Result, Tensor, Value};
+use graph_core::{DType, PartialShape, Result, Value};
+use std::collections::HashSet;
+
+pub(crate) use gradient::GradientCase;
+use gradient::{REFUSE_GRADIENTS, all_gradient_cases, has_slopes};
 
 /// An op with attributes and inputs, and the outputs it must give.
 pub(crate) struct Case {
@@ -134,208 +138,7 @@ impl Case {
     }
 }
 
-/// An op whose symbolic gradient must agree with finite differences at these inputs.
-pub(crate) struct GradientCase {
-    pub(crate) op: &'static str,
-    pub(crate) attrs: Vec<(&'static str, AttrValue)>,
-    pub(crate) inputs: Vec<Value>,
-    /// The inputs that are differentiated; all floating-point ones without.
-    pub(crate) with_respect_to: Option<Vec<usize>>,
-    /// The output that is differentiated.
-    pub(crate) output: usize,
-    pub(crate) second_order: bool,
-    /// Relative and absolute tolerance.
-    pub(crate) tolerance: (f64, f64),
-    /// The step of the differences.
-    pub(crate) step: f64,
-}
-
-impl GradientCase {
-    pub(crate) fn new(op: &'static str) -> Self {
-        Self {
-            op,
-            attrs: Vec::new(),
-            inputs: Vec::new(),
-            with_respect_to: None,
-            output: 0,
-            second_order: false,
-            tolerance: (1e-6, 1e-7),
-            step: 1e-5,
-        }
-    }
-
-    pub(crate) fn attr(mut self, name: &'static str, value: impl Into<AttrValue>) -> Self {
-        self.attrs.push((name, value.into()));
-        self
-    }
-
-    pub(crate) fn input(mut self, value: impl Into<Value>) -> Self {
-        self.inputs.push(value.into());
-        self
-    }
-
-    /// Differentiates only these inputs.
-    pub(crate) fn with_respect_to(mut self, inputs: &[usize]) -> Self {
-        self.with_respect_to = Some(inputs.to_vec());
-        self
-    }
-
-    /// Differentiates this output instead of the first.
-    pub(crate) fn output(mut self, output: usize) -> Self {
-        self.output = output;
-        self
-    }
-
-    /// Checks the gradient of the gradient too.
-    pub(crate) fn second_order(mut self) -> Self {
-        self.second_order = true;
-        self
-    }
-
-    /// Sets the relative and absolute tolerance and the step, as `f32` ops need them (1e-2, 1e-3, 1e-2).
-    pub(crate) fn tolerance(mut self, relative: f64, absolute: f64, step: f64) -> Self {
-        (self.tolerance, self.step) = ((relative, absolute), step);
-        self
-    }
-}
-
-impl GradientCase {
-    /// Builds the op on constants of the inputs, in a graph of its own; the constants and the differentiated output.
-    fn build(&self) -> Result<(Graph, Vec<Tensor>, Tensor)> {
-        let definition = crate::install().op(self.op)?;
-        let graph = Graph::new();
-        let inputs: Vec<Tensor> = (0..)
-            .zip(&self.inputs)
-            .map(|(index, value)| constant_in(&graph, value.clone(), &format!("input_{index}")))
-            .collect::<Result<_>>()?;
-        let mut builder = OpBuilder::new(self.op).in_graph(&graph);
-        for (name, value) in &self.attrs {
-            builder = builder.attr(name, value.clone());
-        }
-        // Several lists share the inputs evenly, as `DynamicStitch`'s do.
-        let lists = definition.inputs.iter().filter(|arg| arg.is_list()).count();
-        let in_lists = self.inputs.len() + lists - definition.inputs.len();
-        let in_list = in_lists / lists.max(1);
-        let mut next = inputs.iter();
-        for arg in &definition.inputs {
-            builder = if arg.is_list() {
-                builder.input(next.by_ref().take(in_list).cloned().collect::<Vec<_>>())
-            } else {
-                builder.input(next.next().expect("as many inputs as arguments"))
-            };
-        }
-        let output = builder.build_all()?.swap_remove(self.output);
-        Ok((graph, inputs, output))
-    }
-
-    fn differentiated(&self) -> Vec<usize> {
-        let floating = |index: &usize| self.inputs[*index].dtype().is_floating();
-        self.with_respect_to
-            .clone()
-            .unwrap_or_else(|| (0..self.inputs.len()).filter(floating).collect())
-    }
-
-    /// Compares symbolic gradients with central differences.
-    pub(crate) fn check(&self) {
-        let label = format!("gradient of {} {:?}", self.op, self.attrs);
-        self.try_check(&label)
-            .unwrap_or_else(|error| panic!("{label}: {error}"));
-    }
-
-    fn try_check(&self, label: &str) -> Result<()> {
-        let (graph, inputs, output) = self.build()?;
-        let _default = graph.as_default();
-        let session = Session::new(&graph)?;
-        let xs: Vec<Tensor> = self
-            .differentiated()
-            .into_iter()
-            .map(|index| inputs[index].clone())
-            .collect();
-        let first = weighted_gradients(&session, &output, &xs)?;
-        self.compare(&session, &inputs, &output, &first, label)?;
-        if self.second_order {
-            for (index, gradient) in first.iter().enumerate() {
-                let Some(gradient) = gradient else { continue };
-                let second = weighted_gradients(&session, gradient, &xs)?;
-                self.compare(
-                    &session,
-                    &inputs,
-                    gradient,
-                    &second,
-                    &format!("{label}, again, of gradient {index}"),
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compare(
-        &self,
-        session: &Session,
-        inputs: &[Tensor],
-        output: &Tensor,
-        gradients: &[Option<Tensor>],
-        label: &str,
-    ) -> Result<()> {
-        let total = |index: usize, value: Value| -> Result<f64> {
-            let output: Value = session.run(output, Feeds::new().with(&inputs[index], value))?;
-            let elements = floats(&output).expect("a floating-point output");
-            let weights = floats(&weights(&output)?).expect("floating-point weights");
-            Ok(elements
-                .iter()
-                .zip(&weights)
-                .map(|(element, weight)| element * weight)
-                .sum())
-        };
-        for (&index, gradient) in self.differentiated().iter().zip(gradients) {
-            let value = &self.inputs[index];
-            let symbolic = match gradient {
-                Some(gradient) => floats(&session.run::<Value>(gradient, ())?).expect("a floating-point gradient"),
-                None => vec![0.0; value.num_elements()],
-            };
-            assert_eq!(
-                symbolic.len(),
-                value.num_elements(),
-                "{label}: size of the gradient of input {index}"
-            );
-            for (element, symbolic) in symbolic.into_iter().enumerate() {
-                let above = total(index, nudged(value, element, self.step)?)?;
-                let below = total(index, nudged(value, element, -self.step)?)?;
-                let numeric = (above - below) / (2.0 * self.step);
-                let (relative, absolute) = self.tolerance;
-                let close = (symbolic - numeric).abs() <= absolute + relative * numeric.abs().max(symbolic.abs());
-                assert!(
-                    close,
-                    "{label}: input {index}, element {element}: symbolic {symbolic}, numeric {numeric}"
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The gradients of the sum of an output's elements, each times a weight of its own.
-fn weighted_gradients(session: &Session, output: &Tensor, xs: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
-    let value: Value = session.run(output, ())?;
-    let weights = constant_in(session.graph(), weights(&value)?, "weights")?;
-    graph_core::gradients([output], xs)?.grad_ys([weights]).build()
-}
-
-/// Different weights, so that a gradient in the wrong place shows.
-fn weights(like: &Value) -> Result<Value> {
-    let elements: Vec<f64> = (0..like.num_elements())
-        .map(|index| 0.5 + (index as f64 * 0.7).sin())
-        .collect();
-    Value::from_vec(like.shape().clone(), elements)?.cast_exactly(like.dtype())
-}
-
-fn nudged(value: &Value, element: usize, step: f64) -> Result<Value> {
-    let mut elements = floats(value).expect("a floating-point input");
-    elements[element] += step;
-    Value::from_vec(value.shape().clone(), elements)?.cast_exactly(value.dtype())
-}
-
-/// The elements as `f64`, for comparison; `None` for dtypes that are compared exactly.
+/// The elements as `f64`, for comparison, real and imaginary parts in turn; `None` for dtypes that are compared exactly.
 fn floats(value: &Value) -> Option<Vec<f64>> {
     Some(match value.dtype() {
         DType::Float32 => value.as_slice::<f32>().ok()?.iter().map(|&x| x.into()).collect(),
@@ -377,23 +180,6 @@ pub(crate) fn assert_close(got: &Value, expected: &Value, (relative, absolute): 
     }
 }
 
-/// Every family's gradient cases.
-fn all_gradient_cases() -> Vec<GradientCase> {
-    [
-        crate::array::GRADIENT_CASES,
-        crate::control::GRADIENT_CASES,
-        crate::io::GRADIENT_CASES,
-        crate::math::GRADIENT_CASES,
-        crate::nn::GRADIENT_CASES,
-        crate::random::GRADIENT_CASES,
-        crate::summary::GRADIENT_CASES,
-    ]
-    .concat()
-    .into_iter()
-    .flat_map(|cases| cases())
-    .collect()
-}
-
 /// Every family's cases.
 fn all_cases() -> Vec<Case> {
     [
@@ -421,7 +207,8 @@ fn runs_alone(definition: &OpDefinition) -> bool {
 
 #[test]
 fn every_op_says_all_that_is_true_of_it() {
-    let cases: std::collections::HashSet<&str> = all_cases().iter().map(|case| case.op).collect();
+    let cases: HashSet<&str> = all_cases().iter().map(|case| case.op).collect();
+    let gradient_cases: HashSet<&str> = all_gradient_cases().iter().map(|case| case.op).collect();
     let mut lacks: Vec<String> = Vec::new();
     for op in crate::install().ops() {
         let mut lack = |missing: bool, what: &str| missing.then(|| lacks.push(format!("{}: {what}", op.name)));
@@ -439,6 +226,13 @@ fn every_op_says_all_that_is_true_of_it() {
             "no word on its gradient",
         );
         lack(runs_alone(op) && !cases.contains(op.name), "no numeric case");
+        lack(
+            matches!(op.gradient, GradientRule::Function(_))
+                && has_slopes(op)
+                && !gradient_cases.contains(op.name)
+                && !REFUSE_GRADIENTS.contains(&op.name),
+            "no case of its gradient",
+        );
     }
     assert!(
         lacks.is_empty(),
@@ -465,11 +259,6 @@ fn all_hold<T: std::panic::RefUnwindSafe>(cases: &[T], check: fn(&T)) {
 #[test]
 fn every_case_holds() {
     all_hold(&all_cases(), Case::check);
-}
-
-#[test]
-fn every_gradient_holds() {
-    all_hold(&all_gradient_cases(), GradientCase::check);
 }
 
 /// The operations of a graph in order of creation, as `Type name <- inputs`; control inputs begin with `^`.

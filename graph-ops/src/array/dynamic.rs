@@ -277,14 +277,17 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
 pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     let rows = [[1.0f64, 2.0], [3.0, 4.0], [5.0, 6.0]];
-    vec![
-        GradientCase::new("DynamicStitch")
+    let stitch = |op: &'static str| {
+        GradientCase::new(op)
             .attr("N", 2i64)
             .input([2i32, 0])
             .input([1i32])
             .input([1.0f64, 2.0])
             .input([3.0f64])
-            .second_order(),
+    };
+    vec![
+        stitch("DynamicStitch"),
+        stitch("ParallelDynamicStitch"),
         GradientCase::new("DynamicPartition")
             .attr("num_partitions", 2i64)
             .input(rows)

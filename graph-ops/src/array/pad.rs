@@ -280,10 +280,7 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     let rows = [[1.0f64, 2.0], [3.0, 4.0]];
     vec![
-        GradientCase::new("Pad")
-            .input(rows)
-            .input([[1i32, 0], [0, 2]])
-            .second_order(),
+        GradientCase::new("Pad").input(rows).input([[1i32, 0], [0, 2]]),
         GradientCase::new("PadV2")
             .input(rows)
             .input([[1i32, 0], [0, 2]])

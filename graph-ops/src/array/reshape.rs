@@ -261,13 +261,9 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     vec![
         GradientCase::new("Reshape")
             .input([1.0f64, 2.0, 3.0, 4.0])
-            .input([2i32, 2])
-            .second_order(),
-        GradientCase::new("ExpandDims")
-            .input([1.0f64, 2.0])
-            .input(1i32)
-            .second_order(),
-        GradientCase::new("Squeeze").input([[1.0f64, 2.0]]).second_order(),
+            .input([2i32, 2]),
+        GradientCase::new("ExpandDims").input([1.0f64, 2.0]).input(1i32),
+        GradientCase::new("Squeeze").input([[1.0f64, 2.0]]),
     ]
 }
 

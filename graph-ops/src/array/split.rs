@@ -333,15 +333,13 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
             .attr("num_split", 2i64)
             .input(1i32)
             .input(rows)
-            .output(1)
-            .second_order(),
+            .output(1),
         GradientCase::new("SplitV")
             .attr("num_split", 2i64)
             .input(rows)
             .input([1i32, 3])
             .input(1i32)
-            .output(1)
-            .second_order(),
+            .output(1),
     ]
 }
 

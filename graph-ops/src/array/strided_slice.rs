@@ -340,7 +340,22 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
             .input(rows)
             .input([1i32, -1])
             .input([2i32, 0])
+            .input([1i32, -1]),
+        GradientCase::new("StridedSlice")
+            .attr("ellipsis_mask", 1i64)
+            .attr("new_axis_mask", 2i64)
+            .attr("begin_mask", 4i64)
+            .attr("end_mask", 4i64)
+            .input([rows, rows])
+            .input([0i32, 0, 0])
+            .input([0i32, 0, 0])
+            .input([1i32, 1, 2]),
+        GradientCase::new("StridedSliceGrad")
+            .attr("shrink_axis_mask", 1i64)
+            .input([2i32, 3])
             .input([1i32, -1])
-            .second_order(),
+            .input([2i32, 0])
+            .input([1i32, -1])
+            .input([0.5f64, -1.5]),
     ]
 }

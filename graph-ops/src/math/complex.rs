@@ -321,6 +321,30 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
 }
 
 #[cfg(test)]
+pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
+    use crate::testing::GradientCase;
+    let z = || [Complex::new(0.6f64, 0.9), Complex::new(-1.2, 0.4)];
+    let part = |op: &'static str| GradientCase::new(op).attr("Tout", DType::Float64).input(z());
+    vec![
+        part("Real"),
+        part("Imag"),
+        part("ComplexAbs"),
+        part("Angle"),
+        GradientCase::new("Conj").input(z()),
+        GradientCase::new("Complex")
+            .attr("Tout", DType::Complex128)
+            .input([[0.5f64], [1.5]])
+            .input([0.7f64, -0.3]),
+        GradientCase::new("Mul").input(z()).input([[z()[1]], [z()[0]]]),
+        GradientCase::new("RealDiv").input(z()).input(z()[0]),
+        GradientCase::new("Exp").input(z()),
+        GradientCase::new("Tanh").input(z()),
+        GradientCase::new("Sqrt").input(z()),
+        GradientCase::new("MatMul").input([z(), z()]).input([z(), z()]),
+    ]
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use graph_core::{Value, gradients};

@@ -121,9 +121,9 @@ pub(crate) fn gradient_cases() -> Vec<GradientCase> {
     let mut cases = Vec::new();
     for op in ["RealDiv", "Div", "DivNoNan", "Pow", "Atan2", "Xdivy", "Xlogy"] {
         cases.extend([
-            GradientCase::new(op).input(x).input(y).second_order(),
-            GradientCase::new(op).input(x).input([[0.63f64], [0.2]]).second_order(),
-            GradientCase::new(op).input([0.6f64, 0.21, 0.1]).input(y).second_order(),
+            GradientCase::new(op).input(x).input(y),
+            GradientCase::new(op).input(x).input([[0.63f64], [0.2]]),
+            GradientCase::new(op).input([0.6f64, 0.21, 0.1]).input(y),
         ]);
     }
     // A remainder jumps where the quotient is whole: these are not.

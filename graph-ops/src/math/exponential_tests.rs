@@ -107,15 +107,10 @@ pub(crate) fn cases() -> Vec<Case> {
 pub(crate) fn gradient_cases() -> Vec<GradientCase> {
     let mut cases: Vec<GradientCase> = NAMES
         .into_iter()
-        .map(|op| GradientCase::new(op).input([[0.5f64, 1.5], [0.1, 0.9]]).second_order())
+        .map(|op| GradientCase::new(op).input([[0.5f64, 1.5], [0.1, 0.9]]))
         .collect();
     for op in ["SigmoidGrad", "TanhGrad"] {
-        cases.push(
-            GradientCase::new(op)
-                .input([0.3f64, 0.8])
-                .input([-1.0f64, 0.5])
-                .second_order(),
-        );
+        cases.push(GradientCase::new(op).input([0.3f64, 0.8]).input([-1.0f64, 0.5]));
     }
     cases
 }

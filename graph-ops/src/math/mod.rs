@@ -260,6 +260,7 @@ pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
     add_n::gradient_cases,
     arithmetic::gradient_cases,
     cast::gradient_cases,
+    complex::gradient_cases,
     division::gradient_cases,
     exponential::gradient_cases,
     powers::gradient_cases,

@@ -190,7 +190,7 @@ pub(crate) fn any() -> OpDefinition {
 pub(crate) fn euclidean_norm() -> OpDefinition {
     kernels! {
         base("EuclideanNorm", "The square root of the sum of the squared magnitudes along axes.", "T: numbertype")
-            .not_differentiable();
+            .gradient(gradients::euclidean_norm);
         Float32: |r| kernel(r, EuclideanNorm::<f32>::new());
         Float64: |r| kernel(r, EuclideanNorm::<f64>::new());
         Half: |r| through(r, EuclideanNorm::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));

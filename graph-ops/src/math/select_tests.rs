@@ -92,18 +92,15 @@ pub(crate) fn gradient_cases() -> Vec<GradientCase> {
         GradientCase::new("Select")
             .input([[true, false], [false, true]])
             .input(t)
-            .input(e)
-            .second_order(),
+            .input(e),
         GradientCase::new("SelectV2")
             .input([[true, false], [false, true]])
             .input(t)
-            .input(e)
-            .second_order(),
+            .input(e),
         GradientCase::new("SelectV2")
             .input([[true], [false]])
             .input([0.5f64, 2.0])
-            .input(0.3f64)
-            .second_order(),
+            .input(0.3f64),
         GradientCase::new("ClipByValue")
             .input([[0.2f64, 2.5], [-3.0, 0.7]])
             .input(-1.0f64)

@@ -249,21 +249,19 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     let mut cases: Vec<GradientCase> = ["Erf", "Erfc", "Lgamma", "Digamma"]
         .into_iter()
-        .map(|op| GradientCase::new(op).input([0.5f64, 1.5, 3.0]).second_order())
+        .map(|op| GradientCase::new(op).input([0.5f64, 1.5, 3.0]))
         .collect();
     cases.push(
         GradientCase::new("Zeta")
             .input([[2.0f64], [3.5]])
             .input([0.7f64, 1.5])
-            .with_respect_to(&[1])
-            .second_order(),
+            .with_respect_to(&[1]),
     );
     cases.push(
         GradientCase::new("Polygamma")
             .input(1.0f64)
             .input([0.7f64, 1.5])
-            .with_respect_to(&[1])
-            .second_order(),
+            .with_respect_to(&[1]),
     );
     cases
 }

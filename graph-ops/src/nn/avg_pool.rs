@@ -162,14 +162,21 @@ pub(super) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     use graph_core::Value;
     let image: Vec<f64> = (0..30).map(|i| (i as f64 * 0.9).sin()).collect();
-    ["SAME", "VALID"]
-        .map(|padding| {
-            GradientCase::new("AvgPool")
+    let image = || Value::from_vec([1, 3, 5, 2], &image).expect("a value");
+    let mut cases = Vec::new();
+    for (padding, pooled) in [("SAME", [1, 2, 5, 2]), ("VALID", [1, 1, 3, 2])] {
+        let windows = |op| {
+            GradientCase::new(op)
                 .attr("ksize", [1i64, 2, 3, 1])
                 .attr("strides", [1i64, 2, 1, 1])
                 .attr("padding", padding)
-                .input(Value::from_vec([1, 3, 5, 2], &image).expect("a value"))
-                .second_order()
-        })
-        .into()
+        };
+        cases.push(windows("AvgPool").input(image()));
+        let gradient: Vec<f64> = (0..pooled.iter().product())
+            .map(|i: usize| (i as f64 * 0.7).cos())
+            .collect();
+        let gradient = Value::from_vec(pooled, gradient).expect("a value");
+        cases.push(windows("AvgPoolGrad").input([1i32, 3, 5, 2]).input(gradient));
+    }
+    cases
 }

@@ -8,6 +8,7 @@ use graph_core::{DType, Element, Error, PartialShape, Result, Value};
 use half::{bf16, f16};
 use std::panic::Location;
 
+use super::batch_norm_second;
 use super::windows::Format;
 use crate::cpu::batch_norm::{self, Channels};
 use crate::cpu::element::Real;
@@ -95,7 +96,6 @@ pub(super) fn v3() -> OpDefinition {
 /// `FusedBatchNormGrad`
 pub(super) fn grad_v1() -> OpDefinition {
     let definition = OpDefinition::new("FusedBatchNormGrad", GRAD_SUMMARY)
-        .no_gradient()
         .input("y_backprop: T")
         .input("x: T")
         .input("scale: T")
@@ -107,7 +107,8 @@ pub(super) fn grad_v1() -> OpDefinition {
         .output("reserve_space_3: T")
         .output("reserve_space_4: T")
         .attr("T: {float}");
-    with_kernels(with_attrs(definition).shape(grad_shape), false, true)
+    let definition = with_attrs(definition).shape(grad_shape);
+    with_kernels(definition.gradient(batch_norm_second::gradient), false, true)
 }
 
 fn typed_grad(name: &'static str, reserved: bool) -> OpDefinition {
@@ -131,18 +132,19 @@ fn typed_grad(name: &'static str, reserved: bool) -> OpDefinition {
         .output(names[1])
         .attr("T: {half, bfloat16, float}")
         .attr("U: {float}")
-        .shape(grad_shape);
+        .shape(grad_shape)
+        .gradient(batch_norm_second::gradient);
     with_kernels(with_attrs(definition), true, true)
 }
 
 /// `FusedBatchNormGradV2`
 pub(super) fn grad_v2() -> OpDefinition {
-    typed_grad("FusedBatchNormGradV2", false).no_gradient()
+    typed_grad("FusedBatchNormGradV2", false)
 }
 
 /// `FusedBatchNormGradV3`
 pub(super) fn grad_v3() -> OpDefinition {
-    typed_grad("FusedBatchNormGradV3", true).no_gradient()
+    typed_grad("FusedBatchNormGradV3", true)
 }
 
 /// The images' shape with their channels, merged with the lengths of the vectors among the inputs.

@@ -172,10 +172,26 @@ pub(in crate::nn) fn gradient_cases() -> Vec<GradientCase> {
         };
         case.with_respect_to(&[0, 1, 2]).tolerance(1e-2, 2e-3, 1e-2)
     };
-    versions()
+    let channels_first = |training| {
+        let mut case = case("FusedBatchNormV3", training).attr("data_format", "NCHW");
+        case.inputs[0] = Value::from_vec([2, 2, 2, 1], [1.0f32, -2.0, 3.0, 0.5, 2.0, 2.0, 0.0, -1.0]).expect("a value");
+        case
+    };
+    let mut cases: Vec<GradientCase> = versions()
         .into_iter()
         .flat_map(|(op, _, _)| [case(op, true), case(op, false)])
-        .collect()
+        .collect();
+    cases.extend([channels_first(true), channels_first(false)]);
+    // With moments that are given, the gradient is a function of what comes in, the images and the scale alone.
+    for (_, op, reserved) in versions() {
+        let case = GradientCase::new(op)
+            .attr("epsilon", 1e-2f32)
+            .attr("is_training", false);
+        let case = case.input(GRADIENT).input(X).input(SCALE).input(MEAN).input(VARIANCE);
+        let case = if reserved { case.input(0.0f32) } else { case };
+        cases.push(case.with_respect_to(&[0, 1, 2]).tolerance(1e-2, 2e-3, 1e-2));
+    }
+    cases
 }
 
 #[test]

@@ -64,15 +64,27 @@ impl Convolution {
         ]
     }
 
-    fn gradient_case(&self) -> GradientCase {
-        GradientCase::new("Conv2D")
-            .attr("strides", self.strides)
-            .attr("dilations", self.dilations)
-            .attr("padding", self.padding)
-            .attr("explicit_paddings", self.paddings())
-            .input(sines(self.images, 0.9))
-            .input(sines(self.filter, 0.7))
-            .second_order()
+    fn gradient_cases(&self) -> [GradientCase; 3] {
+        let case = |op| {
+            GradientCase::new(op)
+                .attr("strides", self.strides)
+                .attr("dilations", self.dilations)
+                .attr("padding", self.padding)
+                .attr("explicit_paddings", self.paddings())
+        };
+        let (images, filter) = (sines(self.images, 0.9), sines(self.filter, 0.7));
+        let gradient = sines(self.out, 0.5);
+        [
+            case("Conv2D").input(images.clone()).input(filter.clone()),
+            case("Conv2DBackpropInput")
+                .input(sizes(self.images))
+                .input(filter)
+                .input(gradient.clone()),
+            case("Conv2DBackpropFilter")
+                .input(images)
+                .input(sizes(self.filter))
+                .input(gradient),
+        ]
     }
 }
 
@@ -537,7 +549,7 @@ pub(in crate::nn) fn cases() -> Vec<Case> {
 }
 
 pub(in crate::nn) fn gradient_cases() -> Vec<GradientCase> {
-    convolutions().iter().map(Convolution::gradient_case).collect()
+    convolutions().iter().flat_map(Convolution::gradient_cases).collect()
 }
 
 fn class_of(case: Case) -> &'static str {

@@ -443,16 +443,38 @@ pub(super) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     use graph_core::Value;
     let numbers = |len: usize, rate: f64| (0..len).map(|i| (i as f64 * rate).sin()).collect::<Vec<f64>>();
-    [(1i64, "SAME"), (2, "SAME"), (1, "VALID")]
-        .map(|(stride, padding)| {
-            GradientCase::new("DepthwiseConv2dNative")
+    let block = |shape: [usize; 4], rate: f64| {
+        let len = shape.iter().product();
+        Value::from_vec(shape, numbers(len, rate)).expect("a value")
+    };
+    let (images, filter) = ([1, 3, 4, 2], [2, 2, 2, 2]);
+    let sizes = |shape: [usize; 4]| shape.map(|dim| dim as i32);
+    let mut cases = Vec::new();
+    for (stride, padding, out) in [
+        (1i64, "SAME", [1, 3, 4, 4]),
+        (2, "SAME", [1, 2, 2, 4]),
+        (1, "VALID", [1, 2, 3, 4]),
+    ] {
+        let convolution = |op| {
+            GradientCase::new(op)
                 .attr("strides", [1, stride, stride, 1])
                 .attr("padding", padding)
-                .input(Value::from_vec([1, 3, 4, 2], numbers(24, 0.9)).expect("a value"))
-                .input(Value::from_vec([2, 2, 2, 2], numbers(16, 0.7)).expect("a value"))
-                .second_order()
-        })
-        .into()
+        };
+        cases.extend([
+            convolution("DepthwiseConv2dNative")
+                .input(block(images, 0.9))
+                .input(block(filter, 0.7)),
+            convolution("DepthwiseConv2dNativeBackpropInput")
+                .input(sizes(images))
+                .input(block(filter, 0.7))
+                .input(block(out, 0.8)),
+            convolution("DepthwiseConv2dNativeBackpropFilter")
+                .input(block(images, 0.9))
+                .input(sizes(filter))
+                .input(block(out, 0.8)),
+        ]);
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -266,7 +266,8 @@ pub(super) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
             .attr("ksize", [1i64, 2, 2, 1])
             .attr("strides", [1i64, 1, 1, 1])
             .attr("padding", "SAME")
-            .input([[[[1.0f64], [-2.0], [0.5]], [[3.0], [0.25], [4.0]]]]),
+            .input([[[[1.0f64], [-2.0], [0.5]], [[3.0], [0.25], [4.0]]]])
+            .first_order_only(),
     ]
 }
 

@@ -134,24 +134,51 @@ pub(in crate::nn) fn gradient_cases() -> Vec<GradientCase> {
         ([2, 2], [2, 2], "SAME"),
         ([3, 2], [1, 2], "SAME"),
     ];
-    let mut cases: Vec<GradientCase> = windows
-        .into_iter()
-        .map(|(window, strides, padding): ([i64; 2], [i64; 2], &str)| {
-            GradientCase::new("MaxPool")
+    let mut cases = Vec::new();
+    for (window, strides, padding) in windows {
+        let pool = |op: &'static str| {
+            GradientCase::new(op)
                 .attr("ksize", [1, window[0], window[1], 1])
                 .attr("strides", [1, strides[0], strides[1], 1])
                 .attr("padding", padding)
                 .input(image())
-                .second_order()
-        })
-        .collect();
+        };
+        cases.push(pool("MaxPool"));
+        // What routes a gradient is where the largest elements are, which does not change: only the gradient counts.
+        let pooled = case("MaxPool", window, strides, padding).input(image());
+        let pooled = pooled.run().expect("pooled").remove(0);
+        cases.push(
+            pool("MaxPoolGrad")
+                .input(pooled.clone())
+                .input(pooled.clone())
+                .with_respect_to(&[2]),
+        );
+        cases.push(
+            pool("MaxPoolGradGrad")
+                .input(pooled)
+                .input(image())
+                .with_respect_to(&[2]),
+        );
+    }
     cases.push(
         GradientCase::new("MaxPoolV2")
             .attr("padding", "SAME")
             .input(image())
             .input([1i32, 2, 2, 1])
-            .input([1i32, 1, 2, 1])
-            .second_order(),
+            .input([1i32, 1, 2, 1]),
+    );
+    let rows = [[[[1.0f64], [3.0], [2.0]], [[4.0], [6.0], [5.0]]]];
+    let largest = [[[[6.0f64], [6.0]]]];
+    cases.push(
+        GradientCase::new("MaxPoolGradV2")
+            .attr("padding", "VALID")
+            .input(rows)
+            .input(largest)
+            .input(largest)
+            .input([1i32, 2, 2, 1])
+            .input([1i32, 1, 1, 1])
+            .with_respect_to(&[2])
+            .first_order_only(),
     );
     cases
 }

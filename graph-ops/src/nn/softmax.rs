@@ -262,10 +262,6 @@ pub(super) fn cases() -> Vec<crate::testing::Case> {
 pub(super) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
     use crate::testing::GradientCase;
     ["Softmax", "LogSoftmax"]
-        .map(|op| {
-            GradientCase::new(op)
-                .input([[1.0f64, -0.5, 2.0], [0.25, 0.0, -1.0]])
-                .second_order()
-        })
+        .map(|op| GradientCase::new(op).input([[1.0f64, -0.5, 2.0], [0.25, 0.0, -1.0]]))
         .into()
 }

@@ -95,8 +95,7 @@ pub(crate) fn gradient_cases() -> Vec<GradientCase> {
                 .attr("transpose_a", first)
                 .attr("transpose_b", second)
                 .input(value(&a, numbers(6, 1)))
-                .input(value(&b, numbers(12, 2)))
-                .second_order(),
+                .input(value(&b, numbers(12, 2))),
         );
         for (op, batch_a, batch_b) in [
             ("BatchMatMul", vec![2], vec![2]),
@@ -109,8 +108,7 @@ pub(crate) fn gradient_cases() -> Vec<GradientCase> {
                     .attr("adj_x", first)
                     .attr("adj_y", second)
                     .input(value(&a, numbers(12, 3)))
-                    .input(value(&b, numbers(24, 4)))
-                    .second_order(),
+                    .input(value(&b, numbers(24, 4))),
             );
         }
     }

@@ -128,6 +128,21 @@ pub(super) fn min_or_max(context: &mut GradientContext<'_>) -> Result<Vec<Option
     Ok(vec![Some(nodes.mul(&share, &gradient)?), None])
 }
 
+/// The gradient of `EuclideanNorm`: x / (norm / gradient).
+pub(super) fn euclidean_norm(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let nodes = Nodes::of(context);
+    let (input, axes) = (context.input(0), context.input(1));
+    let (mut norm, mut gradient) = (context.output(0), context.gradient(0)?);
+    if !context.attr::<bool>("keep_dims")? {
+        let input_shape = nodes.shape(&input)?;
+        let kept = reduced_shape(&nodes, &input_shape, &axes)?;
+        norm = nodes.reshape(&norm, &kept)?;
+        gradient = nodes.reshape(&gradient, &kept)?;
+    }
+    let ratio = nodes.truediv(&norm, &gradient)?;
+    Ok(vec![Some(nodes.truediv(&input, &ratio)?), None])
+}
+
 /// The gradient of `Prod`: for each element the product of all others, of those before it and those behind it.
 pub(super) fn prod(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
     let nodes = Nodes::of(context);
