@@ -1,6 +1,7 @@
 //! Numeric test cases of ops: one table, run by every device.
 
 mod gradient;
+mod hostile;
 
 use graph_core::graph::{Node, OutputInfo};
 use graph_core::op::kernel::DeviceKind;
