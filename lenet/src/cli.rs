@@ -310,7 +310,8 @@ impl DatasetName {
         if here.is_dir() {
             here
         } else {
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir)
+            let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+            repository.unwrap_or(Path::new("")).join(dir)
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The layers of the network.
 //!
 //! A layer is called with its input and returns a builder for the rest, as Python's keyword arguments would give it; each
-//! opens a variable scope of its own name. Layers with parameters return them beside their output.
+//! opens a variable scope of its own name. Layers with parameters return them beside their output. The layers that take
+//! nothing but an input and a name are plain functions: the names that the tutorial has for them are `lrn`, `dropout`,
+//! `flatten`, `unflatten` and `softmax`.
 
 use graph_core::graph::IntoOperand;
 use graph_core::{Error as GraphError, Tensor, Variable};
@@ -328,8 +330,8 @@ pub fn flatten_layer(input: &Tensor, name: &str) -> Result<Tensor> {
 pub fn unflatten_layer(input: &Tensor, channels: usize, name: &str) -> Result<Tensor> {
     let _scope = variable_scope(name)?;
     let pixels = known_dim(input, 1, name)?;
-    let side = (pixels as f64 / channels as f64).sqrt() as usize;
-    if side * side * channels != pixels {
+    let side = pixels.checked_div(channels).map_or(0, usize::isqrt);
+    if channels == 0 || side * side * channels != pixels {
         return Err(
             GraphError::invalid_argument(format!("rows of {pixels} make no square images"))
                 .expected(format!("a square number times {channels} channels"))

@@ -67,7 +67,7 @@ pub enum Layout {
 /// Adds the first `num_images` of the images [N, H, W, C] to the image summaries, as `name`.
 ///
 /// # Errors
-/// A tensor that is not of rank 4; for a grid, images whose size is not known.
+/// A tensor that is not of rank 4; for a grid, images whose size is not known, and, in a run, fewer images than shown.
 pub fn visualize_images(images: &Tensor, name: &str, num_images: usize, layout: Layout) -> Result<()> {
     match layout {
         Layout::Single => {

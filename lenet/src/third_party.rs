@@ -11,8 +11,8 @@ use crate::error::Result;
 
 /// Lays the kernels [Y, X, C, N] out on a grid with `pad` black pixels around each, in a scope named `name`.
 ///
-/// The grid is as square as N allows: its width is the largest divisor of N that is at most sqrt(N). Values are scaled so
-/// that the smallest of all kernels becomes 0 and the largest 255.
+/// The grid is as square as N allows: it is gridY kernels high, the largest divisor of N that is at most sqrt(N), and
+/// gridX = N / gridY wide. Values are scaled so that the smallest of all kernels becomes 0 and the largest 255.
 ///
 /// Returns `uint8` [1, (Y + 2 pad) gridY, (X + 2 pad) gridX, C].
 ///
@@ -31,7 +31,7 @@ pub fn put_kernels_on_grid(kernel: impl IntoOperand, pad: usize, name: &str) -> 
     let paddings = [[pad_pixels, pad_pixels], [pad_pixels, pad_pixels], [0, 0], [0, 0]];
     let padded = array::pad(kernel, array::constant(paddings)).build()?;
     let (height, width) = (height + 2 * pad, width + 2 * pad);
-    // Kernels become rows of gridY kernels below each other: [gridX, Y gridY, X, C].
+    // Kernels become columns of gridY kernels below each other: [gridX, Y gridY, X, C].
     let kernels_first = array::transpose(padded).perm([3, 0, 1, 2]).build()?;
     let columns = array::reshape(kernels_first, dims([grid_x, height * grid_y, width, channels])?).build()?;
     // The same along the other axis: [1, X gridX, Y gridY, C].
@@ -63,14 +63,14 @@ fn sizes(kernel: &Operand) -> Result<[usize; 4]> {
     })?)
 }
 
-/// Width and height, in kernels, of the grid for `count` of them: as square as possible without gaps, higher than wide.
+/// Width and height, in kernels, of the grid for `count` of them: as square as possible without gaps, wider than high.
 fn grid(count: usize) -> (usize, usize) {
-    let width = (1..=count)
-        .take_while(|width| width * width <= count)
-        .filter(|width| count.is_multiple_of(*width))
+    let height = (1..=count)
+        .take_while(|height| height * height <= count)
+        .filter(|height| count.is_multiple_of(*height))
         .last();
-    let width = width.unwrap_or(1);
-    (count / width, width)
+    let height = height.unwrap_or(1);
+    (count / height, height)
 }
 
 #[cfg(test)]
