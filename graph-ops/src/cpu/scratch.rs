@@ -49,16 +49,25 @@ plain!(
 
 /// Lends `f` a slice of `len` elements, aligned to a cache line, with unspecified contents.
 pub fn with_scratch<T: Plain, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
-    let lines = (len * size_of::<T>()).div_ceil(ALIGNMENT);
-    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < lines {
-        buffer = vec![Line([0; ALIGNMENT]); lines];
-    }
+    let mut buffer = take((len * size_of::<T>()).div_ceil(ALIGNMENT));
     // SAFETY: the buffer holds at least `len * size_of::<T>()` initialized bytes aligned to 64, `T` is plain, and the borrow
     // ends before the buffer goes back.
     let result = f(unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<T>(), len) });
-    BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+    give_back(buffer);
     result
+}
+
+/// The thread's last buffer, or a new one where that is too small. Not generic, so that it is compiled once.
+fn take(lines: usize) -> Vec<Line> {
+    let buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < lines {
+        return vec![Line([0; ALIGNMENT]); lines];
+    }
+    buffer
+}
+
+fn give_back(buffer: Vec<Line>) {
+    BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
 }
 
 #[cfg(test)]
