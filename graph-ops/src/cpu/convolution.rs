@@ -10,15 +10,18 @@
 mod backprop_filter;
 mod backprop_input;
 mod forward;
+mod fused;
 #[cfg(test)]
 mod tests;
 
 pub use backprop_filter::conv2d_backprop_filter;
 pub use backprop_input::conv2d_backprop_input;
 pub use forward::conv2d;
+pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool};
 
 use super::element::Real;
-use super::scratch::{Plain, with_scratch};
+use super::pooling::PoolElement;
+use super::scratch::with_scratch;
 use super::simd::{self, Portable, Vector};
 use super::window::{Padding, Window};
 use half::{bf16, f16};
@@ -176,7 +179,7 @@ impl PixelOffsets {
 }
 
 /// Types that convolutions are computed in.
-pub trait ConvScalar: num_traits::Float + Default + Plain + Send + Sync {
+pub trait ConvScalar: num_traits::Float + PoolElement {
     #[cfg(target_arch = "x86_64")]
     type Avx2: Vector<Scalar = Self>;
     type Baseline: Vector<Scalar = Self>;
@@ -232,7 +235,7 @@ fn dispatch<T: ConvScalar>(task: impl VectorTask<T>) {
 }
 
 /// A dtype that can be convolved: `float` and `double` directly, the half types through `float`.
-pub trait ConvElement: Real + Plain {
+pub trait ConvElement: Real + PoolElement {
     type Scalar: ConvScalar;
     /// Calls `f` with the inputs and the output as scalars, converting where they are not.
     fn with_scalars(
@@ -241,6 +244,10 @@ pub trait ConvElement: Real + Plain {
         out: &mut [Self],
         f: impl FnOnce(&[Self::Scalar], &[Self::Scalar], &mut [Self::Scalar]),
     );
+    /// The elements as they are, if they are scalars.
+    fn as_scalars(x: &[Self]) -> Option<&[Self::Scalar]>;
+    /// As [`as_scalars`](Self::as_scalars).
+    fn as_scalars_mut(x: &mut [Self]) -> Option<&mut [Self::Scalar]>;
 }
 
 macro_rules! direct {
@@ -249,6 +256,12 @@ macro_rules! direct {
             type Scalar = $t;
             fn with_scalars(a: &[$t], b: &[$t], out: &mut [$t], f: impl FnOnce(&[$t], &[$t], &mut [$t])) {
                 f(a, b, out)
+            }
+            fn as_scalars(x: &[$t]) -> Option<&[$t]> {
+                Some(x)
+            }
+            fn as_scalars_mut(x: &mut [$t]) -> Option<&mut [$t]> {
+                Some(x)
             }
         }
     )*};
@@ -268,6 +281,12 @@ macro_rules! through_f32 {
                     f(wide_a, wide_b, wide_out);
                     out.iter_mut().zip(&*wide_out).for_each(|(x, &w)| *x = <$t>::from_f32(w));
                 });
+            }
+            fn as_scalars(_: &[$t]) -> Option<&[f32]> {
+                None
+            }
+            fn as_scalars_mut(_: &mut [$t]) -> Option<&mut [f32]> {
+                None
             }
         }
     )*};

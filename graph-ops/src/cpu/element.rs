@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use num_traits::Float;
 
 /// A type that kernels compute in.
-pub trait Wide: Float + Default + Send + Sync + std::fmt::Debug + std::ops::AddAssign + 'static {
+pub trait Wide: Real<Wide = Self> + Float + std::ops::AddAssign {
     /// The nearest value to `x`.
     fn from_f64(x: f64) -> Self;
     /// The nearest value to a count.

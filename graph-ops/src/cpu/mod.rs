@@ -23,6 +23,7 @@ pub mod copy;
 pub mod depthwise;
 pub mod element;
 pub mod gemm;
+pub mod groups;
 pub mod lrn;
 pub mod parallel;
 pub mod philox;

@@ -4,6 +4,13 @@
 //! image. A maximum's gradient goes to the first largest element of the window in row-major order, found anew from the
 //! input. Images are handled in parallel; windows of 2x2 that lie side by side have their own code.
 
+mod halves;
+mod relu_grad;
+#[cfg(test)]
+mod tests;
+
+pub use relu_grad::max_pool_relu_grad;
+
 use super::element::Real;
 use super::parallel::{SharedMut, for_each_range};
 use super::scratch::{Plain, with_scratch};
@@ -54,6 +61,28 @@ impl Pool2dGeometry {
         halves(&self.rows) && halves(&self.columns)
     }
 
+    /// For each row of windows that are [`halves`](Self::halves): two rows of an image, one of a gradient shaped as its output,
+    /// and two of a gradient shaped as the image. Where no window reaches, that becomes zero.
+    fn each_row_of_halves<T: PoolElement>(
+        &self,
+        image: &[T],
+        gradient: &[T],
+        to: &mut [T],
+        mut f: impl FnMut([&[T]; 2], &[T], [&mut [T]; 2]),
+    ) {
+        if 2 * self.rows.output != self.rows.input || 2 * self.columns.output != self.columns.input {
+            to.fill(T::zero());
+        }
+        if gradient.is_empty() {
+            return;
+        }
+        let width = self.columns.input * self.channels;
+        let images = image.chunks(2 * width).zip(to.chunks_mut(2 * width));
+        for (gradient, (rows, to)) in gradient.chunks(self.columns.output * self.channels).zip(images) {
+            f(rows.split_at(width).into(), gradient, to.split_at_mut(width).into());
+        }
+    }
+
     /// Calls `f` for each image, in parallel.
     fn each_image(&self, f: impl Fn(usize) + Sync + Send) {
         let grain = super::parallel::grain_for(self.image_len().max(self.out_image_len()));
@@ -95,12 +124,23 @@ pub fn max_pool<T: PoolElement>(g: &Pool2dGeometry, images: &[T], out: &mut [T])
         let image = &images[n * g.image_len()..(n + 1) * g.image_len()];
         // SAFETY: each image has its own output.
         let out = unsafe { out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
-        if g.halves() {
-            max_halves(g, image, out)
-        } else {
-            max_image(g, image, out)
-        }
+        max_pool_image(g, image, out);
     });
+}
+
+/// [`max_pool`] of one image, on this thread.
+pub(super) fn max_pool_image<T: PoolElement>(g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
+    if out.is_empty() {
+        return;
+    }
+    if !g.halves() {
+        return max_image(g, image, out);
+    }
+    let width = g.columns.input * g.channels;
+    let rows = image.chunks(2 * width).map(|rows| rows.split_at(width));
+    for (out, (upper, lower)) in out.chunks_mut(g.columns.output * g.channels).zip(rows) {
+        halves::max_row(g.channels, [upper, lower], out);
+    }
 }
 
 /// The larger one; the first where they do not compare.
@@ -119,29 +159,6 @@ multiversion! {
     }
 }
 
-/// The four pixels of window `(y, x)` among side-by-side 2x2 windows, as indices of first elements.
-#[inline(always)]
-fn corners(g: &Pool2dGeometry, y: usize, x: usize) -> [usize; 4] {
-    let first = (2 * y * g.columns.input + 2 * x) * g.channels;
-    let below = first + g.columns.input * g.channels;
-    [first, first + g.channels, below, below + g.channels]
-}
-
-multiversion! {
-    fn max_halves[T: PoolElement](g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
-        let c = g.channels;
-        for y in 0..g.rows.output {
-            for x in 0..g.columns.output {
-                let [p0, p1, p2, p3] = corners(g, y, x).map(|at| &image[at..at + c]);
-                let to = (y * g.columns.output + x) * c;
-                for (i, o) in out[to..to + c].iter_mut().enumerate() {
-                    *o = larger(larger(p0[i], p1[i]), larger(p2[i], p3[i]));
-                }
-            }
-        }
-    }
-}
-
 /// The gradient of [`max_pool`]: `gradient`, shaped as its output, goes to where the maxima of `images` are.
 pub fn max_pool_grad<T: PoolElement>(g: &Pool2dGeometry, images: &[T], gradient: &[T], in_backprop: &mut [T]) {
     assert!(images.len() == g.batch * g.image_len() && gradient.len() == g.batch * g.out_image_len());
@@ -153,51 +170,25 @@ pub fn max_pool_grad<T: PoolElement>(g: &Pool2dGeometry, images: &[T], gradient:
         let gradient = &gradient[n * g.out_image_len()..(n + 1) * g.out_image_len()];
         // SAFETY: each image has its own gradient.
         let to = unsafe { shared.slice(range) };
-        if g.halves() {
-            max_grad_halves(g, image, gradient, to);
-        } else {
-            to.fill(T::zero());
-            with_positions(g, image, |positions| {
-                for (&at, &gradient) in positions.iter().zip(gradient) {
-                    if let Some(to) = to.get_mut(at as usize) {
-                        *to = *to + gradient;
-                    }
-                }
-            });
-        }
+        max_pool_grad_image(g, image, gradient, to);
     });
 }
 
-multiversion! {
-    fn max_grad_halves[T: PoolElement](g: &Pool2dGeometry, image: &[T], gradient: &[T], to: &mut [T]) {
-        let c = g.channels;
-        if 2 * g.rows.output != g.rows.input || 2 * g.columns.output != g.columns.input {
-            to.fill(T::zero());
-        }
-        for y in 0..g.rows.output {
-            for x in 0..g.columns.output {
-                let at = corners(g, y, x);
-                let [p0, p1, p2, p3] = at.map(|at| &image[at..at + c]);
-                let from = (y * g.columns.output + x) * c;
-                let gradient = &gradient[from..from + c];
-                let (upper, lower) = to.split_at_mut(at[2]);
-                let (t0, t1) = upper[at[0]..at[0] + 2 * c].split_at_mut(c);
-                let (t2, t3) = lower[..2 * c].split_at_mut(c);
-                for i in 0..c {
-                    // Whether the second beats the first in each row, and the lower row's best the upper's.
-                    let (right0, right1) = (p0[i] < p1[i], p2[i] < p3[i]);
-                    let (best0, best1) = (larger(p0[i], p1[i]), larger(p2[i], p3[i]));
-                    let below = best0 < best1;
-                    let (zero, d) = (T::zero(), gradient[i]);
-                    let (d0, d1) = if below { (zero, d) } else { (d, zero) };
-                    t0[i] = if right0 { zero } else { d0 };
-                    t1[i] = if right0 { d0 } else { zero };
-                    t2[i] = if right1 { zero } else { d1 };
-                    t3[i] = if right1 { d1 } else { zero };
-                }
+/// [`max_pool_grad`] of one image, on this thread.
+fn max_pool_grad_image<T: PoolElement>(g: &Pool2dGeometry, image: &[T], gradient: &[T], to: &mut [T]) {
+    if g.halves() {
+        return g.each_row_of_halves(image, gradient, to, |rows, gradient, to| {
+            halves::grad_row(g.channels, rows, gradient, to, |_, d| d, |_, _| ());
+        });
+    }
+    to.fill(T::zero());
+    with_positions(g, image, |positions| {
+        for (&at, &gradient) in positions.iter().zip(gradient) {
+            if let Some(to) = to.get_mut(at as usize) {
+                *to = *to + gradient;
             }
         }
-    }
+    });
 }
 
 /// No element: an empty window's position.
@@ -336,7 +327,3 @@ multiversion! {
         out.iter_mut().zip(&*sums).for_each(|(o, &s)| *o = T::narrow(s));
     }
 }
-
-#[cfg(test)]
-#[path = "pooling_tests.rs"]
-mod tests;

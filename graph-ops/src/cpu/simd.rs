@@ -62,6 +62,9 @@ pub trait Vector: Copy {
     /// `self + a * b`, with one rounding where the CPU can.
     unsafe fn plus_product(self, a: Self, b: Self) -> Self;
 
+    /// Zero in the lanes that are zero or less; what is not a number stays.
+    unsafe fn relu(self) -> Self;
+
     /// The first `n < LANES` lanes from memory, zero in the others.
     #[inline(always)]
     unsafe fn load_first(p: *const Self::Scalar, n: usize) -> Self {
@@ -120,6 +123,10 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
     unsafe fn plus_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Self(self.0.map(|x| if x <= T::zero() { T::zero() } else { x }))
+    }
 }
 
 /// AVX2 registers.
@@ -129,7 +136,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     macro_rules! avx2_vector {
-        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $compare:ident, $and_not:ident) => {
             impl Vector for $v {
                 type Scalar = $t;
                 const LANES: usize = $lanes;
@@ -163,6 +170,11 @@ mod avx2 {
                     // SAFETY: the CPU has FMA (the caller's promise).
                     unsafe { $fma(a, b, self) }
                 }
+                #[inline(always)]
+                unsafe fn relu(self) -> Self {
+                    // SAFETY: the CPU has AVX2 (the caller's promise).
+                    unsafe { $and_not($compare::<_CMP_LE_OQ>(self, $zero()), self) }
+                }
             }
         };
     }
@@ -176,7 +188,9 @@ mod avx2 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        _mm256_cmp_ps,
+        _mm256_andnot_ps
     );
     avx2_vector!(
         __m256d,
@@ -187,6 +201,8 @@ mod avx2 {
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_add_pd,
-        _mm256_fmadd_pd
+        _mm256_fmadd_pd,
+        _mm256_cmp_pd,
+        _mm256_andnot_pd
     );
 }

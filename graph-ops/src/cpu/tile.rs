@@ -16,11 +16,18 @@ pub struct Loops {
 
 /// What becomes of a finished sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+pub enum Store<T> {
     /// It replaces what was there.
     Set,
     /// It is added to what was there.
     Add,
+    /// The bias of its column is added, and then with `relu` all that is not above zero becomes zero (what is not a number
+    /// stays); it replaces what was there.
+    Biased {
+        /// Of the panel's first column; readable for all lanes of the panel's vectors.
+        bias: *const T,
+        relu: bool,
+    },
 }
 
 /// Columns of a matrix cut into panels of two vectors, and one of a single vector where the number is odd.
@@ -94,7 +101,7 @@ pub unsafe fn rows<V: Vector>(
     a: &[*const V::Scalar; MOST_ROWS],
     b: *const V::Scalar,
     c: &[*mut V::Scalar; MOST_ROWS],
-    store: Store,
+    store: Store<V::Scalar>,
 ) {
     let mut done = 0;
     macro_rules! tiles {
@@ -119,7 +126,7 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
     a: &[*const V::Scalar],
     b: *const V::Scalar,
     c: &[*mut V::Scalar],
-    store: Store,
+    store: Store<V::Scalar>,
 ) {
     let mut rows = [std::ptr::null(); MR];
     rows.copy_from_slice(a);
@@ -150,11 +157,20 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
         for (i, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {
                 let (p, left) = (c[i].add(v * V::LANES), columns - v * V::LANES);
-                match (store, left >= V::LANES) {
-                    (Store::Set, true) => sum.store(p),
-                    (Store::Set, false) => sum.store_first(p, left),
-                    (Store::Add, true) => V::load(p).add(sum).store(p),
-                    (Store::Add, false) => V::load_first(p, left).add(sum).store_first(p, left),
+                let whole = left >= V::LANES;
+                let result = match store {
+                    Store::Set => sum,
+                    Store::Add if whole => V::load(p).add(sum),
+                    Store::Add => V::load_first(p, left).add(sum),
+                    Store::Biased { bias, relu } => {
+                        let biased = sum.add(V::load(bias.add(v * V::LANES)));
+                        if relu { biased.relu() } else { biased }
+                    }
+                };
+                if whole {
+                    result.store(p);
+                } else {
+                    result.store_first(p, left);
                 }
             }
         }

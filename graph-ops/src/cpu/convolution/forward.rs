@@ -16,19 +16,40 @@ pub fn conv2d<T: ConvElement>(geometry: &Conv2dGeometry, images: &[T], filter: &
     assert_eq!(filter.len(), geometry.filter_len());
     assert_eq!(out.len(), geometry.batch * geometry.out_image_len());
     T::with_scalars(images, filter, out, |images, filter, out| {
-        scalars(geometry, images, filter, out)
+        scalars(geometry, images, filter, None, out, &|_, _| ());
     });
 }
 
-fn scalars<T: ConvScalar>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], out: &mut [T]) {
+/// What follows the sums before they are stored; see [`Store::Biased`].
+#[derive(Clone, Copy)]
+pub(super) struct Activation<'a, T> {
+    pub bias: &'a [T],
+    pub relu: bool,
+}
+
+/// The convolution of scalars. `finished(n, image)` is called for each image of the output while it is in the cache.
+pub(super) fn scalars<T: ConvScalar>(
+    geometry: &Conv2dGeometry,
+    images: &[T],
+    filter: &[T],
+    activation: Option<Activation<'_, T>>,
+    out: &mut [T],
+    finished: &(dyn Fn(usize, &[T]) + Sync),
+) {
     if out.is_empty() {
         return;
     }
     let panels = Panels::new(geometry.out_channels, lanes::<T>());
     let taps = geometry.filter_len() / geometry.out_channels;
-    with_scratch(taps * panels.padded(), |packed: &mut [T]| {
+    with_scratch((taps + 1) * panels.padded(), |packed: &mut [T]| {
+        let (packed, bias) = packed.split_at_mut(taps * panels.padded());
         pack(panels, taps, packed, |tap, o| filter[tap * geometry.out_channels + o]);
-        let packed = &*packed;
+        if let Some(activation) = activation {
+            bias.fill(T::zero());
+            bias[..geometry.out_channels].copy_from_slice(activation.bias);
+        }
+        let (packed, bias) = (&*packed, &*bias);
+        let activation = activation.map(|activation| Activation { bias, ..activation });
         let out = SharedMut::new(out);
         let cost = geometry.out_image_len() * taps;
         for_each_range(geometry.batch, (1usize << 21).div_ceil(cost.max(1)), |block| {
@@ -40,9 +61,11 @@ fn scalars<T: ConvScalar>(geometry: &Conv2dGeometry, images: &[T], filter: &[T],
                     packed,
                     panels,
                     taps,
+                    activation,
                     out,
                     padded,
                     block,
+                    finished,
                 });
             });
         });
@@ -55,9 +78,12 @@ struct Block<'a, T> {
     packed: &'a [T],
     panels: Panels,
     taps: usize,
+    /// With a bias that is padded to whole vectors.
+    activation: Option<Activation<'a, T>>,
     out: SharedMut<T>,
     padded: &'a mut [T],
     block: Range<usize>,
+    finished: &'a (dyn Fn(usize, &[T]) + Sync),
 }
 
 impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
@@ -75,7 +101,8 @@ impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
             // SAFETY: this task alone writes the outputs of its images.
             let out = unsafe { self.out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
             // SAFETY: `out` is this image's output and `image` is laid out as the geometry says.
-            unsafe { image_rows::<V>(g, self.packed, self.panels, self.taps, image, out) };
+            unsafe { image_rows::<V>(&self, image, out) };
+            (self.finished)(n, out);
         }
     }
 }
@@ -83,24 +110,22 @@ impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
 /// # Safety
 /// The CPU has `V`'s instructions; `image` and `out` have the lengths of the geometry.
 #[inline(always)]
-unsafe fn image_rows<V: Vector>(
-    g: &Conv2dGeometry,
-    packed: &[V::Scalar],
-    panels: Panels,
-    taps: usize,
-    image: &[V::Scalar],
-    out: &mut [V::Scalar],
-) {
+unsafe fn image_rows<V: Vector>(block: &Block<V::Scalar>, image: &[V::Scalar], out: &mut [V::Scalar]) {
+    let g = block.geometry;
     let (counts, [a0, a1]) = g.runs();
     let pixels = g.out_pixels();
-    for panel in panels.iter() {
+    for panel in block.panels.iter() {
         let width = panel.vectors * V::LANES;
         let loops = Loops {
             counts,
             a_steps: [a0, a1, 1],
             b_steps: [counts[1] * counts[2] * width, counts[2] * width, width],
         };
-        let b = packed[panel.start * taps..].as_ptr();
+        let b = block.packed[panel.start * block.taps..].as_ptr();
+        let store = block.activation.map_or(Store::Set, |activation| Store::Biased {
+            bias: activation.bias[panel.start..].as_ptr(),
+            relu: activation.relu,
+        });
         let step = rows_at_a_time(panel.vectors);
         let mut a = [image.as_ptr(); MOST_ROWS];
         let mut c = [out.as_mut_ptr(); MOST_ROWS];
@@ -114,8 +139,8 @@ unsafe fn image_rows<V: Vector>(
                     c[i] = out.as_mut_ptr().add((start + i) * g.out_channels + panel.start);
                 }
             }
-            // SAFETY: as above; the packed filter holds whole vectors.
-            unsafe { rows::<V>(count, panel, &loops, &a, b, &c, Store::Set) };
+            // SAFETY: as above; the packed filter and the bias hold whole vectors.
+            unsafe { rows::<V>(count, panel, &loops, &a, b, &c, store) };
         }
     }
 }

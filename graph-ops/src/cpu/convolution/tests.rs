@@ -30,7 +30,7 @@ fn each_product(g: &Conv2dGeometry, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn cases() -> Vec<Conv2dGeometry> {
+pub(super) fn cases() -> Vec<Conv2dGeometry> {
     let (valid, same) = (Padding::Valid, Padding::Same);
     let explicit = Padding::Explicit { before: 2, after: 1 };
     [
@@ -55,7 +55,7 @@ fn cases() -> Vec<Conv2dGeometry> {
     .collect()
 }
 
-fn operands(g: &Conv2dGeometry) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+pub(super) fn operands(g: &Conv2dGeometry) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     (
         numbers_f32(1, g.batch * g.image_len()),
         numbers_f32(2, g.filter_len()),

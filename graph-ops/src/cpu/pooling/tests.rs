@@ -1,7 +1,7 @@
 use super::*;
 use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
 
-fn cases() -> Vec<Pool2dGeometry> {
+pub(super) fn cases() -> Vec<Pool2dGeometry> {
     [
         ([3, 24, 24, 20], [2, 2], [2, 2], Padding::Valid),
         ([70, 10, 10, 50], [2, 2], [2, 2], Padding::Valid),
@@ -47,7 +47,7 @@ fn windows(g: &Pool2dGeometry) -> Vec<Vec<usize>> {
 }
 
 /// Numbers with many ties.
-fn coarse(seed: u64, len: usize) -> Vec<f32> {
+pub(super) fn coarse(seed: u64, len: usize) -> Vec<f32> {
     numbers_f32(seed, len).iter().map(|x| (x * 3.0).round()).collect()
 }
 

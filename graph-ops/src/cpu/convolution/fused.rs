@@ -1,0 +1,199 @@
+//! The convolution with what usually follows it: a bias, `Relu`, a maximum over windows.
+//!
+//! Each is done while its operand is in a register or in the cache, with the bits that it has when done alone.
+
+use super::forward::{Activation, scalars};
+use super::{Conv2dGeometry, ConvElement, conv2d};
+use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk};
+use crate::cpu::pooling::{Pool2dGeometry, max_pool, max_pool_image};
+use num_traits::Zero;
+
+/// `out = conv2d(images, filter) + bias`, one bias a channel; with `relu`, `max(out, 0)`, NaN of NaN.
+///
+/// Shapes are as in [`conv2d`]; `bias` is `[o]`.
+///
+/// # Panics
+/// If a slice's length is not what the geometry says.
+pub fn conv2d_bias<T: ConvElement>(
+    geometry: &Conv2dGeometry,
+    images: &[T],
+    filter: &[T],
+    bias: &[T],
+    relu: bool,
+    out: &mut [T],
+) {
+    check(geometry, images, filter, bias, out);
+    match T::as_scalars(bias) {
+        Some(bias) => T::with_scalars(images, filter, out, |images, filter, out| {
+            scalars(
+                geometry,
+                images,
+                filter,
+                Some(Activation { bias, relu }),
+                out,
+                &|_, _| (),
+            );
+        }),
+        None => {
+            conv2d(geometry, images, filter, out);
+            add_bias(bias, relu, out);
+        }
+    }
+}
+
+/// `activity = max(conv2d(images, filter) + bias, 0)` and `pooled = max_pool(activity)`.
+///
+/// # Panics
+/// If a slice's length is not what the geometries say, or `pool` is not of the convolution's output.
+pub fn conv2d_bias_relu_max_pool<T: ConvElement>(
+    conv: &Conv2dGeometry,
+    pool: &Pool2dGeometry,
+    images: &[T],
+    filter: &[T],
+    bias: &[T],
+    activity: &mut [T],
+    pooled: &mut [T],
+) {
+    check(conv, images, filter, bias, activity);
+    let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
+    assert_eq!(pool_input, conv.out_shape());
+    assert_eq!(pooled.len(), pool.batch * pool.out_image_len());
+    if let Some(bias) = T::as_scalars(bias)
+        && let Some(pooled) = T::as_scalars_mut(pooled)
+        && !activity.is_empty()
+    {
+        let pooled = SharedMut::new(pooled);
+        let finished = |n: usize, image: &[T::Scalar]| {
+            // SAFETY: each image has its own output, and is finished once.
+            let out = unsafe { pooled.slice(n * pool.out_image_len()..(n + 1) * pool.out_image_len()) };
+            max_pool_image(pool, image, out);
+        };
+        T::with_scalars(images, filter, activity, |images, filter, activity| {
+            scalars(
+                conv,
+                images,
+                filter,
+                Some(Activation { bias, relu: true }),
+                activity,
+                &finished,
+            );
+        });
+    } else {
+        conv2d_bias(conv, images, filter, bias, true, activity);
+        max_pool(pool, activity, pooled);
+    }
+}
+
+fn check<T>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], bias: &[T], out: &[T]) {
+    assert_eq!(images.len(), geometry.batch * geometry.image_len());
+    assert_eq!(filter.len(), geometry.filter_len());
+    assert_eq!(bias.len(), geometry.out_channels);
+    assert_eq!(out.len(), geometry.batch * geometry.out_image_len());
+}
+
+/// Of types that are not computed in themselves: each step is rounded, as it is between ops.
+fn add_bias<T: ConvElement>(bias: &[T], relu: bool, out: &mut [T]) {
+    if out.is_empty() {
+        return;
+    }
+    for_each_chunk(out, GRAIN.next_multiple_of(bias.len()), |_, chunk| {
+        for pixel in chunk.chunks_mut(bias.len()) {
+            for (x, b) in pixel.iter_mut().zip(bias) {
+                let sum = T::narrow(x.widen() + b.widen());
+                let negative = relu && sum.widen() <= T::Wide::zero();
+                *x = if negative { T::zero() } else { sum };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cases, operands};
+    use super::*;
+    use crate::cpu::testing::{numbers_f32, same_on_any_pool};
+    use crate::cpu::window::Padding;
+    use half::f16;
+
+    /// The steps one after the other: the sums with their bias, and with `Relu`.
+    fn steps<T: ConvElement>(g: &Conv2dGeometry, images: &[T], filter: &[T], bias: &[T]) -> [Vec<T>; 2] {
+        let mut sums = vec![T::default(); g.batch * g.out_image_len()];
+        conv2d(g, images, filter, &mut sums);
+        for (i, x) in sums.iter_mut().enumerate() {
+            *x = T::narrow(x.widen() + bias[i % g.out_channels].widen());
+        }
+        let relu = sums
+            .iter()
+            .map(|&x| if x <= T::zero() { T::zero() } else { x })
+            .collect();
+        [sums, relu]
+    }
+
+    /// As bits, so that NaN equals itself and the zeros do not equal each other.
+    fn bits(x: &[f32]) -> Vec<u32> {
+        x.iter().map(|x| x.to_bits()).collect()
+    }
+
+    #[test]
+    fn a_fused_bias_and_relu_have_the_bits_of_the_steps() {
+        for g in cases() {
+            let (mut images, filter, _) = operands(&g);
+            if let Some(x) = images.get_mut(7) {
+                *x = f32::NAN;
+            }
+            let mut bias = numbers_f32(4, g.out_channels);
+            bias[0] = -0.0;
+            let expected = steps(&g, &images, &filter, &bias);
+            for relu in [false, true] {
+                let got = same_on_any_pool(|| {
+                    let mut got = vec![f32::INFINITY; expected[0].len()];
+                    conv2d_bias(&g, &images, &filter, &bias, relu, &mut got);
+                    bits(&got)
+                });
+                assert_eq!(got, bits(&expected[usize::from(relu)]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_fused_maximum_has_the_bits_of_the_steps() {
+        for g in cases() {
+            let (images, filter, _) = operands(&g);
+            let bias = numbers_f32(4, g.out_channels);
+            for (size, stride, padding) in [(2, 2, Padding::Valid), (3, 2, Padding::Same)] {
+                let Some(pool) = Pool2dGeometry::new(g.out_shape(), [size; 2], [stride; 2], [padding; 2]) else {
+                    continue;
+                };
+                let [_, relu] = steps(&g, &images, &filter, &bias);
+                let mut maxima = vec![f32::NAN; pool.batch * pool.out_image_len()];
+                max_pool(&pool, &relu, &mut maxima);
+                let (activity, pooled) = same_on_any_pool(|| {
+                    let (mut activity, mut pooled) = (vec![f32::NAN; relu.len()], vec![f32::NAN; maxima.len()]);
+                    conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, &mut activity, &mut pooled);
+                    (activity, pooled)
+                });
+                assert_eq!(bits(&activity), bits(&relu));
+                assert_eq!(bits(&pooled), bits(&maxima));
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_after_each_step() {
+        for g in cases() {
+            let (images, filter, _) = operands(&g);
+            let half = |x: &[f32]| x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>();
+            let (images, filter, bias) = (half(&images), half(&filter), half(&numbers_f32(4, g.out_channels)));
+            let [sums, relu] = steps(&g, &images, &filter, &bias);
+            let mut got = vec![f16::NAN; sums.len()];
+            conv2d_bias(&g, &images, &filter, &bias, false, &mut got);
+            assert_eq!(got, sums);
+            let pool = Pool2dGeometry::new(g.out_shape(), [2; 2], [1; 2], [Padding::Same; 2]).unwrap();
+            let mut maxima = vec![f16::NAN; pool.batch * pool.out_image_len()];
+            let mut pooled = maxima.clone();
+            max_pool(&pool, &relu, &mut maxima);
+            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, &mut got, &mut pooled);
+            assert_eq!((got, pooled), (relu, maxima));
+        }
+    }
+}
