@@ -3,15 +3,19 @@
 //! Prints `ready` when set up. Then for each line of standard input:
 //! - `step N` runs N steps and prints `N SECONDS`;
 //! - `losses N` runs N steps and prints for each `K OBJECTIVE COST` (measured before its update, K counting all steps),
-//!   then `done`.
+//!   then `done`;
+//! - `profile N` runs N traced steps and prints for each operation that takes a hundredth of the step or more, and for each
+//!   op, `MICROSECONDS NAME` (the median step's), the longest first, then `done`.
 //!
 //! Batch k is rows kB to (k+1)B of the 55,000 training images in file order, from the start again after the last whole one.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
+use graph_core::session::NodeStats;
 use graph_core::{Graph, Value};
 use lenet::Result;
 use lenet::dataset::{CLASSES, Mnist, PIXELS};
@@ -96,9 +100,57 @@ fn main() -> Result<()> {
                 }
                 write("done".into())?;
             }
+            "profile" => {
+                let mut steps = Vec::new();
+                for index in step..step + count {
+                    let (images, labels) = batch(index)?;
+                    steps.push(trainer.traced_bp_step_on(images, labels)?.nodes);
+                }
+                for line in profile(&steps) {
+                    write(line)?;
+                }
+                write("done".into())?;
+            }
             other => eprintln!("unknown command '{other}'"),
         }
         step += count;
     }
     Ok(())
+}
+
+/// The lines of `profile`: what single operations took, an empty line, what all operations of a kind took together.
+fn profile(steps: &[Vec<NodeStats>]) -> Vec<String> {
+    let mut operations: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (index, nodes) in steps.iter().enumerate() {
+        for node in nodes {
+            let time = (node.end - node.start).as_secs_f64() * 1e6;
+            let name = format!("{} = {}", node.name, node.op);
+            for (table, key) in [(&mut operations, name), (&mut kinds, node.op.to_string())] {
+                let times = table.entry(key).or_default();
+                times.resize(index + 1, 0.0);
+                times[index] += time;
+            }
+        }
+    }
+    let sorted = |table: BTreeMap<String, Vec<f64>>| {
+        let median = |mut times: Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        let mut rows: Vec<(f64, String)> = table.into_iter().map(|(name, times)| (median(times), name)).collect();
+        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+        rows
+    };
+    let kinds = sorted(kinds);
+    let total: f64 = kinds.iter().map(|row| row.0).sum();
+    let line = |(time, name): &(f64, String)| format!("{time:10.1} {name}");
+    let operations = sorted(operations);
+    let shown = operations.iter().filter(|row| row.0 * 100.0 >= total).map(line);
+    let sum = format!("{total:10.1} all");
+    shown
+        .chain([String::new()])
+        .chain(kinds.iter().map(line))
+        .chain([sum])
+        .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use graph_core::format::proto::SessionLog;
 use graph_core::format::proto::session_log::SessionStatus;
-use graph_core::session::SessionOptions;
+use graph_core::session::{RunMetadata, RunOptions, SessionOptions};
 use graph_core::{Operation, Session, Tensor, Value, feed};
 use graph_ops::state::global_variables_initializer;
 use graph_ops::summary::{self, FileWriter};
@@ -236,6 +236,25 @@ impl Trainer {
             feed! { self.network.images => images, labels_placeholder => labels, self.network.dropout_prob => keep },
         )?;
         Ok((obj, cost))
+    }
+
+    /// [`Trainer::bp_step_on`], traced: what each operation of the step took.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn traced_bp_step_on(&self, images: Value, labels: Value) -> Result<RunMetadata> {
+        let training = self.network.training()?;
+        let keep = self.network.definitions().dropout_probability;
+        let options = RunOptions {
+            trace: true,
+            ..RunOptions::default()
+        };
+        let (((), _, _), metadata): (((), f32, f32), _) = self.session.run_with(
+            (&training.back_prop, &training.obj, &training.cost),
+            feed! { self.network.images => images, training.labels => labels, self.network.dropout_prob => keep },
+            &options,
+        )?;
+        Ok(metadata)
     }
 
     /// The share of these images `float` [n, 784] that the network predicts right, 0 to 1, with nothing dropped.

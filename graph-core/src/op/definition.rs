@@ -198,6 +198,8 @@ pub struct OpDefinition {
     pub control_flow: ControlFlow,
     /// Whether running it can fail on data (a failed assertion, a division by zero): a control edge to it is kept.
     pub may_fail: bool,
+    /// Whether all that can make it fail is found while its kernel is made, from its plan-time inputs and shapes.
+    pub fails_early: bool,
     /// The inputs (indices of arguments) whose *values* kernels must know when they are made: axes, shapes, permutations.
     pub plan_time_inputs: Vec<usize>,
     /// Its shape function.
@@ -226,6 +228,7 @@ impl OpDefinition {
             only_reads: false,
             control_flow: ControlFlow::None,
             may_fail: false,
+            fails_early: false,
             plan_time_inputs: Vec::new(),
             shape: InferenceContext::unknown_shapes,
             value_as_shape: None,
@@ -297,6 +300,12 @@ impl OpDefinition {
     /// Says that running the op can fail on data.
     pub fn may_fail(mut self) -> Self {
         self.may_fail = true;
+        self
+    }
+
+    /// Says that the op can fail on its plan-time inputs and on nothing else.
+    pub fn may_fail_early(mut self) -> Self {
+        (self.may_fail, self.fails_early) = (true, true);
         self
     }
 

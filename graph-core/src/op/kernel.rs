@@ -65,6 +65,9 @@ pub struct KernelDefinition {
     /// Pairs of an input and an output that may share memory: the kernel reads each element of the input before it writes
     /// the same element of the output.
     pub in_place: Vec<(usize, usize)>,
+    /// Whether the kernel, which changes a variable, reads each element of its other inputs before it changes the element at
+    /// the same place, so that they may lie in the variable's own memory.
+    pub reads_before_update: bool,
     /// An input and an output that are the same memory: the kernel does nothing, as for `Identity` and `Reshape`.
     pub alias: Option<(usize, usize)>,
     /// Inputs that live on the host even on another device.
@@ -86,6 +89,7 @@ impl KernelDefinition {
             device: DeviceKind::Cpu,
             types: Vec::new(),
             in_place: Vec::new(),
+            reads_before_update: false,
             alias: None,
             host_inputs: Vec::new(),
             host_outputs: Vec::new(),
@@ -111,6 +115,12 @@ impl KernelDefinition {
     /// Lets `output` share the memory of `input`.
     pub fn in_place(mut self, input: usize, output: usize) -> Self {
         self.in_place.push((input, output));
+        self
+    }
+
+    /// Lets inputs lie in the memory of the variable that the kernel changes.
+    pub fn reads_before_update(mut self) -> Self {
+        self.reads_before_update = true;
         self
     }
 

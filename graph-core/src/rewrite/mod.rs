@@ -35,6 +35,12 @@ pub trait Rewrite: Send + Sync {
     /// Its name, as options and reports say it.
     fn name(&self) -> &'static str;
 
+    /// Whether it only makes sense where the shapes of the feeds are known, as fusions do. It then runs when a shaped plan is
+    /// made, and not before.
+    fn needs_shapes(&self) -> bool {
+        false
+    }
+
     /// The rewritten program, or `None` where there is nothing to do.
     ///
     /// # Errors

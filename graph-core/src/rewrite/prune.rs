@@ -1,17 +1,19 @@
 //! Drops what nothing needs.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::Result;
 use crate::graph::{NodeId, TensorId};
 use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::{Program, Rewrite};
+use crate::session::plan::plan_time_inputs;
 
 /// Drops nodes that no fetch and no target depends on, and control edges onto nodes without effects.
 ///
 /// A control edge onto an op that keeps no state, cannot fail and is not guarded by a Switch orders nothing by itself; it is
-/// replaced by edges onto what that op in turn waits for and that has effects. `minimize` ties the gradients of an op
-/// together by such edges, among them the gradient of the images, which nobody needs.
+/// replaced by edges onto what that op in turn waits for and that has effects, those aside that the node waits for through
+/// its inputs anyway. `minimize` ties the gradients of an op together by such edges, among them the gradient of the images,
+/// which nobody needs.
 pub struct Prune;
 
 /// With more effects than this behind one node, its control edges are kept as they are.
@@ -33,7 +35,22 @@ fn has_effects(program: &Program, id: NodeId) -> bool {
     let definition = program.node(id).definition;
     let keeps_state = definition.stateful && !vocabulary::is_variable(definition.name);
     let takes_ref = definition.inputs.iter().any(|arg| arg.is_ref);
-    keeps_state || takes_ref || definition.may_fail || definition.control_flow != ControlFlow::None
+    let may_fail = definition.may_fail && !(definition.fails_early && is_known_to_fit(program, id));
+    keeps_state || takes_ref || may_fail || definition.control_flow != ControlFlow::None
+}
+
+/// Whether all shapes are known and what the op looks at when its kernel is made is constant: then its shape function has
+/// accepted all that it could fail on.
+fn is_known_to_fit(program: &Program, id: NodeId) -> bool {
+    let node = program.node(id);
+    let is_constant = |&input: &usize| program.node(node.inputs[input].node).op() == vocabulary::CONST;
+    let has_shape = |input: &TensorId| {
+        let output = &program.node(input.node).outputs[input.slot as usize];
+        output.shape.is_fully_defined()
+    };
+    plan_time_inputs(node).iter().all(is_constant)
+        && node.inputs.iter().all(has_shape)
+        && node.outputs.iter().all(|output| output.shape.is_fully_defined())
 }
 
 fn relax_control_edges(program: &mut Program) {
@@ -69,7 +86,10 @@ fn relax_control_edges(program: &mut Program) {
         if program.node(id).control_inputs.is_empty() {
             continue;
         }
-        let data: Vec<NodeId> = program.node(id).inputs.iter().map(|input| input.node).collect();
+        let inputs = program.node(id).inputs.iter().map(|input| input.node);
+        let data: FxHashSet<NodeId> = inputs
+            .flat_map(|input| effects[input.index()].iter().copied().chain([input]))
+            .collect();
         let mut controls: Vec<NodeId> = program
             .node(id)
             .control_inputs

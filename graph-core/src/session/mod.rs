@@ -12,10 +12,11 @@ mod memory;
 mod observer;
 mod options;
 mod placement;
-mod plan;
+pub(crate) mod plan;
 mod profile;
 mod state;
 mod structure;
+mod survey;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use plan::Plan;
 pub use profile::{NodeStats, RunMetadata};
 use state::SessionState;
 use structure::{Request, Structure};
+use survey::{SPECIALIZATION, Survey};
 
 /// How many shaped plans are kept for one structural plan: a training, a test and a last-batch shape, and some more.
 const SHAPED_PLANS: usize = 8;
@@ -70,7 +72,41 @@ struct Running {
 struct StructuralPlan {
     structure: Structure,
     /// Least recently used first.
-    shaped: Vec<(Vec<Shape>, Plan)>,
+    shaped: Vec<ShapedPlan>,
+}
+
+struct ShapedPlan {
+    /// The shapes of the feeds.
+    feeds: Vec<Shape>,
+    /// The structure rewritten for these shapes, where it was.
+    structure: Option<Structure>,
+    plan: Plan,
+}
+
+impl ShapedPlan {
+    fn new(
+        structure: &Structure,
+        feeds: Vec<Shape>,
+        options: &RewriteOptions,
+        state: &mut SessionState,
+    ) -> Result<Self> {
+        if !options.enabled(SPECIALIZATION) {
+            let plan = Plan::new(structure, &feeds, state)?;
+            return Ok(Self {
+                feeds,
+                structure: None,
+                plan,
+            });
+        }
+        let survey = Survey::new(structure, &feeds, state)?;
+        let specialized = structure.specialized(survey, options)?;
+        let plan = Plan::new(&specialized, &feeds, state)?;
+        Ok(Self {
+            feeds,
+            structure: Some(specialized),
+            plan,
+        })
+    }
 }
 
 impl Session {
@@ -320,9 +356,10 @@ impl Session {
             timeout: options.timeout_in_ms.map(Duration::from_millis),
             trace: options.trace.then_some(metadata),
         };
+        let rewrites = &self.options().rewrites;
         match &self.0.pool {
-            Some(pool) => pool.install(|| running.run(plan, feeds, &mut control)),
-            None => running.run(plan, feeds, &mut control),
+            Some(pool) => pool.install(|| running.run(plan, feeds, rewrites, &mut control)),
+            None => running.run(plan, feeds, rewrites, &mut control),
         }
     }
 }
@@ -347,30 +384,37 @@ impl Running {
         Ok(self.plans.len() - 1)
     }
 
-    fn run(&mut self, plan: usize, feeds: &[Value], control: &mut RunControl<'_>) -> Result<Vec<Value>> {
+    fn run(
+        &mut self,
+        plan: usize,
+        feeds: &[Value],
+        options: &RewriteOptions,
+        control: &mut RunControl<'_>,
+    ) -> Result<Vec<Value>> {
         let StructuralPlan { structure, shaped } = &mut self.plans[plan];
         let known = shaped
             .iter()
-            .position(|(shapes, _)| shapes.iter().eq(feeds.iter().map(Value::shape)));
+            .position(|plan| plan.feeds.iter().eq(feeds.iter().map(Value::shape)));
         match known {
             Some(index) if index + 1 < shaped.len() => shaped[index..].rotate_left(1),
             Some(_) => {}
             None => {
                 let shapes: Vec<Shape> = feeds.iter().map(|feed| feed.shape().clone()).collect();
-                let plan = Plan::new(structure, &shapes, &mut self.state)?;
+                let plan = ShapedPlan::new(structure, shapes, options, &mut self.state)?;
                 if let Some(trace) = &mut control.trace {
                     trace.planned = true;
                 }
                 if shaped.len() == SHAPED_PLANS {
                     shaped.remove(0);
                 }
-                shaped.push((shapes, plan));
+                shaped.push(plan);
             }
         }
-        let (_, plan) = shaped
+        let shaped = shaped
             .last_mut()
             .ok_or_else(|| Error::internal("a plan was just made"))?;
-        plan.run(&structure.program, &mut self.state, feeds, control)
+        let program = &shaped.structure.as_ref().unwrap_or(structure).program;
+        shaped.plan.run(program, &mut self.state, feeds, control)
     }
 }
 

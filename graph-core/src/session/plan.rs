@@ -17,6 +17,7 @@ use crate::session::evaluate::{evaluate_node, find_kernel, needs_kernel, value_s
 use crate::session::memory::{ArenaPlanner, Block};
 use crate::session::state::SessionState;
 use crate::session::structure::{Structure, input_args, updates};
+use crate::session::survey::Survey;
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
@@ -122,7 +123,15 @@ struct Planner<'a> {
 }
 
 impl Plan {
+    /// The plan of a structure for feeds of these shapes.
     pub(crate) fn new(structure: &Structure, feeds: &[Shape], state: &mut SessionState) -> Result<Self> {
+        Planner::of(structure, feeds, state)?.finish()
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// A planner that has been over all nodes: shapes, values and steps are known.
+    fn of(structure: &'a Structure, feeds: &[Shape], state: &'a mut SessionState) -> Result<Self> {
         let program = &structure.program;
         let mut first = Vec::with_capacity(program.nodes.len());
         let mut dtypes = Vec::new();
@@ -158,7 +167,22 @@ impl Plan {
                 .plan_node(id)
                 .map_err(|error| error.at(program.node(id).site()))?;
         }
-        planner.finish()
+        Ok(planner)
+    }
+}
+
+impl Survey {
+    /// What feeds of these shapes tell of the structure's tensors.
+    ///
+    /// # Errors
+    /// Those of a plan.
+    pub(crate) fn new(structure: &Structure, feeds: &[Shape], state: &mut SessionState) -> Result<Self> {
+        let planner = Planner::of(structure, feeds, state)?;
+        Ok(Self {
+            first: planner.first,
+            shapes: planner.shapes,
+            values: planner.values,
+        })
     }
 }
 
@@ -620,8 +644,14 @@ impl Planner<'_> {
                     .min(),
                 None => first_update.values().copied().chain(first_of_any).min(),
             };
-            // An update that takes the value itself must not see it change under its hands.
-            if update.is_some_and(|update| update <= uses[output as usize]) {
+            // An update that takes the value itself must not see it change under its hands, unless it looks at each element
+            // before it changes it.
+            let last = uses[output as usize];
+            let looks_first = |update: usize| {
+                let kernel = self.steps[update].definition;
+                update == last && kernel.is_some_and(|kernel| kernel.reads_before_update)
+            };
+            if update.is_some_and(|update| update <= last && !looks_first(update)) {
                 self.steps[index].work = copied;
                 self.places[output as usize] = None;
             }

@@ -15,6 +15,7 @@ use crate::rewrite::{self, Program, Rewrite};
 use crate::session::evaluate::needs_frames;
 use crate::session::options::{RewriteOptions, SessionOptions};
 use crate::session::placement;
+use crate::session::survey::Survey;
 
 /// What a run feeds, fetches and runs: the key of a structural plan.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -50,13 +51,14 @@ impl Structure {
         if let Some(loops) = program.nodes.iter().find(|node| needs_frames(node)) {
             return Err(Error::unimplemented("while loops do not run yet").at(loops.site()));
         }
-        for rewrite in pipeline(&options.rewrites)? {
-            if let Some(rewritten) = rewrite.apply(&program)? {
-                rewrite::verify(&rewritten)
-                    .map_err(|error| error.context(format!("checking the rewrite '{}'", rewrite.name())))?;
-                program = rewritten;
-            }
+        for rewrite in pipeline(&options.rewrites, false)? {
+            program = rewritten(program, rewrite)?;
         }
+        Self::of(program)
+    }
+
+    /// Of a program that is as it shall be.
+    fn of(program: Program) -> Result<Self> {
         let order = order(&program)?;
         let guarded = rewrite::guarded_nodes(&program, &order);
         Ok(Self {
@@ -65,16 +67,47 @@ impl Structure {
             guarded,
         })
     }
+
+    /// This structure for feeds whose shapes are known, which have told `survey`: constants are more, branches of the
+    /// computation that only other shapes need are gone, and what lies together is fused.
+    ///
+    /// # Errors
+    /// `Internal` if a rewrite is wrong.
+    pub(crate) fn specialized(&self, survey: Survey, options: &RewriteOptions) -> Result<Self> {
+        let mut program = survey.written_into(self)?;
+        for rewrite in pipeline(options, true)? {
+            program = rewritten(program, rewrite)?;
+        }
+        Self::of(program)
+    }
 }
 
-fn pipeline(options: &RewriteOptions) -> Result<Vec<&'static dyn Rewrite>> {
+fn rewritten(program: Program, rewrite: &dyn Rewrite) -> Result<Program> {
+    let Some(rewritten) = rewrite.apply(&program)? else {
+        return Ok(program);
+    };
+    rewrite::verify(&rewritten).map_err(|error| error.context(format!("checking the rewrite '{}'", rewrite.name())))?;
+    Ok(rewritten)
+}
+
+/// The rewrites in the order in which they run; with `shaped`, those that need shapes come last.
+fn pipeline(options: &RewriteOptions, shaped: bool) -> Result<Vec<&'static dyn Rewrite>> {
     let mut pipeline: Vec<&'static dyn Rewrite> = vec![
         &rewrite::prune::Prune,
         &rewrite::fold::ConstantFolding,
         &rewrite::dedup::CommonSubexpressions,
     ];
-    pipeline.extend(registry()?.rewrites());
+    let (needy, general): (Vec<_>, Vec<_>) = registry()?
+        .rewrites()
+        .iter()
+        .copied()
+        .partition(|rewrite: &&dyn Rewrite| rewrite.needs_shapes());
+    pipeline.extend(general);
     pipeline.push(&rewrite::prune::Prune);
+    if shaped {
+        pipeline.extend(needy);
+        pipeline.push(&rewrite::prune::Prune);
+    }
     pipeline.retain(|rewrite| options.enabled(rewrite.name()));
     Ok(pipeline)
 }

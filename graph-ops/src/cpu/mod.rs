@@ -18,6 +18,7 @@
 pub mod batch_norm;
 pub mod bias;
 pub mod broadcast;
+pub mod chain;
 pub mod convolution;
 pub mod copy;
 pub mod depthwise;

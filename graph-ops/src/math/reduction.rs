@@ -44,7 +44,7 @@ fn base(name: &'static str, summary: &'static str, types: &'static str) -> OpDef
     definition
         .attr("Tidx: {int32, int64} = DT_INT32")
         .plan_time_inputs(&[1])
-        .may_fail()
+        .may_fail_early()
         .shape(shape)
 }
 

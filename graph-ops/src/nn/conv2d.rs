@@ -106,14 +106,14 @@ pub(super) fn sizes_shape(context: &mut InferenceContext<'_>, index: usize) -> R
 
 /// One convolution as a kernel sees it.
 #[derive(Clone, Copy)]
-struct Plan {
+pub(super) struct Plan {
     format: Format,
-    geometry: Conv2dGeometry,
+    pub(super) geometry: Conv2dGeometry,
     images: [usize; 4],
 }
 
 impl Plan {
-    fn new(request: &KernelRequest<'_>, images: &Shape, filter: &Shape) -> Result<Self> {
+    pub(super) fn new(request: &KernelRequest<'_>, images: &Shape, filter: &Shape) -> Result<Self> {
         let sliding = Sliding::of(request, true)?;
         let images = sliding.format.sizes(images)?;
         let filter = Format::Nhwc.sizes(filter)?;

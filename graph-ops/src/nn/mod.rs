@@ -10,6 +10,7 @@ mod conv_variants;
 mod cross_entropy;
 mod depthwise;
 mod dropout;
+pub(crate) mod fused;
 mod l2_loss;
 mod layers;
 mod lrn;

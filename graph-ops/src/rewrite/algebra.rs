@@ -6,8 +6,9 @@ use graph_core::rewrite::{Program, Rewrite, topological_order};
 use graph_core::{Complex, DType, Result, Value};
 use rustc_hash::FxHashMap;
 
-/// Replaces x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1 and x ^ 1 by x, a cast to the same dtype and a transpose or
-/// reshape that changes nothing by its input.
+/// Replaces x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1 and x ^ 1 by x; an identity, a cast to the same dtype, and a transpose,
+/// reshape, tiling or reduction that changes nothing by its input; and a scalar that is spread over a tensor only to be
+/// combined with another of its shape by the scalar.
 ///
 /// All are exact but for the sign of zero: -0 + 0 is +0.
 pub(crate) struct Algebra;
@@ -34,13 +35,43 @@ impl Rewrite for Algebra {
                 simpler.insert(TensorId::new(id, 0), simpler.get(&source).copied().unwrap_or(source));
             }
         }
-        if simpler.is_empty() {
+        let mut result = program.clone();
+        let unspread = broadcast_instead(&mut result);
+        if simpler.is_empty() && !unspread {
             return Ok(None);
         }
-        let mut result = program.clone();
         result.substitute(&simpler, &FxHashMap::<NodeId, NodeId>::default());
         Ok(Some(result))
     }
+}
+
+/// Takes single elements that are spread over a tensor directly where the op would broadcast them to the same shape; whether
+/// there were any. The gradients of sums over whole tensors are of this kind.
+fn broadcast_instead(program: &mut Program) -> bool {
+    let mut found = false;
+    for id in program.ids() {
+        let node = program.node(id);
+        if !matches!(
+            node.op(),
+            "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Maximum" | "Minimum"
+        ) {
+            continue;
+        }
+        let shape = &node.outputs[0].shape;
+        let whole = |index: usize| shape.is_fully_defined() && output(program, node.inputs[index]).shape == *shape;
+        let spread = |index: usize| {
+            let source = program.node(node.inputs[index].node);
+            let spreads = matches!(source.op(), "Tile" | "BroadcastTo") && source.control_inputs.is_empty();
+            let one = spreads && output(program, source.inputs[0]).shape.num_elements() == Some(1);
+            one.then(|| source.inputs[0])
+        };
+        let single = (0..2).find_map(|index| Some((index, spread(index).filter(|_| whole(1 - index))?)));
+        if let Some((index, source)) = single {
+            program.nodes[id.index()].inputs[index] = source;
+            found = true;
+        }
+    }
+    found
 }
 
 fn output(program: &Program, id: TensorId) -> &graph_core::graph::OutputInfo {
@@ -68,7 +99,9 @@ fn same_as_input(program: &Program, node: &Node, simpler: &FxHashMap<TensorId, T
             let perm = constant(program, node.inputs[1])?.to_i64_vec().ok()?;
             perm.iter().zip(0..).all(|(&axis, place)| axis == place).then_some(0)
         }
-        "Reshape" => {
+        "Identity" | "StopGradient" => Some(0),
+        // A reduction that keeps the shape is over no axes, or over axes of size 1.
+        "Reshape" | "Tile" | "BroadcastTo" | "Sum" | "Mean" | "Prod" | "Max" | "Min" => {
             let (from, to) = (&output(program, node.inputs[0]).shape, &node.outputs[0].shape);
             (from.is_fully_defined() && from == to).then_some(0)
         }

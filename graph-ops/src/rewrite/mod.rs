@@ -1,8 +1,17 @@
 //! Rewrites that name ops.
 
 mod algebra;
+mod fusion;
 
 use graph_core::rewrite::Rewrite;
 
-/// The rewrites, in the order they run.
-pub(crate) const REWRITES: &[&dyn Rewrite] = &[&algebra::Algebra];
+pub(crate) use fusion::elementwise;
+
+/// The rewrites, in the order they run; those that need shapes come last.
+pub(crate) const REWRITES: &[&dyn Rewrite] = &[
+    &algebra::Algebra,
+    &fusion::convolution::ConvolutionFusion,
+    &fusion::convolution::PoolGradientFusion,
+    &fusion::elementwise::ElementwiseFusion,
+    &fusion::update::UpdateFusion,
+];

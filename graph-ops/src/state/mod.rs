@@ -1,6 +1,6 @@
 //! Variables: their ops, the updates of optimizers, scopes that share variables by name, initializers.
 
-mod apply;
+pub(crate) mod apply;
 mod assign;
 mod count_up_to;
 mod get_variable;

@@ -15,17 +15,17 @@ pub(super) const ADAGRAD: Rule = Rule {
 };
 
 fn adagrad_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
+    let inputs = Inputs::of(request, 3)?;
     let update_slots: bool = request.attr("update_slots")?;
     Ok(Planned::new(move |context| {
         let rate: T = inputs.scalar(context, 2)?;
         if update_slots {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *accum = *accum + grad * grad;
                 *var = *var - grad * rate * accum.sqrt().recip();
             })
         } else {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *var = *var - grad * rate * accum.sqrt().recip();
             })
         }
@@ -41,11 +41,11 @@ pub(super) const ADAGRAD_V2: Rule = Rule {
 };
 
 fn adagrad_v2_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 4);
+    let inputs = Inputs::of(request, 4)?;
     let update_slots: bool = request.attr("update_slots")?;
     Ok(Planned::new(move |context| {
         let (rate, epsilon): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 3)?);
-        pass2::<T>(context, inputs, move |var, accum, grad| {
+        pass2::<T>(context, &inputs, move |var, accum, grad| {
             if update_slots {
                 *accum = *accum + grad * grad;
             }
@@ -73,7 +73,7 @@ pub(super) const ADAGRAD_DA: Rule = Rule {
 };
 
 fn adagrad_da_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
+    let inputs = Inputs::of(request, 3)?;
     Ok(Planned::new(move |context| {
         let (rate, l1, l2): (T, T, T) = (
             inputs.scalar(context, 4)?,
@@ -82,7 +82,7 @@ fn adagrad_da_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> 
         );
         let step = T::of(inputs.scalar::<i64>(context, 7)? as f64);
         let penalty = l2 * step * rate;
-        pass3::<T>(context, inputs, move |var, sum, squares, grad| {
+        pass3::<T>(context, &inputs, move |var, sum, squares, grad| {
             *sum = *sum + grad;
             *squares = *squares + grad * grad;
             let drawn = if l1 > T::zero() {
@@ -105,14 +105,14 @@ pub(super) const PROXIMAL: Rule = Rule {
 };
 
 fn proximal_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 5);
+    let inputs = Inputs::of(request, 5)?;
     Ok(Planned::new(move |context| {
         let (rate, l1, l2): (T, T, T) = (
             inputs.scalar(context, 2)?,
             inputs.scalar(context, 3)?,
             inputs.scalar(context, 4)?,
         );
-        pass2::<T>(context, inputs, move |var, accum, grad| {
+        pass2::<T>(context, &inputs, move |var, accum, grad| {
             *accum = *accum + grad * grad;
             let rate = accum.sqrt().recip() * rate;
             *var = shrink(*var - grad * rate, rate, l1, l2);
@@ -139,7 +139,7 @@ pub(super) const ADADELTA: Rule = Rule {
 };
 
 fn adadelta_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 6);
+    let inputs = Inputs::of(request, 6)?;
     Ok(Planned::new(move |context| {
         let (rate, rho, epsilon): (T, T, T) = (
             inputs.scalar(context, 3)?,
@@ -147,7 +147,7 @@ fn adadelta_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
             inputs.scalar(context, 5)?,
         );
         let new = T::one() - rho;
-        pass3::<T>(context, inputs, move |var, accum, accum_update, grad| {
+        pass3::<T>(context, &inputs, move |var, accum, accum_update, grad| {
             *accum = *accum * rho + grad * grad * new;
             let update = (*accum_update + epsilon).sqrt() * (*accum + epsilon).sqrt().recip() * grad;
             *var = *var - update * rate;

@@ -26,7 +26,7 @@ pub(super) const ADAM: Rule = Rule {
 };
 
 fn adam_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 9);
+    let inputs = Inputs::of(request, 9)?;
     let nesterov: bool = request.attr("use_nesterov")?;
     Ok(Planned::new(move |context| {
         let (beta1_power, beta2_power): (T, T) = (inputs.scalar(context, 3)?, inputs.scalar(context, 4)?);
@@ -40,13 +40,13 @@ fn adam_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
         let alpha = rate * (one - beta2_power).sqrt() / (one - beta1_power);
         let (new1, new2) = (one - beta1, one - beta2);
         if nesterov {
-            pass3::<T>(context, inputs, move |var, m, v, grad| {
+            pass3::<T>(context, &inputs, move |var, m, v, grad| {
                 *m = *m + (grad - *m) * new1;
                 *v = *v + (grad * grad - *v) * new2;
                 *var = *var - (grad * new1 + *m * beta1) * alpha / (v.sqrt() + epsilon);
             })
         } else {
-            pass3::<T>(context, inputs, move |var, m, v, grad| {
+            pass3::<T>(context, &inputs, move |var, m, v, grad| {
                 *m = *m + (grad - *m) * new1;
                 *v = *v + (grad * grad - *v) * new2;
                 *var = *var - *m * alpha / (v.sqrt() + epsilon);
@@ -77,7 +77,7 @@ pub(super) const AMSGRAD: Rule = Rule {
 };
 
 fn amsgrad_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 10);
+    let inputs = Inputs::of(request, 10)?;
     Ok(Planned::new(move |context| {
         let (beta1_power, beta2_power): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let (rate, beta1): (T, T) = (inputs.scalar(context, 6)?, inputs.scalar(context, 7)?);
@@ -85,7 +85,7 @@ fn amsgrad_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
         let one = T::one();
         let alpha = rate * (one - beta2_power).sqrt() / (one - beta1_power);
         let (new1, new2) = (one - beta1, one - beta2);
-        pass4::<T>(context, inputs, move |var, m, v, vhat, grad| {
+        pass4::<T>(context, &inputs, move |var, m, v, vhat, grad| {
             *m = *m + (grad - *m) * new1;
             *v = *v + (grad * grad - *v) * new2;
             *vhat = vhat.max(*v);
@@ -114,7 +114,7 @@ pub(super) const ADA_MAX: Rule = Rule {
 };
 
 fn ada_max_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 8);
+    let inputs = Inputs::of(request, 8)?;
     Ok(Planned::new(move |context| {
         let (beta1_power, rate): (T, T) = (inputs.scalar(context, 3)?, inputs.scalar(context, 4)?);
         let (beta1, beta2, epsilon): (T, T, T) = (
@@ -124,7 +124,7 @@ fn ada_max_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
         );
         let rate = rate / (T::one() - beta1_power);
         let new1 = T::one() - beta1;
-        pass3::<T>(context, inputs, move |var, m, v, grad| {
+        pass3::<T>(context, &inputs, move |var, m, v, grad| {
             *m = *m + (grad - *m) * new1;
             *v = (beta2 * *v).max(grad.abs());
             *var = *var - rate * (*m / (*v + epsilon));

@@ -25,8 +25,8 @@ pub(super) const FTRL: Rule = Rule {
 };
 
 fn ftrl_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
-    Ok(Planned::new(move |context| step::<T>(context, inputs, T::zero(), 7)))
+    let inputs = Inputs::of(request, 3)?;
+    Ok(Planned::new(move |context| step::<T>(context, &inputs, T::zero(), 7)))
 }
 
 /// `ApplyFtrlV2`
@@ -48,14 +48,14 @@ pub(super) const FTRL_V2: Rule = Rule {
 };
 
 fn ftrl_v2_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
+    let inputs = Inputs::of(request, 3)?;
     Ok(Planned::new(move |context| {
         let shrinkage = inputs.scalar(context, 7)?;
-        step::<T>(context, inputs, shrinkage, 8)
+        step::<T>(context, &inputs, shrinkage, 8)
     }))
 }
 
-fn step<T: Number>(context: &mut KernelContext<'_>, inputs: Inputs, shrinkage: T, lr_power: usize) -> Result<()> {
+fn step<T: Number>(context: &mut KernelContext<'_>, inputs: &Inputs, shrinkage: T, lr_power: usize) -> Result<()> {
     let (rate, l1, l2): (T, T, T) = (
         inputs.scalar(context, 4)?,
         inputs.scalar(context, 5)?,
@@ -65,7 +65,7 @@ fn step<T: Number>(context: &mut KernelContext<'_>, inputs: Inputs, shrinkage: T
     let two = T::of(2.0);
     let root = power == T::of(0.5);
     let powered = move |x: T| if root { x.sqrt() } else { x.powf(power) };
-    pass3::<T>(context, inputs, move |var, accum, linear, grad| {
+    pass3::<T>(context, &inputs, move |var, accum, linear, grad| {
         let shrunk = if shrinkage == T::zero() {
             grad
         } else {

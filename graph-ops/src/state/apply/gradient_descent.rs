@@ -14,10 +14,10 @@ pub(super) const GRADIENT_DESCENT: Rule = Rule {
 };
 
 fn gradient_descent_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 2);
+    let inputs = Inputs::of(request, 2)?;
     Ok(Planned::new(move |context| {
         let rate: T = inputs.scalar(context, 1)?;
-        pass1::<T>(context, inputs, move |var, delta| *var = *var - delta * rate)
+        pass1::<T>(context, &inputs, move |var, delta| *var = *var - delta * rate)
     }))
 }
 
@@ -31,17 +31,17 @@ pub(super) const MOMENTUM: Rule = Rule {
 };
 
 fn momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
+    let inputs = Inputs::of(request, 3)?;
     let nesterov: bool = request.attr("use_nesterov")?;
     Ok(Planned::new(move |context| {
         let (rate, momentum): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 4)?);
         if nesterov {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *accum = *accum * momentum + grad;
                 *var = *var - (grad * rate + *accum * momentum * rate);
             })
         } else {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *accum = *accum * momentum + grad;
                 *var = *var - *accum * rate;
             })
@@ -59,17 +59,17 @@ pub(super) const KERAS_MOMENTUM: Rule = Rule {
 };
 
 fn keras_momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 3);
+    let inputs = Inputs::of(request, 3)?;
     let nesterov: bool = request.attr("use_nesterov")?;
     Ok(Planned::new(move |context| {
         let (rate, momentum): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 4)?);
         if nesterov {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *accum = *accum * momentum - grad * rate;
                 *var = *var + (*accum * momentum - grad * rate);
             })
         } else {
-            pass2::<T>(context, inputs, move |var, accum, grad| {
+            pass2::<T>(context, &inputs, move |var, accum, grad| {
                 *accum = *accum * momentum - grad * rate;
                 *var = *var + *accum;
             })
@@ -87,14 +87,14 @@ pub(super) const PROXIMAL: Rule = Rule {
 };
 
 fn proximal_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 4);
+    let inputs = Inputs::of(request, 4)?;
     Ok(Planned::new(move |context| {
         let (rate, l1, l2): (T, T, T) = (
             inputs.scalar(context, 1)?,
             inputs.scalar(context, 2)?,
             inputs.scalar(context, 3)?,
         );
-        pass1::<T>(context, inputs, move |var, delta| {
+        pass1::<T>(context, &inputs, move |var, delta| {
             *var = shrink(*var - delta * rate, rate, l1, l2);
         })
     }))

@@ -3,7 +3,8 @@
 //! Each follows the formula of TensorFlow 1.15's op of the same name, in the variable's own dtype, rounding after each
 //! operation. A formula is said once, as a [`Rule`]; it becomes up to four ops: over references (`ApplyAdam`) and over handles
 //! (`ResourceApplyAdam`), and for the rows of a variable that indices name (`SparseApplyMomentum`,
-//! `ResourceSparseApplyMomentum`).
+//! `ResourceSparseApplyMomentum`). Those for every element have a form of the engine's own too, whose gradient is a chain of
+//! element-wise operations ([`fused`]).
 
 mod adagrad;
 mod adam;
@@ -14,21 +15,30 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
 use graph_core::op::kernel::MakeKernel;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
+use graph_core::op::{ArgDef, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 use num_traits::Float;
+use rustc_hash::FxHashMap;
 
 use super::assign::{different_shapes, variable_shape};
 use super::update::{by_handle, hand_on};
+use crate::cpu::chain::Chain;
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
 use crate::cpu::simd::multiversion;
+use crate::rewrite::elementwise;
 
 /// A dtype that variables are trained in.
 pub(super) trait Number: Element + Float {
     /// The nearest value to `x`.
     fn of(x: f64) -> Self;
+
+    /// Takes the elements `range` of a gradient through its chain; `sink` gets each block of it with its position.
+    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self]));
 
     /// -1, 0 or 1 (NaN for NaN).
     #[inline(always)]
@@ -47,11 +57,19 @@ impl Number for f32 {
     fn of(x: f64) -> Self {
         x as f32
     }
+
+    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
+        chain.over(operands, range, sink);
+    }
 }
 
 impl Number for f64 {
     fn of(x: f64) -> Self {
         x
+    }
+
+    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
+        chain.over(operands, range, sink);
     }
 }
 
@@ -59,11 +77,19 @@ impl Number for f16 {
     fn of(x: f64) -> Self {
         f16::from_f64(x)
     }
+
+    fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
+        unreachable!("chains are of float and double only")
+    }
 }
 
 impl Number for bf16 {
     fn of(x: f64) -> Self {
         bf16::from_f64(x)
+    }
+
+    fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
+        unreachable!("chains are of float and double only")
     }
 }
 
@@ -92,7 +118,7 @@ impl Rule {
         let mut definition = OpDefinition::new(name, self.summary);
         for input in self.inputs {
             definition = match *input {
-                "grad: T" | "delta: T" => definition.input("grad: T").input("indices: Tindices"),
+                gradient if is_gradient(gradient) => definition.input("grad: T").input("indices: Tindices"),
                 input => definition.input(input),
             };
         }
@@ -100,20 +126,70 @@ impl Rule {
         self.finish(definition.attr("Tindices: {int32, int64}")).may_fail()
     }
 
-    fn finish(&self, mut definition: OpDefinition) -> OpDefinition {
-        definition = definition
-            .attr("use_locking: bool = false")
-            .shape(shape)
-            .not_differentiable();
+    /// The op over references whose gradient is a chain of element-wise operations, over operands that come last.
+    fn fused(&self, name: &'static str) -> OpDefinition {
+        let mut definition = OpDefinition::new(name, self.summary);
+        for input in self.inputs.iter().filter(|input| !is_gradient(input)) {
+            definition = definition.input(input);
+        }
+        let definition = definition.input("operands: N * T").output("out: Ref(T)");
+        let definition = definition.attr("T: {float, double}").attr("N: int >= 1");
+        let definition = self.with_attrs(definition.attr("instructions: list(int)").attr("shape: shape"));
+        let mut definition = definition.shape(|context| {
+            let shape: PartialShape = context.attr("shape")?;
+            if context.num_outputs() > 0 {
+                context.set_output(0, shape);
+            }
+            Ok(())
+        });
+        const DTYPES: [&[DType]; 2] = [&[DType::Float32], &[DType::Float64]];
+        for (dtypes, make) in DTYPES.into_iter().zip(self.kernels) {
+            // Each block of the chain is finished before the block of the variable is changed.
+            let kernel = KernelDefinition::cpu(make).types("T", dtypes).reads_before_update();
+            definition = definition.kernel(kernel);
+        }
+        definition
+    }
+
+    fn with_attrs(&self, mut definition: OpDefinition) -> OpDefinition {
+        definition = definition.attr("use_locking: bool = false").not_differentiable();
         for attr in self.attrs {
             definition = definition.attr(attr);
         }
+        definition
+    }
+
+    fn finish(&self, definition: OpDefinition) -> OpDefinition {
+        let mut definition = self.with_attrs(definition).shape(shape);
         const DTYPES: [&[DType]; 4] = [&[DType::Float32], &[DType::Float64], &[DType::Half], &[DType::BFloat16]];
         for (dtypes, make) in DTYPES.into_iter().zip(self.kernels) {
             definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
         }
         definition
     }
+}
+
+/// Whether this is the input of a rule that a gradient is.
+fn is_gradient(input: &str) -> bool {
+    matches!(input, "grad: T" | "delta: T")
+}
+
+/// The form of the update `op` whose gradient is a chain of element-wise operations, and the position of the gradient among
+/// the inputs of `op`; `None` for what is no update of every element. The operands of the chain come behind all other inputs.
+pub(crate) fn fused(op: &str) -> Option<(&'static OpDefinition, usize)> {
+    static FUSED: OnceLock<FxHashMap<&'static str, (&'static OpDefinition, usize)>> = OnceLock::new();
+    let fused = FUSED.get_or_init(|| {
+        let mut fused = FxHashMap::default();
+        for (op, definition) in FUSED_FORMS.iter().map(|(op, make)| (*op, make())) {
+            let plain = DENSE.iter().map(|make| make()).find(|plain| plain.name == op);
+            let gradient = |arg: &ArgDef| ["grad", "delta"].contains(&arg.name);
+            if let Some(gradient) = plain.and_then(|plain| plain.inputs.iter().position(gradient)) {
+                fused.insert(op, (&*Box::leak(Box::new(definition)), gradient));
+            }
+        }
+        fused
+    });
+    fused.get(op).copied()
 }
 
 /// The definitions of the ops of rules, each over references and over handles.
@@ -126,25 +202,44 @@ macro_rules! ops {
     };
 }
 
+macro_rules! fused_forms {
+    ($($rule:path = $name:literal,)*) => {
+        &[$(
+            (concat!("Apply", $name), || $rule.fused(concat!("_FusedApply", $name))),
+            (concat!("ResourceApply", $name), || by_handle($rule.fused(concat!("_FusedResourceApply", $name)))),
+        )*]
+    };
+}
+
+/// Gives the rules for every element to a macro.
+macro_rules! dense_rules {
+    ($macro:ident { $($before:tt)* }) => {
+        $macro! { $($before)*
+            gradient_descent::GRADIENT_DESCENT = "GradientDescent",
+            gradient_descent::MOMENTUM = "Momentum",
+            gradient_descent::PROXIMAL = "ProximalGradientDescent",
+            adam::ADAM = "Adam",
+            adam::ADA_MAX = "AdaMax",
+            rms_prop::RMS_PROP = "RMSProp",
+            rms_prop::CENTERED = "CenteredRMSProp",
+            adagrad::ADAGRAD = "Adagrad",
+            adagrad::ADAGRAD_V2 = "AdagradV2",
+            adagrad::ADAGRAD_DA = "AdagradDA",
+            adagrad::PROXIMAL = "ProximalAdagrad",
+            adagrad::ADADELTA = "Adadelta",
+            ftrl::FTRL = "Ftrl",
+            ftrl::FTRL_V2 = "FtrlV2",
+            sign::ADD_SIGN = "AddSign",
+            sign::POWER_SIGN = "PowerSign",
+        }
+    };
+}
+
 /// The updates of every element.
-pub(crate) const DENSE: &[fn() -> OpDefinition] = ops! { dense "Apply":
-    gradient_descent::GRADIENT_DESCENT = "GradientDescent",
-    gradient_descent::MOMENTUM = "Momentum",
-    gradient_descent::PROXIMAL = "ProximalGradientDescent",
-    adam::ADAM = "Adam",
-    adam::ADA_MAX = "AdaMax",
-    rms_prop::RMS_PROP = "RMSProp",
-    rms_prop::CENTERED = "CenteredRMSProp",
-    adagrad::ADAGRAD = "Adagrad",
-    adagrad::ADAGRAD_V2 = "AdagradV2",
-    adagrad::ADAGRAD_DA = "AdagradDA",
-    adagrad::PROXIMAL = "ProximalAdagrad",
-    adagrad::ADADELTA = "Adadelta",
-    ftrl::FTRL = "Ftrl",
-    ftrl::FTRL_V2 = "FtrlV2",
-    sign::ADD_SIGN = "AddSign",
-    sign::POWER_SIGN = "PowerSign",
-};
+pub(crate) const DENSE: &[fn() -> OpDefinition] = dense_rules!(ops { dense "Apply": });
+
+/// The same, with a chain in place of the gradient.
+const FUSED_FORMS: &[(&str, fn() -> OpDefinition)] = dense_rules!(fused_forms {});
 
 /// The updates of rows.
 pub(crate) const SPARSE: &[fn() -> OpDefinition] = ops! { sparse "SparseApply":
@@ -217,26 +312,45 @@ fn no_rows() -> Error {
 }
 
 /// Where a kernel finds its inputs: in the order of its rule, but for the indices of a sparse update behind the gradient.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Inputs {
     gradient: usize,
     indices: Option<usize>,
+    /// What the gradient is made of, of operands that begin at an input, where it is a chain.
+    chain: Option<(Arc<Chain>, Range<usize>)>,
 }
 
 impl Inputs {
     /// The inputs of a rule whose gradient is input `gradient`.
-    fn of(request: &KernelRequest<'_>, gradient: usize) -> Self {
+    ///
+    /// # Errors
+    /// `Internal` for a broken chain.
+    fn of(request: &KernelRequest<'_>, gradient: usize) -> Result<Self> {
         let sparse = request.attrs.get("Tindices").is_some();
-        Self {
+        let chain = if request.attrs.get("instructions").is_some() {
+            let count: i64 = request.attr("N")?;
+            let operands = request.num_inputs() - count as usize..request.num_inputs();
+            let shape: PartialShape = request.attr("shape")?;
+            let shape = shape
+                .to_shape()
+                .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
+            let chain = elementwise::chain(request, request.input_shapes[operands.clone()].iter(), &shape)?;
+            Some((Arc::new(chain), operands))
+        } else {
+            None
+        };
+        Ok(Self {
             gradient,
             indices: sparse.then_some(gradient + 1),
-        }
+            chain,
+        })
     }
 
     /// The scalar that is input `index` of the rule.
     fn scalar<T: Element>(&self, context: &KernelContext<'_>, index: usize) -> Result<T> {
         let index = match self.indices {
             Some(indices) if index >= indices => index + 1,
+            _ if self.chain.is_some() && index > self.gradient => index - 1,
             _ => index,
         };
         match context.input::<T>(index)? {
@@ -249,6 +363,9 @@ impl Inputs {
 
     /// Where the rows begin that are to be updated, and how long they are; `None` for all of the variable.
     fn rows(&self, context: &KernelContext<'_>, variable: &Shape) -> Result<Option<(Vec<usize>, usize)>> {
+        if self.chain.is_some() {
+            return Ok(None);
+        }
         let Some(indices) = self.indices else {
             let gradient = context.input_shape(self.gradient);
             if gradient != variable {
@@ -313,9 +430,9 @@ fn variables<'a, T: Element, const N: usize>(
 macro_rules! passes {
     ($($(#[$doc:meta])* $name:ident $chunk:ident $count:literal ($($variable:ident),*);)*) => {$(
         $(#[$doc])*
-        fn $name<T: Element>(
+        fn $name<T: Number>(
             context: &mut KernelContext<'_>,
-            inputs: Inputs,
+            inputs: &Inputs,
             step: impl Fn($(elements!($variable T),)* T) + Copy + Send + Sync,
         ) -> Result<()> {
             multiversion! {
@@ -330,6 +447,24 @@ macro_rules! passes {
             let shape = variable_shape(context, 0)?;
             let rows = inputs.rows(context, &shape)?;
             let [$($variable),*] = variables::<T, $count>(context, &shape)?;
+            if let Some((chain, operands)) = &inputs.chain {
+                let operands = operands
+                    .clone()
+                    .map(|index| Ok(SharedMut::from_ptr(context.input_ptr::<T>(index)?.cast_mut())))
+                    .collect::<Result<Vec<_>>>()?;
+                hand_on(context);
+                let len = shape.num_elements();
+                $(let $variable = SharedMut::new($variable);)*
+                for_each_range(len, GRAIN, |range| {
+                    T::through(chain, &operands, range, &mut |at, gradient| {
+                        // SAFETY: each task has its own range of the variables, all of one shape (checked). The chain has
+                        // read what it needs of this block.
+                        $(let $variable = unsafe { $variable.slice(at..at + gradient.len()) };)*
+                        $chunk($($variable,)* gradient, step);
+                    });
+                });
+                return Ok(());
+            }
             let gradient = context.input::<T>(inputs.gradient)?;
             hand_on(context);
             if let Some((starts, len)) = rows {

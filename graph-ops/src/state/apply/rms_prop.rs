@@ -24,12 +24,12 @@ pub(super) const RMS_PROP: Rule = Rule {
 };
 
 fn rms_prop_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 7);
+    let inputs = Inputs::of(request, 7)?;
     Ok(Planned::new(move |context| {
         let (rate, rho): (T, T) = (inputs.scalar(context, 3)?, inputs.scalar(context, 4)?);
         let (momentum, epsilon): (T, T) = (inputs.scalar(context, 5)?, inputs.scalar(context, 6)?);
         let new = T::one() - rho;
-        pass3::<T>(context, inputs, move |var, ms, mom, grad| {
+        pass3::<T>(context, &inputs, move |var, ms, mom, grad| {
             *ms = *ms + (grad * grad - *ms) * new;
             *mom = *mom * momentum + grad * rate / (epsilon + *ms).sqrt();
             *var = *var - *mom;
@@ -57,12 +57,12 @@ pub(super) const CENTERED: Rule = Rule {
 };
 
 fn centered_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 8);
+    let inputs = Inputs::of(request, 8)?;
     Ok(Planned::new(move |context| {
         let (rate, rho): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let (momentum, epsilon): (T, T) = (inputs.scalar(context, 6)?, inputs.scalar(context, 7)?);
         let new = T::one() - rho;
-        pass4::<T>(context, inputs, move |var, mg, ms, mom, grad| {
+        pass4::<T>(context, &inputs, move |var, mg, ms, mom, grad| {
             *ms = *ms + (grad * grad - *ms) * new;
             *mg = *mg + (grad - *mg) * new;
             let variance = (*ms - *mg * *mg) + epsilon;

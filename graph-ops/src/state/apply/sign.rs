@@ -22,12 +22,12 @@ pub(super) const ADD_SIGN: Rule = Rule {
 };
 
 fn add_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 6);
+    let inputs = Inputs::of(request, 6)?;
     Ok(Planned::new(move |context| {
         let (rate, alpha): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 3)?);
         let (decay, beta): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let new = T::one() - beta;
-        pass2::<T>(context, inputs, move |var, m, grad| {
+        pass2::<T>(context, &inputs, move |var, m, grad| {
             *m = *m * beta + grad * new;
             *var = *var - rate * (alpha + decay * (grad.sign() * m.sign())) * grad;
         })
@@ -51,12 +51,12 @@ pub(super) const POWER_SIGN: Rule = Rule {
 };
 
 fn power_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let inputs = Inputs::of(request, 6);
+    let inputs = Inputs::of(request, 6)?;
     Ok(Planned::new(move |context| {
         let (rate, logbase): (T, T) = (inputs.scalar(context, 2)?, inputs.scalar(context, 3)?);
         let (decay, beta): (T, T) = (inputs.scalar(context, 4)?, inputs.scalar(context, 5)?);
         let new = T::one() - beta;
-        pass2::<T>(context, inputs, move |var, m, grad| {
+        pass2::<T>(context, &inputs, move |var, m, grad| {
             *m = *m * beta + grad * new;
             *var = *var - rate * (logbase * decay * (grad.sign() * m.sign())).exp() * grad;
         })

@@ -108,7 +108,9 @@ fn assign(site: &Composite, variable: &Variable, restored: Tensor, reshape: bool
     };
     if variable.is_resource() {
         let device = variable.op().device();
-        let _device = (!device.is_empty()).then(|| scope::device(device.as_str())).transpose()?;
+        let _device = (!device.is_empty())
+            .then(|| scope::device(device.as_str()))
+            .transpose()?;
         let restored = site.node("Identity").input(restored).build()?;
         let assign = site.node("AssignVariableOp").input(variable.reference());
         return assign.input(restored).build_operation();

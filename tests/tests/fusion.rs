@@ -1,0 +1,227 @@
+//! Fused operations compute what the operations that they stand for compute one by one, in training steps too.
+
+use std::collections::BTreeSet;
+
+use graph_core::session::{RewriteOptions, RunOptions, SessionOptions};
+use graph_core::{DType, Graph, Operation, Session, Tensor, Value, Variable, feed};
+use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimizer, Optimizer, RmsPropOptimizer};
+use graph_ops::{array, math, nn, random, state};
+
+/// All fusions, by the names that options know.
+const FUSIONS: [&str; 4] = [
+    "convolution_fusion",
+    "pool_gradient_fusion",
+    "elementwise_fusion",
+    "update_fusion",
+];
+
+/// A small convolutional network with dropout and regularizers, and what one training step is.
+struct Network {
+    graph: Graph,
+    images: Tensor,
+    loss: Tensor,
+    logits: Tensor,
+    step: Operation,
+}
+
+fn variable(name: &str, shape: &[i32]) -> Variable {
+    let start = random::truncated_normal(shape.to_vec()).stddev(0.2).build().unwrap();
+    Variable::new(start).name(name).build().unwrap()
+}
+
+fn network(optimizer: &dyn Optimizer) -> Network {
+    graph_ops::install();
+    let graph = Graph::new();
+    graph.set_random_seed(5);
+    let _default = graph.as_default();
+    let images = array::placeholder::<f32>([None, Some(8), Some(8), Some(2)])
+        .build()
+        .unwrap();
+    let filter = variable("filter", &[3, 3, 2, 5]);
+    let bias = variable("bias", &[5]);
+    let sum = nn::bias_add(
+        nn::conv2d(&images, &filter)
+            .strides([1; 4])
+            .padding("VALID")
+            .build()
+            .unwrap(),
+        &bias,
+    );
+    let activity = nn::relu(sum.build().unwrap()).build().unwrap();
+    let pooled = nn::max_pool(&activity)
+        .ksize([1, 2, 2, 1])
+        .strides([1, 2, 2, 1])
+        .padding("VALID")
+        .build()
+        .unwrap();
+    let flat = array::reshape(&pooled, [-1, 45]).build().unwrap();
+    let dropped = nn::dropout(&flat, 0.5f32).build().unwrap();
+    let weights = variable("weights", &[45, 3]);
+    let logits = math::matmul(&dropped, &weights).build().unwrap();
+    let cost = math::reduce_mean(math::square(&logits)).build().unwrap();
+    let norms = math::add_n([
+        math::multiply(nn::l2_loss(&weights), 0.01f32).build().unwrap(),
+        math::multiply(math::reduce_sum(math::abs(&weights)), 0.001f32)
+            .build()
+            .unwrap(),
+        math::multiply(math::reduce_sum(math::tanh(&filter)), 0.1f32)
+            .build()
+            .unwrap(),
+    ]);
+    let loss = math::add(&cost, norms).build().unwrap();
+    let step = optimizer
+        .minimize(&loss, &state::trainable_variables().unwrap())
+        .unwrap();
+    Network {
+        images,
+        loss,
+        logits,
+        step,
+        graph: graph.clone(),
+    }
+}
+
+fn pictures(count: usize) -> Value {
+    let numbers = (0..count * 128)
+        .map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0)
+        .collect::<Vec<f32>>();
+    Value::from_vec([count, 8, 8, 2], numbers).unwrap()
+}
+
+/// The losses and logits of a few steps, batches of two sizes by turns, and the ops that ran.
+fn train(network: &Network, rewrites: RewriteOptions) -> (Vec<Value>, BTreeSet<&'static str>) {
+    let _default = network.graph.as_default();
+    let session = Session::with_options(&network.graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+    session.run(state::global_variables_initializer().unwrap(), ()).unwrap();
+    let options = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let mut results = Vec::new();
+    let mut ops = BTreeSet::new();
+    for index in 0..6 {
+        let feeds = feed! { network.images => pictures(4 + index % 2) };
+        let (((), loss, logits), metadata): (((), Value, Value), _) = session
+            .run_with((&network.step, &network.loss, &network.logits), feeds, &options)
+            .unwrap();
+        results.extend([loss, logits]);
+        ops.extend(metadata.nodes.iter().map(|node| node.op));
+    }
+    for variable in state::trainable_variables().unwrap() {
+        results.push(session.run(&variable, ()).unwrap());
+    }
+    (results, ops)
+}
+
+#[track_caller]
+fn assert_close(got: &[Value], expected: &[Value], what: &str) {
+    assert_eq!(got.len(), expected.len());
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let (got, expected) = (got.as_slice::<f32>().unwrap(), expected.as_slice::<f32>().unwrap());
+        for (x, y) in got.iter().zip(expected) {
+            assert!(
+                (x - y).abs() <= 2e-6 * (1.0 + y.abs()),
+                "{what}: result {index}: {x} and {y}"
+            );
+        }
+    }
+}
+
+#[test]
+fn training_is_the_same_with_and_without_each_fusion() {
+    let optimizers: [(&str, Box<dyn Optimizer>); 4] = [
+        ("_FusedApplyAdam", Box::new(AdamOptimizer::new(0.01))),
+        ("_FusedApplyMomentum", Box::new(MomentumOptimizer::new(0.01, 0.9))),
+        ("_FusedApplyRMSProp", Box::new(RmsPropOptimizer::new(0.01))),
+        (
+            "_FusedApplyGradientDescent",
+            Box::new(GradientDescentOptimizer::new(0.05)),
+        ),
+    ];
+    for (update, optimizer) in &optimizers {
+        let network = network(optimizer.as_ref());
+        let (plain, ops) = train(&network, RewriteOptions::none());
+        assert!(ops.iter().all(|op| !op.starts_with("_Fused")), "{ops:?}");
+        let (fused, ops) = train(&network, RewriteOptions::all());
+        for op in [*update, "_FusedConv2D", "_MaxPoolReluGrad", "_FusedElementwise"] {
+            assert!(ops.contains(op), "{op} in {ops:?}");
+        }
+        for op in [
+            "BiasAdd",
+            "BiasAddGrad",
+            "Relu",
+            "ReluGrad",
+            "MaxPool",
+            "AddN",
+            "Sign",
+            "Tile",
+            "Cast",
+        ] {
+            assert!(!ops.contains(op), "{op} in {ops:?}");
+        }
+        assert_close(&fused, &plain, update);
+        for name in FUSIONS {
+            let (without, _) = train(&network, RewriteOptions::all().without(name));
+            assert_close(&without, &plain, &format!("{update} without {name}"));
+        }
+    }
+}
+
+#[test]
+fn what_is_fetched_or_used_twice_is_computed_for_itself() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None, Some(3)]).build().unwrap();
+    let double = math::add(&x, &x).name("double").build().unwrap();
+    let square = math::square(&double).name("square").build().unwrap();
+    let root = math::sqrt(&square).name("root").build().unwrap();
+    let sum = math::add(&root, &double).name("sum").build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let options = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let feeds = || feed! { x => Value::from([[1.0f32, -2.0, 3.0]]) };
+    let (got, metadata) = session.run_with::<Value>(&sum, feeds(), &options).unwrap();
+    assert_eq!(got, Value::from([[4.0f32, 0.0, 12.0]]));
+    let names: Vec<String> = metadata.nodes.into_iter().map(|node| node.name).collect();
+    assert_eq!(names, ["sum"], "`double` is used twice, but in the same chain");
+    let ((square, got), metadata) = session
+        .run_with::<(Value, Value)>((&square, &sum), feeds(), &options)
+        .unwrap();
+    assert_eq!(square, Value::from([[4.0f32, 16.0, 36.0]]));
+    assert_eq!(got, Value::from([[4.0f32, 0.0, 12.0]]));
+    let names: Vec<String> = metadata.nodes.into_iter().map(|node| node.name).collect();
+    assert_eq!(names, ["double", "square", "sum"]);
+}
+
+#[test]
+fn operands_of_chains_are_broadcast() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f64>([None, None]).build().unwrap();
+    let column = array::placeholder::<f64>([None, Some(1)]).build().unwrap();
+    let row = array::placeholder::<f64>([None]).build().unwrap();
+    let shifted = math::subtract(math::multiply(&x, &column), &row).build().unwrap();
+    let kept = math::cast(math::greater(&shifted, &x), DType::Float64);
+    let y = math::multiply(math::tanh(&shifted), kept).build().unwrap();
+    let run = |rewrites, rows: usize, columns: usize| {
+        let numbers = |count: usize, by: f64| (0..count).map(|i| (i as f64 * by).sin() * 2.0).collect::<Vec<f64>>();
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+        let feeds = feed! {
+            x => Value::from_vec([rows, columns], numbers(rows * columns, 0.7)).unwrap(),
+            column => Value::from_vec([rows, 1], numbers(rows, 1.3)).unwrap(),
+            row => Value::from_vec([columns], numbers(columns, 2.1)).unwrap()
+        };
+        session.run::<Value>(&y, feeds).unwrap()
+    };
+    for (rows, columns) in [(1, 1), (1, 7), (5, 1), (300, 700), (0, 3)] {
+        let (fused, plain) = (
+            run(RewriteOptions::all(), rows, columns),
+            run(RewriteOptions::none(), rows, columns),
+        );
+        assert_eq!(fused, plain, "[{rows}, {columns}]");
+    }
+}
