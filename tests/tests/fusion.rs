@@ -8,10 +8,11 @@ use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimize
 use graph_ops::{array, math, nn, random, state};
 
 /// All fusions, by the names that options know.
-const FUSIONS: [&str; 4] = [
+const FUSIONS: [&str; 5] = [
     "convolution_fusion",
     "pool_gradient_fusion",
     "elementwise_fusion",
+    "sum_fusion",
     "update_fusion",
 ];
 
@@ -143,7 +144,13 @@ fn training_is_the_same_with_and_without_each_fusion() {
         let (plain, ops) = train(&network, RewriteOptions::none());
         assert!(ops.iter().all(|op| !op.starts_with("_Fused")), "{ops:?}");
         let (fused, ops) = train(&network, RewriteOptions::all());
-        for op in [*update, "_FusedConv2D", "_MaxPoolReluGrad", "_FusedElementwise"] {
+        for op in [
+            *update,
+            "_FusedConv2D",
+            "_MaxPoolReluGrad",
+            "_FusedElementwise",
+            "_FusedSum",
+        ] {
             assert!(ops.contains(op), "{op} in {ops:?}");
         }
         for op in [

@@ -4,6 +4,8 @@
 //! interleaved lanes over short blocks whose results are joined pairwise, so that the error of a `float` sum grows with the
 //! logarithm of its length. The blocks depend on the shape alone, so results do not depend on the number of threads.
 
+use super::chain::{self, Chain, ChainElement};
+use super::element::Real;
 use super::parallel::{SharedMut, for_each_chunk, for_each_range};
 use super::scratch::{Plain, with_scratch};
 use super::simd::multiversion;
@@ -97,25 +99,94 @@ fn full<R: Reduction>(reduction: R, input: &[R::In]) -> R::State {
     })
 }
 
-/// A run of elements on one thread: blocks, joined like a binary counter's carries.
+/// A run of elements on one thread.
 fn sequence<R: Reduction>(reduction: R, input: &[R::In]) -> R::State {
-    let mut levels = [reduction.begin(); usize::BITS as usize];
-    let mut blocks = 0usize;
-    for part in input.chunks(BLOCK) {
-        let mut state = block(reduction, part);
-        for level in levels.iter().take(blocks.trailing_ones() as usize) {
-            state = reduction.join(*level, state);
+    let mut sequence = Sequence::new(reduction);
+    input.chunks(BLOCK).for_each(|part| sequence.take(part));
+    sequence.finish()
+}
+
+/// A run of elements that comes in blocks of [`BLOCK`], the last one shorter: their results are joined like a binary
+/// counter's carries.
+struct Sequence<R: Reduction> {
+    reduction: R,
+    levels: [R::State; usize::BITS as usize],
+    blocks: usize,
+}
+
+impl<R: Reduction> Sequence<R> {
+    fn new(reduction: R) -> Self {
+        Self {
+            reduction,
+            levels: [reduction.begin(); usize::BITS as usize],
+            blocks: 0,
         }
-        levels[blocks.trailing_ones() as usize] = state;
-        blocks += 1;
     }
-    let mut total: Option<R::State> = None;
-    for (level, &state) in levels.iter().enumerate() {
-        if blocks >> level & 1 == 1 {
-            total = Some(total.map_or(state, |total| reduction.join(state, total)));
+
+    fn take(&mut self, part: &[R::In]) {
+        let mut state = block(self.reduction, part);
+        let carries = self.blocks.trailing_ones() as usize;
+        for level in self.levels.iter().take(carries) {
+            state = self.reduction.join(*level, state);
         }
+        self.levels[carries] = state;
+        self.blocks += 1;
     }
-    total.unwrap_or_else(|| reduction.begin())
+
+    fn finish(self) -> R::State {
+        let mut total: Option<R::State> = None;
+        for (level, &state) in self.levels.iter().enumerate() {
+            if self.blocks >> level & 1 == 1 {
+                total = Some(total.map_or(state, |total| self.reduction.join(state, total)));
+            }
+        }
+        total.unwrap_or_else(|| self.reduction.begin())
+    }
+}
+
+/// The results of several chains over `len` elements of the same operands, each summed as [`reduce`] sums all elements of a
+/// tensor, in one pass over the operands.
+///
+/// # Safety
+/// Each operand is readable for the elements of its layout, in every chain, in a result of `len` elements.
+pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
+    chains: &[Chain],
+    operands: &[*const T],
+    len: usize,
+    out: &mut [T],
+) {
+    /// Elements that go through one chain before they go through the next one: they stay in the first-level cache.
+    const SHARED: usize = 8 * BLOCK;
+    const { assert!(TASK.is_multiple_of(SHARED) && BLOCK == chain::BLOCK) };
+    assert_eq!(chains.len(), out.len());
+    let sum = Sum::<T>::new();
+    let operands: Vec<SharedMut<T>> = operands
+        .iter()
+        .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
+        .collect();
+    let (operands, tasks) = (&operands[..], len.div_ceil(TASK));
+    with_scratch(tasks * chains.len(), |states: &mut [T]| {
+        let shared = SharedMut::new(states);
+        for_each_range(len, TASK, |range| {
+            let task = range.start / TASK;
+            let mut sequences: Vec<Sequence<Sum<T>>> = chains.iter().map(|_| Sequence::new(sum)).collect();
+            for start in range.clone().step_by(SHARED) {
+                let part = start..range.end.min(start + SHARED);
+                for (chain, sequence) in chains.iter().zip(&mut sequences) {
+                    chain.over(operands, part.clone(), |_, block| sequence.take(block));
+                }
+            }
+            for (index, sequence) in sequences.into_iter().enumerate() {
+                let place = index * tasks + task;
+                // SAFETY: each task has its own state for each chain.
+                let state = unsafe { shared.slice(place..place + 1) };
+                state[0] = sequence.finish();
+            }
+        });
+        for (states, out) in states.chunks_mut(tasks.max(1)).zip(out) {
+            *out = sum.finish(pairwise(sum, states), len);
+        }
+    });
 }
 
 multiversion! {

@@ -13,5 +13,6 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::convolution::ConvolutionFusion,
     &fusion::convolution::PoolGradientFusion,
     &fusion::elementwise::ElementwiseFusion,
+    &fusion::sum::SumFusion,
     &fusion::update::UpdateFusion,
 ];

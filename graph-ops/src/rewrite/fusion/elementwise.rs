@@ -111,16 +111,16 @@ fn dtype(program: &Program, id: NodeId) -> Option<DType> {
 }
 
 /// What an operation is in a chain.
-struct Part {
-    function: Function,
+pub(super) struct Part {
+    pub(super) function: Function,
     /// The dtype that it computes in.
     dtype: DType,
     /// Whether its result is truth values.
-    truth: bool,
+    pub(super) truth: bool,
 }
 
 /// What the operation would be in a chain; `None` if it cannot be in one.
-fn part(program: &Program, id: NodeId) -> Option<Part> {
+pub(super) fn part(program: &Program, id: NodeId) -> Option<Part> {
     let node = program.node(id);
     let (function, truth) = match node.op() {
         "Add" | "AddV2" | "AddN" | "BiasAdd" | "BiasAddV1" => (Function::Add, false),
@@ -275,6 +275,11 @@ pub(crate) fn chain<'a>(
         .collect::<Option<Vec<_>>>()
         .ok_or_else(broken)?;
     let numbers: Vec<i64> = request.attr("instructions")?;
+    of_numbers(layouts, &numbers).ok_or_else(broken)
+}
+
+/// The chain that numbers describe, four an instruction: its function and its operands.
+pub(super) fn of_numbers(layouts: Vec<Layout>, numbers: &[i64]) -> Option<Chain> {
     let instructions = numbers
         .chunks_exact(4)
         .map(|numbers| {
@@ -282,9 +287,8 @@ pub(crate) fn chain<'a>(
                 [numbers[0], numbers[1], numbers[2], numbers[3]].map(|n| n as usize);
             Function::from_number(function).map(|function| Instruction { function, operands })
         })
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(broken)?;
-    Chain::new(layouts, &instructions).ok_or_else(broken)
+        .collect::<Option<Vec<_>>>()?;
+    Chain::new(layouts, &instructions)
 }
 
 fn kernel<T: Element + ChainElement>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -5,6 +5,7 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
+pub(super) mod sum;
 pub(super) mod update;
 mod uses;
 

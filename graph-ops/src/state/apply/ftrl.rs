@@ -65,7 +65,7 @@ fn step<T: Number>(context: &mut KernelContext<'_>, inputs: &Inputs, shrinkage: 
     let two = T::of(2.0);
     let root = power == T::of(0.5);
     let powered = move |x: T| if root { x.sqrt() } else { x.powf(power) };
-    pass3::<T>(context, &inputs, move |var, accum, linear, grad| {
+    pass3::<T>(context, inputs, move |var, accum, linear, grad| {
         let shrunk = if shrinkage == T::zero() {
             grad
         } else {

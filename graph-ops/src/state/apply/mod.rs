@@ -238,8 +238,11 @@ macro_rules! dense_rules {
 /// The updates of every element.
 pub(crate) const DENSE: &[fn() -> OpDefinition] = dense_rules!(ops { dense "Apply": });
 
+/// The name of an update, and the definition of its form that takes a chain.
+type FusedForm = (&'static str, fn() -> OpDefinition);
+
 /// The same, with a chain in place of the gradient.
-const FUSED_FORMS: &[(&str, fn() -> OpDefinition)] = dense_rules!(fused_forms {});
+const FUSED_FORMS: &[FusedForm] = dense_rules!(fused_forms {});
 
 /// The updates of rows.
 pub(crate) const SPARSE: &[fn() -> OpDefinition] = ops! { sparse "SparseApply":
