@@ -77,17 +77,19 @@ fn fill_groups<T: Copy + Default + Send, const N: usize>(
     });
 }
 
-/// Blocks computed together in the vectorized fills.
-const TOGETHER: usize = 8;
+/// Pairs of blocks computed together in the vectorized fills.
+const PAIRS: usize = 8;
 
 multiversion! {
     /// Fills `out` from consecutive blocks, four elements a block, one a word.
     fn fill_words[T: Copy, F: Fn(u32) -> T](generator: Philox, out: &mut [T], f: F) {
         let mut generator = generator;
-        for out in out.chunks_mut(4 * TOGETHER) {
-            let values = generator.blocks::<TOGETHER>().map(|block| block.map(&f));
-            generator.skip(TOGETHER as u128);
-            out.copy_from_slice(&values.as_flattened()[..out.len()]);
+        for out in out.chunks_mut(8 * PAIRS) {
+            let pairs = generator.pairs::<PAIRS>();
+            generator.skip(2 * PAIRS as u128);
+            for (out, &x) in out.iter_mut().zip(pairs.as_flattened().as_flattened()) {
+                *out = f(x);
+            }
         }
     }
 }
@@ -96,10 +98,12 @@ multiversion! {
     /// Fills `out` from consecutive blocks, two elements a block.
     fn fill_pairs[T: Copy, F: Fn(u32, u32) -> T](generator: Philox, out: &mut [T], f: F) {
         let mut generator = generator;
-        for out in out.chunks_mut(2 * TOGETHER) {
-            let values = generator.blocks::<TOGETHER>().map(|[a, b, c, d]| [f(a, b), f(c, d)]);
-            generator.skip(TOGETHER as u128);
-            out.copy_from_slice(&values.as_flattened()[..out.len()]);
+        for out in out.chunks_mut(4 * PAIRS) {
+            let pairs = generator.pairs::<PAIRS>();
+            generator.skip(2 * PAIRS as u128);
+            for (out, words) in out.iter_mut().zip(pairs.as_flattened().as_flattened().as_chunks::<2>().0) {
+                *out = f(words[0], words[1]);
+            }
         }
     }
 }
