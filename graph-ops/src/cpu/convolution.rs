@@ -22,7 +22,7 @@ pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool};
 use super::element::Real;
 use super::pooling::PoolElement;
 use super::scratch::with_scratch;
-use super::simd::{self, Portable, Vector};
+use super::simd::{self, ManyRegisters, Portable, Vector};
 use super::window::{Padding, Window};
 use half::{bf16, f16};
 
@@ -205,25 +205,44 @@ trait VectorTask<T> {
     unsafe fn run<V: Vector<Scalar = T>>(self);
 }
 
-/// Number of lanes that [`dispatch`] will use.
-fn lanes<T: ConvScalar>() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if simd::has_avx2_fma() {
-        return T::Avx2::LANES;
+/// Numbers of lanes and of registers of the vectors that [`dispatch`] will use.
+fn vectors<T: ConvScalar>() -> (usize, usize) {
+    fn of<V: Vector>() -> (usize, usize) {
+        (V::LANES, V::REGISTERS)
     }
-    T::Baseline::LANES
+    #[cfg(target_arch = "x86_64")]
+    {
+        if simd::has_avx512() {
+            return of::<ManyRegisters<T::Avx2>>();
+        }
+        if simd::has_avx2_fma() {
+            return of::<T::Avx2>();
+        }
+    }
+    of::<T::Baseline>()
 }
 
-/// Runs a task with the widest vectors this CPU has. The task's `run` must be `#[inline(always)]`.
+/// Runs a task with the vectors that suit this CPU best. The task's `run` must be `#[inline(always)]`.
 fn dispatch<T: ConvScalar>(task: impl VectorTask<T>) {
     #[cfg(target_arch = "x86_64")]
     {
+        /// # Safety
+        /// The CPU has AVX2, FMA and AVX-512's F and VL.
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+        unsafe fn avx512<T: ConvScalar>(task: impl VectorTask<T>) {
+            // SAFETY: the CPU has what `T::Avx2` uses, and the registers.
+            unsafe { task.run::<ManyRegisters<T::Avx2>>() }
+        }
         /// # Safety
         /// The CPU has AVX2 and FMA.
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2<T: ConvScalar>(task: impl VectorTask<T>) {
             // SAFETY: the CPU has what `T::Avx2` uses.
             unsafe { task.run::<T::Avx2>() }
+        }
+        if simd::has_avx512() {
+            // SAFETY: just checked.
+            return unsafe { avx512(task) };
         }
         if simd::has_avx2_fma() {
             // SAFETY: just checked.

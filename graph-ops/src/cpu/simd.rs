@@ -16,6 +16,19 @@ pub fn has_avx2_fma() -> bool {
     }
 }
 
+/// Whether this CPU has, beyond AVX2 and FMA, the 32 registers of AVX-512 and its instructions for shorter vectors.
+#[inline(always)]
+pub fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        has_avx2_fma() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Defines a function whose body is compiled twice, for AVX2+FMA and for the baseline, and chosen at run time.
 ///
 /// Generic parameters go in square brackets: `fn scale[T: Real](x: &mut [T], by: T) { ... }`.
@@ -51,8 +64,10 @@ pub(crate) use multiversion;
 /// alignment is needed.
 #[allow(clippy::missing_safety_doc)]
 pub trait Vector: Copy {
-    type Scalar: Copy;
+    type Scalar: num_traits::Float;
     const LANES: usize;
+    /// Vectors that the CPU has registers for.
+    const REGISTERS: usize = 16;
     unsafe fn zero() -> Self;
     /// All lanes are the number at `p`.
     unsafe fn broadcast(p: *const Self::Scalar) -> Self;
@@ -64,29 +79,6 @@ pub trait Vector: Copy {
 
     /// Zero in the lanes that are zero or less; what is not a number stays.
     unsafe fn relu(self) -> Self;
-
-    /// The first `n < LANES` lanes from memory, zero in the others.
-    #[inline(always)]
-    unsafe fn load_first(p: *const Self::Scalar, n: usize) -> Self {
-        // SAFETY: `n` numbers are readable at `p`, and the copy on the stack holds all lanes.
-        unsafe {
-            let mut lanes = std::mem::MaybeUninit::<Self>::uninit();
-            Self::zero().store(lanes.as_mut_ptr().cast());
-            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr().cast(), n);
-            Self::load(lanes.as_ptr().cast())
-        }
-    }
-
-    /// The first `n < LANES` lanes to memory.
-    #[inline(always)]
-    unsafe fn store_first(self, p: *mut Self::Scalar, n: usize) {
-        // SAFETY: `n` numbers are writable at `p`, and the copy on the stack holds all lanes.
-        unsafe {
-            let mut lanes = std::mem::MaybeUninit::<Self>::uninit();
-            self.store(lanes.as_mut_ptr().cast());
-            std::ptr::copy_nonoverlapping(lanes.as_ptr().cast(), p, n);
-        }
-    }
 }
 
 /// The portable vector: an array that the compiler may keep in registers.
@@ -126,6 +118,53 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         Self(self.0.map(|x| if x <= T::zero() { T::zero() } else { x }))
+    }
+}
+
+/// The vectors `V` on a CPU that has twice as many registers for them: those of AVX2 in code compiled for AVX-512.
+///
+/// Where a number of columns is no multiple of 16, these leave fewer lanes unused than longer vectors would.
+#[derive(Clone, Copy)]
+pub struct ManyRegisters<V>(V);
+
+impl<V: Vector> Vector for ManyRegisters<V> {
+    type Scalar = V::Scalar;
+    const LANES: usize = V::LANES;
+    const REGISTERS: usize = 32;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller's promise, here and below.
+        Self(unsafe { V::zero() })
+    }
+    #[inline(always)]
+    unsafe fn broadcast(p: *const V::Scalar) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { V::broadcast(p) })
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const V::Scalar) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { V::load(p) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut V::Scalar) {
+        // SAFETY: as above.
+        unsafe { self.0.store(p) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.add(other.0) })
+    }
+    #[inline(always)]
+    unsafe fn plus_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.plus_product(a.0, b.0) })
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.relu() })
     }
 }
 

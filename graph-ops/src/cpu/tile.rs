@@ -30,11 +30,12 @@ pub enum Store<T> {
     },
 }
 
-/// Columns of a matrix cut into panels of two vectors, and one of a single vector where the number is odd.
+/// Columns of a matrix cut into panels of about the same number of vectors, and no more of them than a tile takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Panels {
     columns: usize,
     lanes: usize,
+    most_vectors: usize,
 }
 
 /// One panel: its first column, its width in vectors, and how many of its columns exist.
@@ -46,8 +47,14 @@ pub struct Panel {
 }
 
 impl Panels {
-    pub fn new(columns: usize, lanes: usize) -> Self {
-        Self { columns, lanes }
+    /// For tiles of a CPU whose vectors have `lanes` lanes and that has so many `registers`.
+    pub fn new(columns: usize, lanes: usize, registers: usize) -> Self {
+        let most_vectors = if registers >= 32 { 4 } else { 2 };
+        Self {
+            columns,
+            lanes,
+            most_vectors,
+        }
     }
 
     /// The columns with the padding of the last vector.
@@ -56,36 +63,37 @@ impl Panels {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Panel> {
-        let mut start = 0;
-        std::iter::from_fn(move || {
-            let left = self.columns.saturating_sub(start).div_ceil(self.lanes);
-            let vectors = match left {
-                0 => return None,
-                1 => 1,
-                _ => 2,
-            };
-            let panel = Panel {
-                start,
-                vectors,
-                columns: (vectors * self.lanes).min(self.columns - start),
-            };
-            start += vectors * self.lanes;
-            Some(panel)
+        let vectors = self.columns.div_ceil(self.lanes);
+        let panels = vectors.div_ceil(self.most_vectors);
+        (0..panels).map(move |i| {
+            let [start, end] = [i, i + 1].map(|i| (i * vectors).div_ceil(panels));
+            let start_column = start * self.lanes;
+            Panel {
+                start: start_column,
+                vectors: end - start,
+                columns: (end * self.lanes).min(self.columns) - start_column,
+            }
         })
     }
 }
 
-/// Rows that [`rows`] takes at a time for a panel of so many vectors. Six rows of two vectors make 12 accumulators, which leaves
-/// 4 of 16 registers for the operands; eight rows of one vector keep the multipliers busy without running out of address
-/// registers.
-pub const fn rows_at_a_time(vectors: usize) -> usize {
-    if vectors == 1 { 8 } else { 6 }
+/// Rows that [`rows`] takes at a time for a panel of so many vectors: as many as there are registers for their sums, besides
+/// those for the operands. Of 16 registers, six rows of two vectors leave 4; eight rows of one vector keep the multipliers busy
+/// without running out of address registers.
+pub const fn rows_at_a_time(registers: usize, vectors: usize) -> usize {
+    match (registers >= 32, vectors) {
+        (false, 1) => 8,
+        (false, _) => 6,
+        (true, 1 | 2) => 12,
+        (true, 3) => 8,
+        (true, _) => 6,
+    }
 }
 
 /// The most rows that any panel takes at a time.
-pub const MOST_ROWS: usize = 8;
+pub const MOST_ROWS: usize = 12;
 
-/// The product of `count <= rows_at_a_time(panel.vectors)` rows with one panel:
+/// The product of `count <= rows_at_a_time(V::REGISTERS, panel.vectors)` rows with one panel:
 /// `c[i][j] = sum over loops a[i][...] * b[... + j]` for `i < count`, `j < panel.columns`.
 ///
 /// Rows are stored one after the other, so with [`Store::Add`] the `c[i]` may overlap.
@@ -113,9 +121,19 @@ pub unsafe fn rows<V: Vector>(
             }
         )*}};
     }
-    match panel.vectors {
-        1 => tiles!(1: 8 4 2 1),
-        _ => tiles!(2: 6 3 2 1),
+    // Short of a whole tile, as many sums as hide the time that one takes.
+    if V::REGISTERS >= 32 {
+        match panel.vectors {
+            1 => tiles!(1: 12 8 4 2 1),
+            2 => tiles!(2: 12 6 4 2 1),
+            3 => tiles!(3: 8 4 3 2 1),
+            _ => tiles!(4: 6 4 3 2 1),
+        }
+    } else {
+        match panel.vectors {
+            1 => tiles!(1: 8 4 2 1),
+            _ => tiles!(2: 6 3 2 1),
+        }
     }
 }
 
@@ -154,23 +172,36 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
                 }
             }
         }
-        for (i, row) in sums.iter().enumerate() {
-            for (v, &sum) in row.iter().enumerate() {
-                let (p, left) = (c[i].add(v * V::LANES), columns - v * V::LANES);
-                let whole = left >= V::LANES;
-                let result = match store {
-                    Store::Set => sum,
-                    Store::Add if whole => V::load(p).add(sum),
-                    Store::Add => V::load_first(p, left).add(sum),
-                    Store::Biased { bias, relu } => {
-                        let biased = sum.add(V::load(bias.add(v * V::LANES)));
-                        if relu { biased.relu() } else { biased }
-                    }
-                };
-                if whole {
-                    result.store(p);
-                } else {
-                    result.store_first(p, left);
+        if let Store::Biased { bias, relu } = store {
+            for v in 0..NV {
+                let bias = V::load(bias.add(v * V::LANES));
+                for row in &mut sums {
+                    let biased = row[v].add(bias);
+                    row[v] = if relu { biased.relu() } else { biased };
+                }
+            }
+        }
+        let add = store == Store::Add;
+        if columns == NV * V::LANES {
+            for (row, &c) in sums.iter().zip(c) {
+                for (v, &sum) in row.iter().enumerate() {
+                    let p = c.add(v * V::LANES);
+                    let sum = if add { V::load(p).add(sum) } else { sum };
+                    sum.store(p);
+                }
+            }
+        } else {
+            let mut lanes = [std::mem::MaybeUninit::<[V; NV]>::uninit(); MR];
+            for (row, lanes) in sums.iter().zip(&mut lanes) {
+                for (v, sum) in row.iter().enumerate() {
+                    sum.store(lanes.as_mut_ptr().cast::<V::Scalar>().add(v * V::LANES));
+                }
+            }
+            for (lanes, &c) in lanes.iter().zip(c) {
+                let lanes = std::slice::from_raw_parts(lanes.as_ptr().cast::<V::Scalar>(), columns);
+                for (j, &sum) in lanes.iter().enumerate() {
+                    let p = c.add(j);
+                    *p = if add { *p + sum } else { sum };
                 }
             }
         }
@@ -207,10 +238,16 @@ mod tests {
 
     #[test]
     fn panels_cover_all_columns() {
-        for columns in 1..200 {
-            let panels: Vec<Panel> = Panels::new(columns, 8).iter().collect();
-            assert_eq!(panels.iter().map(|p| p.columns).sum::<usize>(), columns);
-            assert!(panels.iter().rev().skip(1).all(|p| p.vectors == 2));
+        for (columns, registers) in (1..200).flat_map(|columns| [(columns, 16), (columns, 32)]) {
+            let panels: Vec<Panel> = Panels::new(columns, 8, registers).iter().collect();
+            let mut end = 0;
+            for panel in &panels {
+                assert_eq!(panel.start, end);
+                assert!((1..=registers / 8).contains(&panel.vectors));
+                end += panel.columns;
+            }
+            assert_eq!(end, columns);
+            assert!(panels.iter().rev().skip(1).all(|p| p.columns == p.vectors * 8));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The gradient with respect to the filter.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, lanes};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -53,7 +53,7 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, images: &[T], out_backprop: &[T], 
             // SAFETY: each block has its own partial sum.
             let sum = unsafe { shared.slice(index * len..(index + 1) * len) };
             sum.fill(T::zero());
-            let copy_len = g.out_image_len() + lanes::<T>();
+            let copy_len = g.out_image_len() + vectors::<T>().0;
             with_scratch(g.padded_len() + copy_len, |scratch| {
                 let (padded, copy) = scratch.split_at_mut(g.padded_len());
                 dispatch(Block {
@@ -135,7 +135,7 @@ where
     for first in (0..g.rows.output).step_by(rows_cached) {
         let y_count = rows_cached.min(g.rows.output - first);
         let a_start = first * g.rows.stride * columns * g.in_channels;
-        for panel in Panels::new(o, V::LANES).iter() {
+        for panel in Panels::new(o, V::LANES, V::REGISTERS).iter() {
             let loops = Loops {
                 counts: [1, y_count, g.columns.output],
                 a_steps: [
@@ -146,7 +146,7 @@ where
                 b_steps: [0, g.columns.output * o, o],
             };
             let b = gradient[first * g.columns.output * o + panel.start..].as_ptr();
-            let step = rows_at_a_time(panel.vectors);
+            let step = rows_at_a_time(V::REGISTERS, panel.vectors);
             let (mut run, mut run_offset, mut element) = (0, 0, 0);
             for start in (0..taps).step_by(step) {
                 let count = step.min(taps - start);

@@ -1,6 +1,6 @@
 //! The gradient with respect to the images.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, lanes};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -41,7 +41,8 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, out_backprop: &[T], filter: &[T], 
     // Each run of taps is a matrix [o, run] that an output pixel's gradient is multiplied with.
     let (counts, offsets) = g.runs();
     let run = counts[2];
-    let panels = Panels::new(run, lanes::<T>());
+    let (lanes, registers) = vectors::<T>();
+    let panels = Panels::new(run, lanes, registers);
     let packed_run = g.out_channels * panels.padded();
     with_scratch(counts[0] * counts[1] * packed_run, |packed: &mut [T]| {
         for (r, packed) in packed.chunks_mut(packed_run).enumerate() {
@@ -161,7 +162,7 @@ unsafe fn group<V: Vector>(
                 b_steps: [0, 0, width],
             };
             let b = task.packed[r * task.packed_run + panel.start * g.out_channels..].as_ptr();
-            let step = rows_at_a_time(panel.vectors);
+            let step = rows_at_a_time(V::REGISTERS, panel.vectors);
             let mut filled = 0;
             let mut offsets = g.pixel_offsets();
             for pixel in 0..pixels {

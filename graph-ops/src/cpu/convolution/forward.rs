@@ -1,6 +1,6 @@
 //! The convolution itself.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, lanes};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -39,7 +39,8 @@ pub(super) fn scalars<T: ConvScalar>(
     if out.is_empty() {
         return;
     }
-    let panels = Panels::new(geometry.out_channels, lanes::<T>());
+    let (lanes, registers) = vectors::<T>();
+    let panels = Panels::new(geometry.out_channels, lanes, registers);
     let taps = geometry.filter_len() / geometry.out_channels;
     with_scratch((taps + 1) * panels.padded(), |packed: &mut [T]| {
         let (packed, bias) = packed.split_at_mut(taps * panels.padded());
@@ -126,7 +127,7 @@ unsafe fn image_rows<V: Vector>(block: &Block<V::Scalar>, image: &[V::Scalar], o
             bias: activation.bias[panel.start..].as_ptr(),
             relu: activation.relu,
         });
-        let step = rows_at_a_time(panel.vectors);
+        let step = rows_at_a_time(V::REGISTERS, panel.vectors);
         let mut a = [image.as_ptr(); MOST_ROWS];
         let mut c = [out.as_mut_ptr(); MOST_ROWS];
         let mut offsets = g.pixel_offsets();

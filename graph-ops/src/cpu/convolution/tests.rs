@@ -140,7 +140,7 @@ fn the_portable_tiles_agree() {
     use crate::cpu::tile::{Loops, MOST_ROWS, Panels, Store, pack, rows};
     let (m, n, k) = (11, 21, 7);
     let (a, b) = (numbers_f32(5, m * k), numbers_f32(6, k * n));
-    let panels = Panels::new(n, 4);
+    let panels = Panels::new(n, 4, 16);
     let mut packed = vec![0.0; k * panels.padded()];
     pack(panels, k, &mut packed, |r, c| b[r * n + c]);
     let mut c = vec![1.0f32; m * n];
