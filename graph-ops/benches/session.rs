@@ -70,18 +70,26 @@ fn building(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("gradients", count), |b| {
             b.iter_custom(|iterations| {
-                timed(iterations, || chain(count), |(x, y)| {
-                    let built = gradients([&y], [&x]).and_then(|gradients| gradients.build());
-                    drop(black_box(built.expect("gradients")));
-                })
+                timed(
+                    iterations,
+                    || chain(count),
+                    |(x, y)| {
+                        let built = gradients([&y], [&x]).and_then(|gradients| gradients.build());
+                        drop(black_box(built.expect("gradients")));
+                    },
+                )
             })
         });
         group.bench_function(BenchmarkId::new("plan and first run", count), |b| {
             b.iter_custom(|iterations| {
-                timed(iterations, || chain(count), |(x, y)| {
-                    let session = Session::new(&Graph::current()).expect("a session");
-                    black_box(session.run::<f32>(&y, feed! { x => 1.0f32 }).expect("a run"));
-                })
+                timed(
+                    iterations,
+                    || chain(count),
+                    |(x, y)| {
+                        let session = Session::new(&Graph::current()).expect("a session");
+                        black_box(session.run::<f32>(&y, feed! { x => 1.0f32 }).expect("a run"));
+                    },
+                )
             })
         });
     }

@@ -4,6 +4,8 @@
 //! - `step N` runs N steps and prints `N SECONDS`;
 //! - `losses N` runs N steps and prints for each `K OBJECTIVE COST` (measured before its update, K counting all steps),
 //!   then `done`;
+//! - `evaluate N` and `summarize N` measure the accuracy on the 10,000 test images, and run the merged summary over them,
+//!   N times, and print `N SECONDS`;
 //! - `profile N` runs N traced steps and prints for each operation that takes a hundredth of the step or more, and for each
 //!   op, `MICROSECONDS NAME` (the median step's), the longest first, then `done`.
 //!
@@ -99,6 +101,18 @@ fn main() -> Result<()> {
                     write(format!("{index} {objective} {cost}"))?;
                 }
                 write("done".into())?;
+            }
+            "evaluate" | "summarize" => {
+                let start = Instant::now();
+                for _ in 0..count {
+                    if command == "evaluate" {
+                        trainer.test()?;
+                    } else {
+                        trainer.merged_summary()?;
+                    }
+                }
+                write(format!("{count} {}", start.elapsed().as_secs_f64()))?;
+                continue;
             }
             "profile" => {
                 let mut steps = Vec::new();

@@ -322,8 +322,23 @@ impl Trainer {
     /// # Errors
     /// A disk that is full, or whatever the session reports (a histogram of numbers that are not finite among it).
     pub fn write_summary(&mut self, iter: u64) -> Result<()> {
-        let (Some(summary), Some(tensorboard)) = (&self.summary, &mut self.tensorboard) else {
+        if self.tensorboard.is_none() {
             return Ok(());
+        }
+        let summary = self.merged_summary()?;
+        if let (Some(summary), Some(tensorboard)) = (summary, &mut self.tensorboard) {
+            tensorboard.add_summary(&summary, iter as i64)?;
+        }
+        Ok(())
+    }
+
+    /// All summaries of the test images, with nothing dropped: a `Summary` message; `None` if the graph has no summaries.
+    ///
+    /// # Errors
+    /// Whatever the session reports.
+    pub fn merged_summary(&self) -> Result<Option<Value>> {
+        let Some(summary) = &self.summary else {
+            return Ok(None);
         };
         let training = self.network.training()?;
         let test = &self.dataset.test;
@@ -334,7 +349,7 @@ impl Trainer {
             summary,
             feed! { self.network.images => images, training.labels => labels, self.network.dropout_prob => 1.0f32 },
         )?;
-        Ok(tensorboard.add_summary(&summary, iter as i64)?)
+        Ok(Some(summary))
     }
 
     /// Trains; the accuracy on the test images at the end.

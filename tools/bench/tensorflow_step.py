@@ -26,10 +26,19 @@ def main():
     train = graph.session.make_callable(
         [graph.objective, graph.cost, graph.train], feed_list=[graph.images, graph.labels, graph.keep]
     )
+    test = mnist.read_split(arguments.data, "t10k")
+    over_test = {graph.images: test[0], graph.labels: test[1], graph.keep: 1.0}
+    once = {"evaluate": graph.accuracy, "summarize": graph.tensor("Merge/MergeSummary")}
     step = 0
     print("ready", flush=True)
     for line in sys.stdin:
         command, count = line.split()
+        if command in once:
+            began = time.perf_counter()
+            for _ in range(int(count)):
+                graph.session.run(once[command], over_test)
+            print(count, time.perf_counter() - began, flush=True)
+            continue
         losses = []
         began = time.perf_counter()
         for _ in range(int(count)):

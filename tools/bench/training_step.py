@@ -3,6 +3,7 @@
 
     training_step.py --graph graph.pb                    ours and TensorFlow's, batch 500
     training_step.py --graph graph.pb --batch 500 32 1   several batch sizes
+    training_step.py --graph graph.pb --also evaluate summarize    the 10,000 test images: accuracy, and all summaries
     training_step.py --graph graph.pb --tensorflow-only  no program of ours needed
 
 The graph comes from `lenet export --graph-def graph.pb --seed 1`. Each side is a child process that speaks this protocol,
@@ -12,6 +13,8 @@ lines on standard input and output:
     step N         ->  N SECONDS              N training steps, timed inside the process
     losses N       ->  K OBJECTIVE COST       one line a step, measured before its update; K counts on from 0 over all
                        done                   commands of the process
+    evaluate N         ->  N SECONDS              N times the accuracy on the 10,000 test images
+    summarize N        ->  N SECONDS              N times the merged summary over the 10,000 test images
     (end of input)     the process ends
 
 Ours is called as `<--ours> --optimizer OPTIMIZER --seed 1 --batch B --threads T --data DIR` (T 0: all cores). A step fetches
@@ -56,12 +59,12 @@ class Side:
         self.child.stdin.write(command + "\n")
         self.child.stdin.flush()
 
-    def step(self, count):
-        """Milliseconds a step."""
-        self.ask(f"step {count}")
+    def time(self, command, count):
+        """Milliseconds of one of so many."""
+        self.ask(f"{command} {count}")
         done, seconds = self.line().split()
         if int(done) != count:
-            raise RuntimeError(f"{self.title}: ran {done} steps, not {count}")
+            raise RuntimeError(f"{self.title}: ran {done} times `{command}`, not {count}")
         return float(seconds) / count * 1e3
 
     def losses(self, count):
@@ -85,14 +88,31 @@ def describe(title, times):
     return middle
 
 
-def steps_for(side, seconds):
-    """How many steps fill about that long."""
-    side.step(2)
-    return max(1, round(seconds * 1e3 / side.step(3)))
+def times_for(side, command, seconds):
+    """How often the command fills about that long."""
+    side.time(command, 2)
+    return max(1, round(seconds * 1e3 / side.time(command, 3)))
 
 
-def measure(batch, arguments):
-    """Gives the ratio, or None where only TensorFlow runs."""
+def alternate(sides, command, arguments):
+    """Times the command turn by turn; gives the ratio of the medians, or None where only TensorFlow runs."""
+    counts = [times_for(side, command, arguments.seconds) for side in sides]
+    times = [[] for _ in sides]
+    for k in range(arguments.rounds):
+        turns = list(zip(sides, counts, times))
+        for side, count, into in turns if k % 2 == 0 else reversed(turns):  # neither side always goes first
+            into.append(side.time(command, count))
+    medians = [describe(side.title, into) for side, into in zip(sides, times)]
+    print(f"  {arguments.rounds} rounds of {' and '.join(map(str, counts))} times `{command}`")
+    if len(medians) == 1:
+        return None
+    ratio = medians[1] / medians[0]
+    print(f"  ours / TensorFlow = {ratio:.3f}")
+    return ratio
+
+
+def measure(batch, commands, arguments):
+    """Gives the ratios, None where only TensorFlow runs."""
     sides = [
         Side("TensorFlow", [sys.executable, os.path.join(HERE, "tensorflow_step.py"), arguments.graph, "--data", arguments.data,
                             "--batch", str(batch), "--threads", str(arguments.threads)])
@@ -108,22 +128,15 @@ def measure(batch, arguments):
                 raise RuntimeError(f"the two do not train the same net: ours {ours}, TensorFlow's {theirs}")
         else:
             print(f"batch {batch}:")
-        counts = [steps_for(side, arguments.seconds) for side in sides]
-        times = [[] for _ in sides]
-        for k in range(arguments.rounds):
-            turns = list(zip(sides, counts, times))
-            for side, count, into in turns if k % 2 == 0 else reversed(turns):  # neither side always goes first
-                into.append(side.step(count))
+        ratios = []
+        for command in commands:
+            if command != "step":
+                print(f"{command}, 10,000 images:")
+            ratios.append(alternate(sides, command, arguments))
+        return ratios
     finally:
         for side in sides:
             side.close()
-    medians = [describe(side.title, into) for side, into in zip(sides, times)]
-    print(f"  {arguments.rounds} rounds of {' and '.join(map(str, counts))} steps")
-    if len(medians) == 1:
-        return None
-    ratio = medians[1] / medians[0]
-    print(f"  ours / TensorFlow = {ratio:.3f}")
-    return ratio
 
 
 def main():
@@ -133,6 +146,7 @@ def main():
     parser.add_argument("--optimizer", default="adam", choices=("adam", "rmsprop", "sgd"), help="as the graph was exported")
     parser.add_argument("--data", default=os.path.join(HERE, os.pardir, os.pardir, "data"))
     parser.add_argument("--batch", type=int, nargs="+", default=[500])
+    parser.add_argument("--also", nargs="*", default=[], choices=("evaluate", "summarize"), help="beside training steps")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a round lasts (default: 1.5)")
@@ -145,7 +159,9 @@ def main():
         parser.error(f"{arguments.ours}: not built (cargo build --release -p lenet --example training_step)")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} at the start, threads {arguments.threads or 'all'}")
     try:
-        ratios = [measure(batch, arguments) for batch in arguments.batch]
+        ratios = []
+        for index, batch in enumerate(arguments.batch):
+            ratios += measure(batch, ["step"] + (arguments.also if index == 0 else []), arguments)
     except RuntimeError as error:
         sys.exit(f"FAIL {error}")
     print(f"load {os.getloadavg()[0]:.2f} at the end")

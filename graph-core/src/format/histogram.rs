@@ -76,6 +76,53 @@ impl Limits {
     }
 }
 
+/// Buckets of `f32` numbers, looked up by their upper 16 bits: no cell of these, which spans a factor of at most 1 + 1/128,
+/// holds two limits.
+struct FloatCells(Vec<FloatCell>);
+
+#[derive(Clone, Copy)]
+struct FloatCell {
+    /// The bucket of the cell's least number.
+    bucket: u32,
+    /// From here on numbers are in the next bucket.
+    next: f32,
+}
+
+static FLOAT_CELLS: LazyLock<FloatCells> = LazyLock::new(|| {
+    let cell = |upper: u32| {
+        let (near, far) = (f32::from_bits(upper << 16), f32::from_bits(upper << 16 | 0xffff));
+        if !near.is_finite() {
+            let next = f32::INFINITY;
+            return FloatCell { bucket: 0, next };
+        }
+        let (least, most) = if near.is_sign_negative() {
+            (far, near)
+        } else {
+            (near, far)
+        };
+        let bucket = LIMITS.bucket(least.into());
+        let limit = LIMITS.limit(bucket);
+        let rounded = limit as f32;
+        let next = match LIMITS.bucket(most.into()) == bucket {
+            true => f32::INFINITY,
+            false if f64::from(rounded) < limit => rounded.next_up(),
+            false => rounded,
+        };
+        let bucket = bucket as u32;
+        FloatCell { bucket, next }
+    };
+    FloatCells((0..1 << 16).map(cell).collect())
+});
+
+impl FloatCells {
+    /// The bucket of a finite number; 0 of any other.
+    #[inline(always)]
+    fn bucket(&self, value: f32) -> usize {
+        let cell = self.0[(value.to_bits() >> 16) as usize];
+        cell.bucket as usize + usize::from(value >= cell.next)
+    }
+}
+
 /// A NaN or infinity among the values of a histogram.
 #[derive(Debug, Clone, Copy)]
 pub struct NonFinite {
@@ -155,6 +202,62 @@ impl Histogram {
         Ok(())
     }
 
+    /// The histogram of `values`, as [`Histogram::add`] makes it, in a fraction of the time.
+    ///
+    /// # Errors
+    /// [`NonFinite`] for the first value that is no finite number.
+    pub fn of_floats(values: &[f32]) -> Result<Self, NonFinite> {
+        let cells = &*FLOAT_CELLS;
+        let mut histogram = Self::new();
+        let (mut min, mut max) = (f32::MAX, -f32::MAX);
+        let (mut sum, mut sum_squares) = (0.0f64, 0.0f64);
+        // Two tables by turns, since numbers of one bucket often follow each other.
+        let mut counts = [[0u32; BUCKETS]; 2];
+        // A count of 32 bits holds that many numbers.
+        for part in values.chunks(1 << 31) {
+            for (index, &value) in part.iter().enumerate() {
+                counts[index & 1][cells.bucket(value)] += 1;
+                min = if value < min { value } else { min };
+                max = if value > max { value } else { max };
+                let value = f64::from(value);
+                sum += value;
+                sum_squares += value * value;
+            }
+            for counts in &mut counts {
+                for (total, count) in histogram.counts.iter_mut().zip(counts) {
+                    *total += u64::from(std::mem::take(count));
+                }
+            }
+        }
+        // The squares of finite `f32` numbers do not overflow.
+        if !sum_squares.is_finite()
+            && let Some((index, &value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite())
+        {
+            let value = value.into();
+            return Err(NonFinite { index, value });
+        }
+        if !values.is_empty() {
+            (histogram.min, histogram.max) = (min.into(), max.into());
+        }
+        (histogram.sum, histogram.sum_squares) = (sum, sum_squares);
+        Ok(histogram)
+    }
+
+    /// Counts all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        if other.min < self.min {
+            self.min = other.min;
+        }
+        if other.max > self.max {
+            self.max = other.max;
+        }
+        self.sum += other.sum;
+        self.sum_squares += other.sum_squares;
+    }
+
     /// The message for a summary: each run of empty buckets becomes one, with the last limit of the run.
     pub fn to_proto(&self) -> HistogramProto {
         let mut proto = HistogramProto {
@@ -231,6 +334,39 @@ mod tests {
         }
         for value in [-0.0, f64::MIN_POSITIVE, -5e-324, f64::MAX, -f64::MAX, 1e300, -1e300] {
             assert_eq!(LIMITS.bucket(value), reference_bucket(&limits, value), "{value:e}");
+        }
+    }
+
+    #[test]
+    fn floats_are_in_the_same_buckets() {
+        let limits = limits().into_iter().map(|limit| limit as f32);
+        let near = limits.flat_map(|limit| [limit, limit.next_up(), limit.next_down()]);
+        let edges = [0.0, -0.0, f32::MIN_POSITIVE, 1e-45, -1e-45, f32::MAX, -f32::MAX];
+        let steps = (0..u32::MAX).step_by(9_973).map(f32::from_bits);
+        for value in near.chain(edges).chain(steps).filter(|value| value.is_finite()) {
+            assert_eq!(FLOAT_CELLS.bucket(value), LIMITS.bucket(value.into()), "{value:e}");
+        }
+    }
+
+    #[test]
+    fn floats_make_the_same_histogram() {
+        let values: Vec<f32> = (0..10_000).map(|i| ((i * 37 % 1001) as f32 - 500.0) * 0.013).collect();
+        for part in [&values[..], &values[..1], &[]] {
+            let expected = proto(&part.iter().map(|&value| value.into()).collect::<Vec<f64>>());
+            assert_eq!(Histogram::of_floats(part).unwrap().to_proto(), expected);
+            let (first, second) = part.split_at(part.len() / 3);
+            let mut merged = Histogram::of_floats(first).unwrap();
+            merged.merge(&Histogram::of_floats(second).unwrap());
+            let merged = merged.to_proto();
+            assert_eq!((merged.min, merged.max), (expected.min, expected.max));
+            assert_eq!(buckets(&merged), buckets(&expected));
+            assert!(
+                (merged.sum - expected.sum).abs() <= 1e-9 && (merged.sum_squares - expected.sum_squares).abs() <= 1e-6
+            );
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = Histogram::of_floats(&[1.0, bad, f32::NAN]).unwrap_err();
+            assert_eq!((error.index, error.value.is_nan()), (1, bad.is_nan()));
         }
     }
 

@@ -1,13 +1,14 @@
 //! `HistogramSummary`: the distribution of a tensor's elements.
 
-use graph_core::Error;
-use graph_core::format::histogram::Histogram;
+use graph_core::format::histogram::{Histogram, NonFinite};
 use graph_core::format::proto::summary::Value as Entry;
 use graph_core::format::proto::summary::value::Value as Content;
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::{DType, Error};
 
 use super::scope::{Draft, set_summary, summary_builder, tag, with_numbers};
+use crate::cpu::parallel::for_each_chunk;
 
 /// The definition of `HistogramSummary`.
 pub(crate) fn definition() -> OpDefinition {
@@ -27,9 +28,14 @@ pub(crate) fn definition() -> OpDefinition {
 
 fn run(context: &mut KernelContext<'_>) -> graph_core::Result<()> {
     let tag = tag(context)?;
-    let mut histogram = Histogram::new();
-    let added = with_numbers!(context, 1, |elements| Ok(histogram.add(elements)))?;
-    added.map_err(|wrong| {
+    let histogram = if context.input_dtype(1) == DType::Float32 {
+        of_floats(context.input::<f32>(1)?)
+    } else {
+        let mut histogram = Histogram::new();
+        let added = with_numbers!(context, 1, |elements| Ok(histogram.add(elements)))?;
+        added.map(|()| histogram)
+    };
+    let histogram = histogram.map_err(|wrong| {
         Error::invalid_argument(format!("{wrong}, in the histogram summary '{}'", context.site().name))
             .hint("a loss or a weight has probably diverged: lower the learning rate, or look with check_numerics")
     })?;
@@ -40,6 +46,26 @@ fn run(context: &mut KernelContext<'_>) -> graph_core::Result<()> {
     };
     set_summary(context, vec![entry]);
     Ok(())
+}
+
+/// The histogram of numbers that are counted in parallel, in parts of a fixed size that are put together in order.
+fn of_floats(numbers: &[f32]) -> Result<Histogram, NonFinite> {
+    const PART: usize = 1 << 18;
+    let mut parts: Vec<Option<Result<Histogram, NonFinite>>> = Vec::new();
+    parts.resize_with(numbers.len().div_ceil(PART), || None);
+    for_each_chunk(&mut parts, 1, |index, part| {
+        let numbers = &numbers[index * PART..];
+        part[0] = Some(Histogram::of_floats(&numbers[..PART.min(numbers.len())]));
+    });
+    let mut histogram = Histogram::new();
+    for (index, part) in parts.into_iter().flatten().enumerate() {
+        let part = part.map_err(|wrong| NonFinite {
+            index: wrong.index + index * PART,
+            ..wrong
+        })?;
+        histogram.merge(&part);
+    }
+    Ok(histogram)
 }
 
 summary_builder! {
