@@ -13,6 +13,7 @@ mod forward;
 mod fused;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use backprop_filter::conv2d_backprop_filter;
 pub use backprop_input::conv2d_backprop_input;

@@ -74,6 +74,7 @@ pub trait Vector: Copy {
     unsafe fn load(p: *const Self::Scalar) -> Self;
     unsafe fn store(self, p: *mut Self::Scalar);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
     /// `self + a * b`, with one rounding where the CPU can.
     unsafe fn plus_product(self, a: Self, b: Self) -> Self;
 
@@ -110,6 +111,10 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
     }
     #[inline(always)]
     unsafe fn plus_product(self, a: Self, b: Self) -> Self {
@@ -157,6 +162,11 @@ impl<V: Vector> Vector for ManyRegisters<V> {
         Self(unsafe { self.0.add(other.0) })
     }
     #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.sub(other.0) })
+    }
+    #[inline(always)]
     unsafe fn plus_product(self, a: Self, b: Self) -> Self {
         // SAFETY: as above.
         Self(unsafe { self.0.plus_product(a.0, b.0) })
@@ -175,7 +185,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     macro_rules! avx2_vector {
-        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $fma:ident, $compare:ident, $and_not:ident) => {
+        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, $compare:ident, $and_not:ident) => {
             impl Vector for $v {
                 type Scalar = $t;
                 const LANES: usize = $lanes;
@@ -205,6 +215,11 @@ mod avx2 {
                     unsafe { $add(self, other) }
                 }
                 #[inline(always)]
+                unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: the CPU has AVX2 (the caller's promise).
+                    unsafe { $sub(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn plus_product(self, a: Self, b: Self) -> Self {
                     // SAFETY: the CPU has FMA (the caller's promise).
                     unsafe { $fma(a, b, self) }
@@ -227,6 +242,7 @@ mod avx2 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
+        _mm256_sub_ps,
         _mm256_fmadd_ps,
         _mm256_cmp_ps,
         _mm256_andnot_ps
@@ -240,6 +256,7 @@ mod avx2 {
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_add_pd,
+        _mm256_sub_pd,
         _mm256_fmadd_pd,
         _mm256_cmp_pd,
         _mm256_andnot_pd

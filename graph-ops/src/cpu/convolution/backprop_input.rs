@@ -1,6 +1,6 @@
 //! The gradient with respect to the images.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors, winograd};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -37,6 +37,9 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, out_backprop: &[T], filter: &[T], 
     if out_backprop.is_empty() || filter.is_empty() {
         in_backprop.fill(T::zero());
         return;
+    }
+    if winograd::suits::<T>(g) {
+        return winograd::backprop_input(g, out_backprop, filter, in_backprop);
     }
     // Each run of taps is a matrix [o, run] that an output pixel's gradient is multiplied with.
     let (counts, offsets) = g.runs();

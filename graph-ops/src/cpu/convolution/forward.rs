@@ -1,6 +1,6 @@
 //! The convolution itself.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors, winograd};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -38,6 +38,9 @@ pub(super) fn scalars<T: ConvScalar>(
 ) {
     if out.is_empty() {
         return;
+    }
+    if winograd::suits::<T>(geometry) {
+        return winograd::convolve(geometry, images, filter, activation, out, finished);
     }
     let (lanes, registers) = vectors::<T>();
     let panels = Panels::new(geometry.out_channels, lanes, registers);

@@ -47,6 +47,10 @@ pub(super) fn cases() -> Vec<Conv2dGeometry> {
         ([2, 2, 2, 1], [3, 3, 1, 4], [1, 1], [1, 1], valid),
         ([2, 5, 5, 0], [3, 3, 0, 4], [1, 1], [1, 1], valid),
         ([100, 10, 10, 3], [3, 3, 3, 6], [1, 1], [1, 1], valid),
+        // Those that are computed by tiles, with and without padding and whole tiles.
+        ([9, 9, 8, 16], [3, 3, 16, 17], [1, 1], [1, 1], same),
+        ([9, 9, 8, 19], [3, 3, 19, 16], [1, 1], [1, 1], valid),
+        ([3, 24, 10, 16], [3, 3, 16, 24], [1, 1], [1, 1], explicit),
     ]
     .into_iter()
     .map(|(images, filter, strides, dilations, padding)| {
