@@ -10,11 +10,13 @@ mod dynamic;
 mod fill;
 pub(crate) mod gather;
 mod identity;
+mod inplace;
 mod mirror_pad;
 pub(crate) mod moving;
 mod one_hot;
 mod pack;
 mod pad;
+mod parallel_concat;
 mod placeholder;
 mod reshape;
 mod reverse;
@@ -40,9 +42,11 @@ pub use dynamic::{dynamic_partition, dynamic_stitch};
 pub use fill::{Filled, FilledLike, fill, ones, ones_like, zeros, zeros_like};
 pub use gather::{Gather, gather};
 pub use identity::{ensure_shape, identity, identity_n, prevent_gradient, stop_gradient};
+pub use inplace::{deep_copy, inplace_add, inplace_sub, inplace_update};
 pub use one_hot::{OneHot, one_hot};
 pub use pack::{Stacked, Unstacked, stack, unstack};
 pub use pad::{Pad, pad};
+pub use parallel_concat::parallel_stack;
 pub use placeholder::{Placeholder, placeholder, placeholder_of, placeholder_with_default};
 pub use reshape::{Squeeze, expand_dims, reshape, squeeze};
 pub use reverse::{ReverseSequence, reverse, reverse_sequence, roll};
@@ -138,6 +142,11 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     check_numerics::definition,
     bounds::lower_definition,
     bounds::upper_definition,
+    inplace::deep_copy_definition,
+    inplace::update_definition,
+    inplace::add_definition,
+    inplace::sub_definition,
+    parallel_concat::definition,
 ];
 
 /// The family's numeric test cases.
@@ -169,6 +178,8 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     dynamic::cases,
     check_numerics::cases,
     bounds::cases,
+    inplace::cases,
+    parallel_concat::cases,
 ];
 
 /// The family's gradient test cases.

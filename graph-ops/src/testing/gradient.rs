@@ -302,8 +302,8 @@ pub(super) fn all_gradient_cases() -> Vec<GradientCase> {
     .collect()
 }
 
-/// Whether gradients can be compared with differences: they flow through data, and the op takes and gives floating-point or
-/// complex numbers.
+/// Whether gradients can be compared with differences: they flow through data, the op takes and gives floating-point or
+/// complex numbers, and the same ones each time, which random ops do not.
 pub(super) fn has_slopes(definition: &OpDefinition) -> bool {
     let dtypes = |arg: &ArgDef, kernel: &KernelDefinition| match arg.ty {
         ArgType::Fixed(dtype) => vec![dtype],
@@ -322,6 +322,7 @@ pub(super) fn has_slopes(definition: &OpDefinition) -> bool {
         dtypes.any(|dtype| dtype.is_floating() || dtype.is_complex())
     };
     definition.control_flow == ControlFlow::None
+        && !definition.stateful
         && !definition.inputs.iter().any(|arg| arg.is_ref)
         && definition
             .kernels
@@ -341,8 +342,9 @@ fn every_gradient_holds() {
 fn gradients_hold_for_scalars_for_no_elements_and_for_axes_of_one() {
     let cases: Vec<GradientCase> = all_gradient_cases()
         .iter()
-        // TensorFlow broadcasts these operands, but not their gradients.
-        .filter(|case| case.op != "SoftmaxCrossEntropyWithLogits")
+        // TensorFlow broadcasts the first one's operands, but not their gradients; full matrices of the second one have no
+        // gradient unless the matrix is nearly square.
+        .filter(|case| !["SoftmaxCrossEntropyWithLogits", "Svd"].contains(&case.op))
         .flat_map(GradientCase::odd_shapes)
         .filter(GradientCase::is_defined)
         .collect();

@@ -101,6 +101,15 @@ struct Dense {
 /// # Errors
 /// `InvalidArgument` for a specification that does not fit the tensor.
 pub(crate) fn resolve(input: &[Dim], entries: &Entries, masks: Masks) -> Result<Resolved> {
+    for numbers in [&entries.begin, &entries.end].into_iter().flatten() {
+        if numbers.len() != entries.strides.len() {
+            return Err(Error::invalid_argument(
+                "begin, end and strides of a slice must have one entry for each index",
+            )
+            .expected(entries.strides.len())
+            .got(numbers.len()));
+        }
+    }
     let (dense, gather) = spread(input.len(), entries, masks)?;
     let known = entries.begin.is_some() && entries.end.is_some();
     let ranges = dense.iter().zip(input).enumerate();
