@@ -9,6 +9,7 @@ pub mod control;
 pub mod cpu;
 pub mod image;
 pub mod io;
+pub mod linalg;
 pub mod math;
 pub mod nn;
 pub mod random;
@@ -28,6 +29,7 @@ const FAMILIES: &[&[fn() -> OpDefinition]] = &[
     array::OPS,
     control::OPS,
     io::OPS,
+    linalg::OPS,
     math::OPS,
     nn::OPS,
     random::OPS,

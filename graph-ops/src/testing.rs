@@ -187,6 +187,7 @@ fn all_cases() -> Vec<Case> {
         crate::array::CASES,
         crate::control::CASES,
         crate::io::CASES,
+        crate::linalg::CASES,
         crate::math::CASES,
         crate::nn::CASES,
         crate::random::CASES,

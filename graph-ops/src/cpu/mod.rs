@@ -25,6 +25,7 @@ pub mod depthwise;
 pub mod element;
 pub mod gemm;
 pub mod groups;
+pub mod linalg;
 pub mod lrn;
 pub mod parallel;
 pub mod philox;
