@@ -16,6 +16,7 @@
 //! that are kept ([`scratch`]), so that a training loop does not allocate in its steady state.
 
 pub mod batch_norm;
+pub mod bessel;
 pub mod bias;
 pub mod broadcast;
 pub mod chain;
@@ -25,6 +26,7 @@ pub mod depthwise;
 pub mod element;
 pub mod gemm;
 pub mod groups;
+pub mod incomplete;
 pub mod linalg;
 pub mod lrn;
 pub mod parallel;

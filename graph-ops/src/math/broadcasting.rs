@@ -186,6 +186,26 @@ pub(crate) fn unbroadcast(
     Ok(vec![Some(first), Some(second)])
 }
 
+/// Which element (or, for batches, which part) of an operand of shape `own` each one of the broadcast shape takes.
+pub(crate) fn broadcast_positions(shape: &[usize], own: &[usize]) -> Vec<usize> {
+    let strides = Shape::new(own).strides();
+    let missing = shape.len() - own.len();
+    let count = shape.iter().product();
+    (0..count)
+        .map(|mut at: usize| {
+            let mut index = 0;
+            for axis in (0..shape.len()).rev() {
+                let position = at % shape[axis];
+                at /= shape[axis];
+                if axis >= missing && own[axis - missing] != 1 {
+                    index += position * strides[axis - missing];
+                }
+            }
+            index
+        })
+        .collect()
+}
+
 #[cfg(test)]
 pub(crate) fn cases() -> Vec<crate::testing::Case> {
     use crate::testing::Case;

@@ -12,10 +12,12 @@ use super::nodes::Nodes;
 use crate::cpu::gemm::{GemmElement, Product, gemm};
 
 mod batch;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use batch::{batch_mat_mul, batch_mat_mul_v2};
+pub(crate) use sparse::sparse_mat_mul;
 #[cfg(test)]
 pub(crate) use tests::{cases, gradient_cases};
 

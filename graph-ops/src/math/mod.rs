@@ -3,6 +3,8 @@
 mod add_n;
 mod arg;
 mod arithmetic;
+mod bessel;
+mod betainc;
 pub(crate) mod broadcasting;
 mod cast;
 mod clip;
@@ -14,6 +16,7 @@ mod diagonal;
 mod division;
 pub(crate) mod elementwise;
 mod exponential;
+mod histogram;
 mod logical;
 mod matmul;
 pub(crate) mod nodes;
@@ -25,6 +28,7 @@ mod rounding;
 mod scan;
 mod segment;
 mod select;
+mod sets;
 mod sparse;
 mod special;
 mod trigonometry;
@@ -32,6 +36,8 @@ mod trigonometry;
 pub use add_n::{AddN, accumulate_n, add_n};
 pub use arg::{ArgExtremum, argmax, argmin};
 pub use arithmetic::{add, maximum, minimum, multiply, multiply_no_nan, squared_difference, subtract};
+pub use bessel::{bessel_i0e, bessel_i1e};
+pub use betainc::betainc;
 pub use cast::{Cast, bitcast, cast, saturate_cast, to_bfloat16, to_double, to_float, to_int32, to_int64};
 pub use clip::{Clip, ClipByGlobalNorm, clip_by_average_norm, clip_by_global_norm, clip_by_norm, global_norm};
 pub use comparison::{
@@ -44,6 +50,7 @@ pub use diagonal::{
     Diagonal, Eye, diag, diag_part, eye, matrix_band_part, matrix_diag, matrix_diag_part, matrix_set_diag, trace,
 };
 pub use exponential::{exp, expm1, log, log1p, sigmoid, tanh};
+pub use histogram::{HistogramFixedWidth, histogram_fixed_width};
 pub use logical::{
     LogicalXor, bitwise_and, bitwise_or, bitwise_xor, invert, left_shift, logical_and, logical_not, logical_or,
     logical_xor, right_shift,
@@ -67,6 +74,7 @@ pub use segment::{
     unsorted_segment_sum,
 };
 pub use select::{ClipByValue, clip_by_value, where_select, where_v2};
+pub use sets::{SparseParts, dense_set_operation};
 pub use sparse::{SparseTensorDenseAdd, SparseToDense, sparse_tensor_dense_add, sparse_to_dense};
 pub use special::{digamma, erf, erfc, igamma, igammac, lgamma, polygamma, zeta};
 pub use trigonometry::{acos, acosh, asin, asinh, atan, atanh, cos, cosh, sin, sinh, tan};
@@ -81,6 +89,12 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     matmul::definition,
     matmul::batch_mat_mul,
     matmul::batch_mat_mul_v2,
+    matmul::sparse_mat_mul,
+    histogram::definition,
+    sets::dense_to_dense,
+    sets::dense_to_sparse,
+    sets::sparse_to_sparse,
+    sets::set_size_op,
     arg::arg_max,
     arg::arg_min,
     range::definition,
@@ -206,6 +220,10 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     special::polygamma_op,
     special::igamma_op,
     special::igammac_op,
+    special::igamma_grad_a_op,
+    bessel::i0e_op,
+    bessel::i1e_op,
+    betainc::definition,
     trigonometry::sin_op,
     trigonometry::cos_op,
     trigonometry::tan_op,
@@ -223,6 +241,8 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
 #[cfg(test)]
 pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     matmul::cases,
+    histogram::cases,
+    sets::cases,
     arg::cases,
     range::cases,
     scan::cases,
@@ -244,6 +264,8 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     rounding::cases,
     select::cases,
     special::cases,
+    bessel::cases,
+    betainc::cases,
     trigonometry::cases,
 ];
 
@@ -267,5 +289,7 @@ pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
     rounding::gradient_cases,
     select::gradient_cases,
     special::gradient_cases,
+    bessel::gradient_cases,
+    betainc::gradient_cases,
     trigonometry::gradient_cases,
 ];

@@ -10,7 +10,7 @@ use super::broadcasting::Broadcast;
 use super::elementwise::{FLOATS, binary_kernels, binary_op, unary_kernels, unary_op};
 use super::exponential::times_slope;
 use super::nodes::Nodes;
-use crate::cpu::special;
+use crate::cpu::{incomplete, special};
 
 /// `2 / sqrt(pi)`
 const TWO_OVER_ROOT_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI;
@@ -112,10 +112,15 @@ pub(crate) fn polygamma_op() -> OpDefinition {
 pub(crate) fn igammac_op() -> OpDefinition {
     binary_kernels! {
         named(
-            binary_op("Igammac", "The regularized upper incomplete gamma function Q(a, x).", SINGLE_OR_DOUBLE).no_gradient(),
+            binary_op("Igammac", "The regularized upper incomplete gamma function Q(a, x).", SINGLE_OR_DOUBLE),
             "a",
             "x",
-        );
+        )
+        .gradient(|context| {
+            let nodes = Nodes::of(context);
+            let negative = |x: Option<Tensor>| x.map(|x| nodes.unary("Neg", &x)).transpose();
+            igamma_gradient(context)?.into_iter().map(negative).collect()
+        });
         double |a, x| special::igammac(a, x);
     }
 }
@@ -124,12 +129,44 @@ pub(crate) fn igammac_op() -> OpDefinition {
 pub(crate) fn igamma_op() -> OpDefinition {
     binary_kernels! {
         named(
-            binary_op("Igamma", "The regularized lower incomplete gamma function P(a, x).", SINGLE_OR_DOUBLE).no_gradient(),
+            binary_op("Igamma", "The regularized lower incomplete gamma function P(a, x).", SINGLE_OR_DOUBLE),
+            "a",
+            "x",
+        )
+        .gradient(|context| igamma_gradient(context));
+        double |a, x| special::igamma(a, x);
+    }
+}
+
+/// `IgammaGradA`
+pub(crate) fn igamma_grad_a_op() -> OpDefinition {
+    binary_kernels! {
+        named(
+            binary_op("IgammaGradA", "The derivative of the incomplete gamma function P(a, x) with respect to a.", SINGLE_OR_DOUBLE)
+                .no_gradient(),
             "a",
             "x",
         );
-        double |a, x| special::igamma(a, x);
+        double |a, x| incomplete::igamma_derivative(a, x);
     }
+}
+
+/// `IgammaGradA` for a, and the density `x^(a-1) e^-x / gamma(a)` for x.
+fn igamma_gradient(context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let (nodes, gradient) = (Nodes::of(context), context.gradient(0)?);
+    let (a, x) = (context.input(0), context.input(1));
+    let broadcast = Broadcast::by_nodes(&nodes, &a, &x)?;
+    let _after = control_dependencies([&gradient.op()])?;
+    let to_a = nodes.binary("IgammaGradA", "IgammaGradA", &a, &x)?;
+    let one = nodes.scalar(1.0f64, a.dtype(), "sub/y")?;
+    let power = nodes.mul(&nodes.sub(&a, &one)?, &nodes.unary("Log", &x)?)?;
+    let exponent = nodes.add(&nodes.unary("Neg", &x)?, &power)?;
+    let exponent = nodes.sub(&exponent, &nodes.unary("Lgamma", &a)?)?;
+    let to_x = nodes.unary("Exp", &exponent)?;
+    Ok(vec![
+        Some(broadcast.first(&nodes.mul(&to_a, &gradient)?)?),
+        Some(broadcast.second(&nodes.mul(&to_x, &gradient)?)?),
+    ])
 }
 
 /// `slope(first, second) * grad` for the second operand, none for the first.
@@ -236,6 +273,11 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input([2.0f64])
             .expect([1.0 - (-2.0f64).exp()])
             .tolerance(1e-13, 0.0),
+        Case::new("IgammaGradA")
+            .input([0.5f64, 2.0])
+            .input([0.3f64, 5.0])
+            .expect([-0.770_570_35f64, -0.055_859_9])
+            .tolerance(1e-5, 0.0),
         Case::new("Igammac")
             .input([1.0f32])
             .input([2.0f32])
@@ -263,5 +305,15 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
             .input([0.7f64, 1.5])
             .with_respect_to(&[1]),
     );
+    for op in ["Igamma", "Igammac"] {
+        let case = || {
+            GradientCase::new(op)
+                .input([0.7f64, 3.0, 5.0])
+                .input([0.4f64, 4.5, 2.0])
+        };
+        // The derivative with respect to the order has none itself.
+        cases.push(case().with_respect_to(&[0]).first_order_only());
+        cases.push(case().with_respect_to(&[1]));
+    }
     cases
 }

@@ -1,10 +1,9 @@
 //! `BatchMatMul` and `BatchMatMulV2`: products of many matrices.
 
-use graph_core::Shape;
-
 use super::*;
 use crate::cpu::parallel::{SharedMut, for_each_range, grain_for};
 use crate::cpu::scratch::{Plain, with_scratch};
+use crate::math::broadcasting::broadcast_positions;
 
 /// `BatchMatMul`: the batch axes of both operands are the same.
 pub(crate) fn batch_mat_mul() -> OpDefinition {
@@ -83,26 +82,6 @@ struct Batches {
     conjugate: [bool; 2],
 }
 
-/// Which matrix of an operand each of the broadcast batches takes.
-fn matrices(batch: &[usize], own: &[usize]) -> Vec<usize> {
-    let strides = Shape::new(own).strides();
-    let missing = batch.len() - own.len();
-    let count = batch.iter().product();
-    (0..count)
-        .map(|mut at: usize| {
-            let mut index = 0;
-            for axis in (0..batch.len()).rev() {
-                let position = at % batch[axis];
-                at /= batch[axis];
-                if axis >= missing && own[axis - missing] != 1 {
-                    index += position * strides[axis - missing];
-                }
-            }
-            index
-        })
-        .collect()
-}
-
 /// An element whose conjugate may be asked for.
 pub(super) trait Conjugate: Copy {
     const COMPLEX: bool = false;
@@ -130,9 +109,9 @@ fn kernel<T: Element + GemmElement + Conjugate + Plain>(request: &KernelRequest<
     let (rank, batch) = (output.rank(), &output[..output.rank() - 2]);
     let (m, n) = (output[rank - 2], output[rank - 1]);
     let k = if flags[0] { a[a.rank() - 2] } else { a[a.rank() - 1] };
-    let pairs = matrices(batch, &a[..a.rank() - 2])
+    let pairs = broadcast_positions(batch, &a[..a.rank() - 2])
         .into_iter()
-        .zip(matrices(batch, &b[..b.rank() - 2]));
+        .zip(broadcast_positions(batch, &b[..b.rank() - 2]));
     let batches = Batches {
         product: Product::new(m, n, k).transposed(flags[0], flags[1]),
         pairs: pairs.collect(),

@@ -16,7 +16,7 @@ fn whole(shape: &[usize], elements: impl IntoIterator<Item = i64>) -> Value {
 pub(crate) fn cases() -> Vec<Case> {
     let a = || whole(&[2, 3], [1, 2, 3, 4, 5, 6]);
     let cast = |value: Value, dtype| value.cast_exactly(dtype).expect("small whole numbers");
-    let mut cases = Vec::new();
+    let mut cases = super::sparse::cases();
     let dtypes = [
         DType::Float32,
         DType::Float64,
@@ -85,7 +85,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 pub(crate) fn gradient_cases() -> Vec<GradientCase> {
     let numbers = |len: usize, seed: u64| (0..len as u64).map(move |i| ((i * 37 + seed * 11) % 17) as f64 / 8.0 - 1.0);
-    let mut cases = Vec::new();
+    let mut cases = super::sparse::gradient_cases();
     for flags in 0..4u8 {
         let (first, second) = (flags & 1 != 0, flags & 2 != 0);
         let a = if first { [3, 2] } else { [2, 3] };
