@@ -146,6 +146,61 @@ fn rounds<W: Copy>(
     words
 }
 
+/// The words of a generator, one by one.
+pub struct Words {
+    place: Philox,
+    block: [u32; 4],
+    used: usize,
+}
+
+impl Words {
+    /// From this place on.
+    pub fn new(place: Philox) -> Self {
+        Self {
+            place,
+            block: [0; 4],
+            used: 4,
+        }
+    }
+
+    /// The next word.
+    #[expect(clippy::should_implement_trait, reason = "the stream never ends")]
+    pub fn next(&mut self) -> u32 {
+        if self.used == 4 {
+            (self.block, self.used) = (self.place.next_block(), 0);
+        }
+        self.used += 1;
+        self.block[self.used - 1]
+    }
+
+    /// The next two words as one number, the lower half first.
+    pub fn next_u64(&mut self) -> u64 {
+        let (low, high) = (self.next(), self.next());
+        u64::from(low) | u64::from(high) << 32
+    }
+
+    /// `U[0, 1)` with 23 random bits of the next word.
+    pub fn uniform_f32(&mut self) -> f32 {
+        super::random::uniform_f32(self.next())
+    }
+
+    /// `U[0, 1)` with 52 random bits of the next two words.
+    pub fn uniform_f64(&mut self) -> f64 {
+        let (x0, x1) = (self.next(), self.next());
+        super::random::uniform_f64(x0, x1)
+    }
+
+    /// An integer below `limit`, which is not 0, from the next word.
+    pub fn below(&mut self, limit: u32) -> u32 {
+        self.next() % limit
+    }
+
+    /// An integer below `limit`, which is not 0, from the next two words.
+    pub fn below_u64(&mut self, limit: u64) -> u64 {
+        self.next_u64() % limit
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,13 +24,13 @@ const GROUPS_A_TASK: usize = 4096;
 
 /// `U[0, 1)` with 23 random bits.
 #[inline(always)]
-fn uniform_f32(x: u32) -> f32 {
+pub(super) fn uniform_f32(x: u32) -> f32 {
     f32::from_bits(0x3F80_0000 | (x & 0x7F_FFFF)) - 1.0
 }
 
 /// `U[0, 1)` with 52 random bits.
 #[inline(always)]
-fn uniform_f64(x0: u32, x1: u32) -> f64 {
+pub(super) fn uniform_f64(x0: u32, x1: u32) -> f64 {
     f64::from_bits((1023 << 52) | (u64::from(x0 & 0xF_FFFF) << 32) | u64::from(x1)) - 1.0
 }
 

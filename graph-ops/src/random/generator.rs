@@ -12,15 +12,25 @@ use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
 pub(crate) struct Generator(Philox);
 
 impl Generator {
-    /// The state of a node, from its attributes `seed` and `seed2`; anywhere where both are 0.
+    /// The state of a node.
     pub(crate) fn state(attrs: &Attributes) -> Result<Box<dyn KernelState>> {
+        Ok(Box::new(Self::of(attrs)?))
+    }
+
+    /// The generator of a node, from its attributes `seed` and `seed2`; anywhere where both are 0.
+    pub(crate) fn of(attrs: &Attributes) -> Result<Self> {
         let (seed, seed2): (i64, i64) = (attrs.read("seed")?, attrs.read("seed2")?);
         let (seed, seed2) = if (seed, seed2) == (0, 0) {
             (from_entropy(), from_entropy())
         } else {
             (seed as u64, seed2 as u64)
         };
-        Ok(Box::new(Self(Philox::new(Key::from_seeds(seed, seed2)))))
+        Ok(Self::new(Key::from_seeds(seed, seed2)))
+    }
+
+    /// A generator at the beginning of a stream.
+    pub(crate) fn new(key: Key) -> Self {
+        Self(Philox::new(key))
     }
 
     /// The generator's place now; it moves on by `blocks`.
@@ -36,12 +46,19 @@ impl Generator {
     }
 }
 
+impl Generator {
+    /// The key, the lower and the upper half of the counter.
+    pub(crate) fn numbers(&self) -> [u64; 3] {
+        let Key { key, counter } = self.0.place();
+        let key = u64::from(key[0]) | u64::from(key[1]) << 32;
+        [key, counter as u64, (counter >> 64) as u64]
+    }
+}
+
 /// Saved as `uint64` [3]: the key, the lower and the upper half of the counter.
 impl KernelState for Generator {
     fn save(&self) -> Value {
-        let Key { key, counter } = self.0.place();
-        let key = u64::from(key[0]) | u64::from(key[1]) << 32;
-        [key, counter as u64, (counter >> 64) as u64].into()
+        self.numbers().into()
     }
 
     fn restore(&mut self, saved: &Value) -> Result<()> {

@@ -3,16 +3,25 @@
 //! Each op keeps its own generator in the session, seeded by the graph's seed ([`set_random_seed`]) and the op's own
 //! (`.seed(..)`); without either it starts anywhere. A run moves the generator on, so that the next run goes on from there.
 
+mod candidates;
+mod gamma;
 mod generator;
 mod multinomial;
 mod normal;
+mod parameterized;
 mod seed;
 mod shuffle;
 mod stateless;
 mod uniform;
 
+pub use candidates::{
+    CandidateSampler, Candidates, all_candidate_sampler, compute_accidental_hits, fixed_unigram_candidate_sampler,
+    learned_unigram_candidate_sampler, log_uniform_candidate_sampler, uniform_candidate_sampler,
+};
+pub use gamma::{RandomGamma, random_gamma};
 pub use multinomial::{Multinomial, multinomial};
 pub use normal::{RandomNormal, random_normal, truncated_normal};
+pub use parameterized::{ParameterizedTruncatedNormal, parameterized_truncated_normal};
 pub use seed::{get_seed, set_random_seed};
 pub use shuffle::{RandomShuffle, random_shuffle};
 pub use uniform::{RandomUniform, random_uniform};
@@ -30,6 +39,17 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     normal::truncated,
     shuffle::definition,
     multinomial::definition,
+    multinomial::stateless_definition,
+    gamma::definition,
+    gamma::grad_definition,
+    parameterized::definition,
+    candidates::all_definition,
+    candidates::uniform_definition,
+    candidates::log_uniform_definition,
+    candidates::learned_unigram_definition,
+    candidates::thread_unsafe_unigram_definition,
+    candidates::fixed_unigram_definition,
+    candidates::accidental_hits_definition,
     stateless::uniform,
     stateless::normal,
     stateless::truncated_normal,
@@ -43,6 +63,9 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     normal::cases,
     shuffle::cases,
     multinomial::cases,
+    gamma::cases,
+    parameterized::cases,
+    candidates::cases,
     stateless::cases,
 ];
 

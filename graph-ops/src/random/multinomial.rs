@@ -1,15 +1,33 @@
 //! `Multinomial`: draws of classes by their unnormalized log-probabilities.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
 use half::{bf16, f16};
 
 use super::generator::Generator;
 use super::seed::get_seed;
-use super::shuffle::Words;
+use super::stateless::{generator, require_two_seeds};
 use crate::composite::Composite;
+use crate::cpu::philox::{Philox, Words};
 use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
+
+/// A kernel for each dtype.
+macro_rules! kernels {
+    ($definition:ident, $make:ident, |$kernel:ident| $finish:expr) => {
+        kernels!(
+            $definition, $make, |$kernel| $finish;
+            Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int8 i8, Int16 i16, Int32 i32, Int64 i64, UInt8 u8,
+            UInt16 u16, UInt32 u32, UInt64 u64
+        )
+    };
+    ($definition:ident, $make:ident, |$kernel:ident| $finish:expr; $($dtype:ident $type:ty),*) => {
+        $definition$(.kernel({
+            let $kernel = KernelDefinition::cpu($make::<$type>).types("T", &[DType::$dtype]);
+            $finish
+        }))*
+    };
+}
 
 /// The definition of `Multinomial`.
 pub(crate) fn definition() -> OpDefinition {
@@ -29,14 +47,30 @@ pub(crate) fn definition() -> OpDefinition {
     .plan_time_inputs(&[1])
     .shape(shape)
     .not_differentiable();
-    macro_rules! kernels {
-        ($definition:ident, $($dtype:ident $type:ty),*) => {
-            $definition$(.kernel(
-                KernelDefinition::cpu(make::<$type>).types("T", &[DType::$dtype]).state(Generator::state),
-            ))*
-        };
-    }
-    kernels!(definition, Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int32 i32, Int64 i64)
+    kernels!(definition, make, |kernel| kernel.state(Generator::state))
+}
+
+/// The definition of `StatelessMultinomial`.
+pub(crate) fn stateless_definition() -> OpDefinition {
+    let definition = OpDefinition::new(
+        "StatelessMultinomial",
+        "Draws of classes, a row of the result for each row of unnormalized log-probabilities, which the seed alone decides.",
+    )
+    .input("logits: T")
+    .input("num_samples: int32")
+    .input("seed: Tseed")
+    .output("output: output_dtype")
+    .attr("T: realnumbertype")
+    .attr("Tseed: {int32, int64} = DT_INT64")
+    .attr("output_dtype: {int32, int64} = DT_INT64")
+    .may_fail()
+    .plan_time_inputs(&[1])
+    .shape(|context| {
+        require_two_seeds(context, 2)?;
+        shape(context)
+    })
+    .not_differentiable();
+    kernels!(definition, make_stateless, |kernel| kernel)
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -70,9 +104,22 @@ macro_rules! logits {
     )*};
 }
 
-logits!(f32 => |x| x.into(), f64 => |x| x, f16 => |x| x.into(), bf16 => |x| x.into(), i32 => |x| x.into(), i64 => |x| x as f64);
+logits!(
+    f32 => |x| x.into(), f64 => |x| x, f16 => |x| x.into(), bf16 => |x| x.into(), i8 => |x| x.into(), i16 => |x| x.into(),
+    i32 => |x| x.into(), i64 => |x| x as f64, u8 => |x| x.into(), u16 => |x| x.into(), u32 => |x| x.into(),
+    u64 => |x| x as f64
+);
 
-fn make<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// What is drawn, as far as shapes say.
+#[derive(Clone, Copy)]
+struct Draws {
+    rows: usize,
+    classes: usize,
+    samples: usize,
+    wide: bool,
+}
+
+fn plan(request: &KernelRequest<'_>) -> Result<Draws> {
     let &[rows, classes] = request.input_shape(0).dims() else {
         return Err(Error::invalid_argument("logits must be a matrix").got(request.input_shape(0)));
     };
@@ -83,33 +130,51 @@ fn make<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
     if rows > 0 && samples > 0 && classes == 0 {
         return Err(Error::invalid_argument("there are no classes to draw").got(request.input_shape(0)));
     }
-    let wide = request.output_dtype(0) == DType::Int64;
+    Ok(Draws {
+        rows,
+        classes,
+        samples,
+        wide: request.output_dtype(0) == DType::Int64,
+    })
+}
+
+fn make<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let draws = plan(request)?;
     Ok(Planned::new(move |context| {
-        let logits = context.input::<T>(0)?;
         // A draw takes two words of the generator.
-        let reserved = rows as u128 * (samples.next_multiple_of(4) * 2) as u128 * RESERVED_BLOCKS_PER_ELEMENT;
-        let mut words = Words::new(context.state::<Generator>()?.reserve(reserved));
-        if rows == 0 || samples == 0 {
+        let blocks = draws.rows as u128 * (draws.samples.next_multiple_of(4) * 2) as u128 * RESERVED_BLOCKS_PER_ELEMENT;
+        let place = context.state::<Generator>()?.reserve(blocks);
+        draws.run::<T>(context, place)
+    }))
+}
+
+fn make_stateless<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let draws = plan(request)?;
+    Ok(Planned::new(move |context| {
+        let place = generator(&context.input_value(2)?)?;
+        draws.run::<T>(context, place)
+    }))
+}
+
+impl Draws {
+    fn run<T: Logit>(self, context: &mut KernelContext<'_>, place: Philox) -> Result<()> {
+        if self.rows == 0 || self.samples == 0 {
             return Ok(());
         }
-        let draws = logits
-            .chunks_exact(classes)
-            .flat_map(|row| draw(row, samples, &mut words));
-        if wide {
-            context
-                .output::<i64>(0)?
-                .iter_mut()
-                .zip(draws)
-                .for_each(|(out, class)| *out = class as i64);
+        let logits = context.input::<T>(0)?;
+        let mut words = Words::new(place);
+        let classes = logits
+            .chunks_exact(self.classes)
+            .flat_map(|row| draw(row, self.samples, &mut words));
+        if self.wide {
+            let out = context.output::<i64>(0)?.iter_mut();
+            out.zip(classes).for_each(|(out, class)| *out = class as i64);
         } else {
-            context
-                .output::<i32>(0)?
-                .iter_mut()
-                .zip(draws)
-                .for_each(|(out, class)| *out = class as i32);
+            let out = context.output::<i32>(0)?.iter_mut();
+            out.zip(classes).for_each(|(out, class)| *out = class as i32);
         }
         Ok(())
-    }))
+    }
 }
 
 /// Draws by inversion of the cumulative distribution. Infinite logits and NaN have no probability.
@@ -126,9 +191,7 @@ fn draw<T: Logit>(logits: &[T], samples: usize, words: &mut Words) -> Vec<usize>
     let total = cumulative.last().copied().unwrap_or(0.0);
     (0..samples)
         .map(|_| {
-            let (x0, x1) = (words.next(), words.next());
-            let uniform = f64::from_bits((1023 << 52) | (u64::from(x0 & 0xF_FFFF) << 32) | u64::from(x1)) - 1.0;
-            let place = uniform * total;
+            let place = words.uniform_f64() * total;
             cumulative.partition_point(|&bound| bound <= place)
         })
         .collect()
@@ -180,6 +243,11 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input([[1.0f32, 2.0, 3.0], [3.0, 2.0, 1.0]].map(|row| row.map(f16::from_f32)))
             .input(3i32)
             .expect([[2i64, 2, 1], [1, 0, 0]]),
+        Case::new("StatelessMultinomial")
+            .input([[0.1f32, 0.5, 1.0], [2.0, 1.0, 0.0]])
+            .input(6i32)
+            .input([1i64, 12])
+            .expect([[1i64, 2, 1, 1, 2, 1], [1, 0, 1, 0, 0, 0]]),
     ]
 }
 

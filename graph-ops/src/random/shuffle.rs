@@ -7,7 +7,7 @@ use graph_core::{Complex, DType, Element, Result, Value, typed_builder};
 use super::generator::Generator;
 use super::seed::get_seed;
 use crate::composite::Composite;
-use crate::cpu::philox::Philox;
+use crate::cpu::philox::Words;
 
 /// The definition of `RandomShuffle`.
 pub(crate) fn definition() -> OpDefinition {
@@ -54,31 +54,6 @@ fn order(generator: &mut Generator, rows: usize, elements: usize) -> Vec<usize> 
         order.swap(index, index + (words.next() % left) as usize);
     }
     order
-}
-
-/// The words of a generator, one by one.
-pub(super) struct Words {
-    place: Philox,
-    block: [u32; 4],
-    used: usize,
-}
-
-impl Words {
-    pub(super) fn new(place: Philox) -> Self {
-        Self {
-            place,
-            block: [0; 4],
-            used: 4,
-        }
-    }
-
-    pub(super) fn next(&mut self) -> u32 {
-        if self.used == 4 {
-            (self.block, self.used) = (self.place.next_block(), 0);
-        }
-        self.used += 1;
-        self.block[self.used - 1]
-    }
 }
 
 fn make<T: Element>(request: &KernelRequest<'_>) -> Result<Planned> {

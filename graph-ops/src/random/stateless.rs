@@ -11,7 +11,7 @@ use crate::cpu::philox::{Key, Philox};
 use crate::cpu::random::{RandomInt, RandomReal};
 
 /// The generator that two seeds lead to, mixed so that any two numbers are good seeds (`stateless_random_ops.cc`).
-fn generator(seeds: &Value) -> Result<Philox> {
+pub(super) fn generator(seeds: &Value) -> Result<Philox> {
     let &[seed, seed2] = seeds.to_i64_vec()?.as_slice() else {
         return Err(Error::invalid_argument("the seed must be two numbers").got(format!("shape {}", seeds.shape())));
     };
@@ -27,11 +27,17 @@ fn generator(seeds: &Value) -> Result<Philox> {
     }))
 }
 
-fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
-    let seed = context.with_rank(1, 1)?;
+/// An error if input `index` cannot be a seed.
+pub(super) fn require_two_seeds(context: &InferenceContext<'_>, index: usize) -> Result<()> {
+    let seed = context.with_rank(index, 1)?;
     if !seed.is_compatible_with(&PartialShape::vector(2)) {
         return Err(Error::invalid_argument("the seed must be two numbers").got(format!("shape {seed}")));
     }
+    Ok(())
+}
+
+fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
+    require_two_seeds(context, 1)?;
     shape_of_input(context)
 }
 
