@@ -28,6 +28,7 @@ use graph_core::op::{OpDefinition, Registry};
 const FAMILIES: &[&[fn() -> OpDefinition]] = &[
     array::OPS,
     control::OPS,
+    image::OPS,
     io::OPS,
     linalg::OPS,
     math::OPS,

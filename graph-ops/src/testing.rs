@@ -186,6 +186,7 @@ fn all_cases() -> Vec<Case> {
     [
         crate::array::CASES,
         crate::control::CASES,
+        crate::image::CASES,
         crate::io::CASES,
         crate::linalg::CASES,
         crate::math::CASES,

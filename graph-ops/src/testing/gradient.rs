@@ -290,6 +290,7 @@ pub(super) fn all_gradient_cases() -> Vec<GradientCase> {
     [
         crate::array::GRADIENT_CASES,
         crate::control::GRADIENT_CASES,
+        crate::image::GRADIENT_CASES,
         crate::io::GRADIENT_CASES,
         crate::linalg::GRADIENT_CASES,
         crate::math::GRADIENT_CASES,

@@ -1,0 +1,248 @@
+//! What resizing ops share: where the pixels of a result lie in the picture, and the shapes.
+
+use graph_core::gradients::GradientContext;
+use graph_core::graph::{OpBuilder, Tensor};
+use graph_core::op::{FromAttr, InferenceContext, KernelRequest, OpDefinition};
+use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
+use half::{bf16, f16};
+
+/// The dtypes of pictures.
+pub(super) const PICTURES: &str = "T: {int8, uint8, int16, uint16, int32, int64, half, bfloat16, float, double}";
+
+/// A number of a picture's dtype, computed with in single precision (`double` too, as TensorFlow does).
+pub(super) trait Pixel: Element {
+    fn single(self) -> f32;
+}
+
+macro_rules! pixels {
+    ($($type:ty => |$x:ident| $convert:expr;)*) => {$(
+        impl Pixel for $type {
+            fn single(self) -> f32 {
+                let $x = self;
+                $convert
+            }
+        }
+    )*};
+}
+
+pixels! {
+    i8 => |x| x.into();
+    u8 => |x| x.into();
+    i16 => |x| x.into();
+    u16 => |x| x.into();
+    i32 => |x| x as f32;
+    i64 => |x| x as f32;
+    f32 => |x| x;
+    f64 => |x| x as f32;
+    f16 => |x| x.to_f32();
+    bf16 => |x| x.to_f32();
+}
+
+/// A kernel for each dtype of pictures.
+macro_rules! picture_kernels {
+    ($definition:expr, $kernel:ident) => {
+        picture_kernels!(
+            $definition, $kernel:
+            Int8 i8, UInt8 u8, Int16 i16, UInt16 u16, Int32 i32, Int64 i64, Half half::f16, BFloat16 half::bf16,
+            Float32 f32, Float64 f64
+        )
+    };
+    ($definition:expr, $kernel:ident: $($dtype:ident $type:ty),*) => {
+        $definition$(.kernel(
+            graph_core::op::KernelDefinition::cpu($kernel::<$type>).types("T", &[graph_core::DType::$dtype]),
+        ))*
+    };
+}
+pub(super) use picture_kernels;
+
+/// The attributes that say where pixels lie.
+pub(super) fn with_alignment(definition: OpDefinition) -> OpDefinition {
+    definition
+        .attr("align_corners: bool = false")
+        .attr("half_pixel_centers: bool = false")
+}
+
+/// Hands the attributes of [`with_alignment`] on to a gradient.
+pub(super) fn same_alignment(context: &GradientContext<'_>, node: OpBuilder) -> Result<OpBuilder> {
+    Ok(node
+        .attr("align_corners", context.attr_value("align_corners")?)
+        .attr("half_pixel_centers", context.attr_value("half_pixel_centers")?))
+}
+
+/// How places along one axis of a result map to the picture.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scaler {
+    /// Pixels of the picture.
+    pub(super) input: usize,
+    /// Pixels of the result.
+    pub(super) output: usize,
+    /// Pixels of the picture for one of the result.
+    pub(super) scale: f32,
+    /// Whether a pixel lies at its centre, and not at its corner.
+    pub(super) centres: bool,
+}
+
+impl Scaler {
+    pub(super) fn new(input: usize, output: usize, align_corners: bool, centres: bool) -> Self {
+        let scale = if align_corners && output > 1 {
+            (input as f32 - 1.0) / (output as f32 - 1.0)
+        } else {
+            input as f32 / output as f32
+        };
+        Self {
+            input,
+            output,
+            scale,
+            centres,
+        }
+    }
+
+    /// The place in the picture of place `index` of the result.
+    pub(super) fn place(&self, index: usize) -> f32 {
+        if self.centres {
+            (index as f32 + 0.5) * self.scale - 0.5
+        } else {
+            index as f32 * self.scale
+        }
+    }
+}
+
+/// One attribute of where pixels lie; false for ops without it.
+fn flag<T: FromAttr + Default>(request: &KernelRequest<'_>, name: &str) -> Result<T> {
+    match request.attrs.get(name) {
+        Some(_) => request.attr(name),
+        None => Ok(T::default()),
+    }
+}
+
+/// A resizing as a kernel sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resizing {
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) rows: Scaler,
+    pub(super) columns: Scaler,
+}
+
+impl Resizing {
+    /// From pictures of shape `from` to pictures of shape `to`, as the attributes say.
+    pub(super) fn new(request: &KernelRequest<'_>, from: &[usize], to: &[usize]) -> Result<Self> {
+        let (&[batch, in_rows, in_columns, channels], &[_, rows, columns, _]) = (from, to) else {
+            return Err(Error::invalid_argument("pictures must have four axes").got(format!("{from:?}")));
+        };
+        let (corners, centres): (bool, bool) = (flag(request, "align_corners")?, flag(request, "half_pixel_centers")?);
+        if corners && centres {
+            return Err(Error::invalid_argument(
+                "If half_pixel_centers is True, align_corners must be False.",
+            ));
+        }
+        if batch * channels > 0 && rows * columns > 0 && in_rows * in_columns == 0 {
+            return Err(Error::invalid_argument("a picture without pixels cannot be resized").got(format!("{from:?}")));
+        }
+        Ok(Self {
+            batch,
+            channels,
+            rows: Scaler::new(in_rows, rows, corners, centres),
+            columns: Scaler::new(in_columns, columns, corners, centres),
+        })
+    }
+
+    /// Elements of one picture.
+    pub(super) fn picture_len(&self) -> usize {
+        self.rows.input * self.columns.input * self.channels
+    }
+
+    /// Elements of one result.
+    pub(super) fn result_len(&self) -> usize {
+        self.rows.output * self.columns.output * self.channels
+    }
+}
+
+/// The two dimensions that input 1 holds, as far as they are known.
+pub(super) fn size_of_input(context: &InferenceContext<'_>, index: usize, minimum: usize) -> Result<[Dim; 2]> {
+    let size = context.with_rank(index, 1)?;
+    context.merge_dims(Some(2), size.dim(0), "two and the elements of the size")?;
+    match context.int_values(index)?.as_deref() {
+        Some(&[rows, columns]) => {
+            let dim = |size: i64| {
+                usize::try_from(size)
+                    .ok()
+                    .filter(|&size| size >= minimum)
+                    .ok_or_else(|| Error::invalid_argument("output dimensions must be positive").got(size))
+            };
+            Ok([Some(dim(rows)?), Some(dim(columns)?)])
+        }
+        _ => Ok([None, None]),
+    }
+}
+
+/// Shape function of ops that resize input 0 to the size in input 1.
+pub(super) fn resized_shape(context: &mut InferenceContext<'_>) -> Result<()> {
+    let pictures = context.with_rank(0, 4)?;
+    let [rows, columns] = size_of_input(context, 1, 1)?;
+    context.set_output(0, PartialShape::from([pictures.dim(0), rows, columns, pictures.dim(3)]));
+    Ok(())
+}
+
+/// Shape function of gradients: the batch and channels of the gradient, the size of the original.
+pub(super) fn original_shape(context: &mut InferenceContext<'_>) -> Result<()> {
+    let (gradient, original) = (context.with_rank(0, 4)?, context.with_rank(1, 4)?);
+    let channels = context.merge_dims(
+        gradient.dim(3),
+        original.dim(3),
+        "the channels of the gradient and of the pictures",
+    )?;
+    let batch = context.merge_dims(
+        gradient.dim(0),
+        original.dim(0),
+        "the batches of the gradient and of the pictures",
+    )?;
+    context.set_output(
+        0,
+        PartialShape::from([batch, original.dim(1), original.dim(2), channels]),
+    );
+    Ok(())
+}
+
+/// A gradient of a resizing op that takes the incoming gradient and the pictures.
+pub(super) fn resize_gradient(context: &GradientContext<'_>, op: &str) -> Result<Vec<Option<Tensor>>> {
+    let node = context.node(op).input(context.gradient(0)?).input(context.input(0));
+    Ok(vec![Some(same_alignment(context, node)?.build()?), None])
+}
+
+/// Whether gradients flow to pictures of this dtype.
+pub(super) fn is_differentiable(dtype: DType) -> bool {
+    dtype.is_floating()
+}
+
+/// Defines the builder of a resizing op.
+macro_rules! resize_builder {
+    ($(#[$struct_doc:meta])* $builder:ident, $(#[$doc:meta])* $function:ident => $op:literal) => {
+        graph_core::typed_builder! {
+            $(#[$struct_doc])*
+            pub struct $builder;
+        }
+
+        impl $builder {
+            /// Whether the centres of the corner pixels stay where they are; false without.
+            pub fn align_corners(self, align: bool) -> Self {
+                Self(self.0.attr("align_corners", align))
+            }
+
+            /// Whether pixels lie at their centres and not at their corners; false without.
+            pub fn half_pixel_centers(self, centres: bool) -> Self {
+                Self(self.0.attr("half_pixel_centers", centres))
+            }
+        }
+
+        $(#[$doc])*
+        #[track_caller]
+        pub fn $function(
+            images: impl graph_core::graph::IntoOperand,
+            size: impl graph_core::graph::IntoOperand,
+        ) -> $builder {
+            $builder(crate::op($op).input(images).input(size))
+        }
+    };
+}
+pub(super) use resize_builder;
