@@ -36,6 +36,7 @@ pub mod pooling;
 pub mod random;
 pub mod random_gamma;
 pub mod random_truncated;
+pub mod recurrent;
 pub mod reduce;
 pub mod scratch;
 pub mod simd;
@@ -44,6 +45,7 @@ pub mod special;
 pub mod tile;
 pub mod transpose;
 pub mod vector_math;
+pub mod volume;
 pub mod window;
 
 #[cfg(test)]

@@ -3,48 +3,63 @@
 mod activation;
 mod avg_pool;
 mod batch_norm;
+mod batch_norm_global;
 mod batch_norm_second;
 mod bias_add;
 mod conv2d;
+mod conv3d;
 mod conv_variants;
 mod cross_entropy;
 mod depthwise;
+mod dilation;
 mod dropout;
 pub(crate) mod fused;
+mod gru;
 mod l2_loss;
 mod layers;
 mod lrn;
+mod lstm;
 mod max_pool;
 mod max_pool_argmax;
 mod moments;
+mod nth_element;
+mod pool3d;
 mod pooling;
 mod softmax;
 mod sparse_cross_entropy;
 mod top_k;
+mod volumes;
 mod windows;
 
 pub use crate::math::{sigmoid, tanh};
 pub use activation::{LeakyRelu, elu, leaky_relu, relu, relu6, selu, softplus, softsign};
 pub use avg_pool::{AvgPool, avg_pool};
 pub use batch_norm::{FusedBatchNorm, fused_batch_norm};
+pub use batch_norm_global::{GlobalBatchNorm, batch_norm_with_global_normalization};
 pub use bias_add::{BiasAdd, bias_add};
 pub use conv_variants::{Conv1d, Conv2dTranspose, conv1d, conv2d_transpose};
 pub use conv2d::{Conv2d, conv2d, conv2d_backprop_filter, conv2d_backprop_input};
+pub use conv3d::{Conv3d, conv3d, conv3d_transpose};
 pub use cross_entropy::{SoftmaxCrossEntropy, softmax_cross_entropy_with_logits, softmax_cross_entropy_with_logits_v2};
 pub use depthwise::{
     DepthwiseConv2dNative, SeparableConv2d, depthwise_conv2d, depthwise_conv2d_native,
     depthwise_conv2d_native_backprop_filter, depthwise_conv2d_native_backprop_input, separable_conv2d,
 };
+pub use dilation::{Dilation2d, dilation2d};
 pub use dropout::{Dropout, dropout};
+pub use gru::{GruBlockCell, GruVariables, gru_block_cell};
 pub use l2_loss::{L2Loss, l2_loss};
 pub use layers::{
     BatchNormalization, ReluLayer, SigmoidCrossEntropy, WeightedCrossEntropy, XwPlusB, batch_normalization, relu_layer,
     sigmoid_cross_entropy_with_logits, weighted_cross_entropy_with_logits, xw_plus_b,
 };
 pub use lrn::{LocalResponseNormalization, local_response_normalization, lrn};
+pub use lstm::{LstmBlockCell, LstmVariables, block_lstm, lstm_block_cell};
 pub use max_pool::{MaxPool, max_pool};
 pub use max_pool_argmax::{MaxPoolWithArgmax, max_pool_with_argmax};
 pub use moments::{L2Normalize, Moments, l2_normalize, moments};
+pub use nth_element::{NthElement, nth_element};
+pub use pool3d::{Pool3d, avg_pool3d, max_pool3d};
 pub use softmax::{Softmax, log_softmax, softmax};
 pub use sparse_cross_entropy::{SparseSoftmaxCrossEntropy, sparse_softmax_cross_entropy_with_logits};
 pub use top_k::{InTopK, TopK, in_top_k, top_k};
@@ -57,6 +72,7 @@ use crate::testing::{Case, GradientCase};
 /// The family's op definitions.
 pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     l2_loss::definition,
+    nth_element::definition,
     top_k::top_k_v1,
     top_k::top_k_v2,
     top_k::in_top_k_v1,
@@ -83,16 +99,37 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     batch_norm::grad_v1,
     batch_norm::grad_v2,
     batch_norm::grad_v3,
+    batch_norm_global::forward,
+    batch_norm_global::backward,
     bias_add::bias_add_definition,
     bias_add::bias_add_v1_definition,
     bias_add::bias_add_grad_definition,
     conv2d::forward,
     conv2d::backprop_input,
     conv2d::backprop_filter,
+    conv3d::forward,
+    conv3d::backprop_input,
+    conv3d::backprop_filter,
+    conv3d::backprop_input_v1,
+    conv3d::backprop_filter_v1,
+    pool3d::avg_pool3d_op,
+    pool3d::avg_pool3d_grad_op,
+    pool3d::max_pool3d_op,
+    pool3d::max_pool3d_grad_op,
+    pool3d::max_pool3d_grad_grad_op,
     cross_entropy::definition,
     depthwise::forward_definition,
     depthwise::backprop_input_definition,
     depthwise::backprop_filter_definition,
+    dilation::forward,
+    dilation::backprop_input,
+    dilation::backprop_filter,
+    gru::cell,
+    gru::cell_grad,
+    lstm::cell,
+    lstm::cell_grad,
+    lstm::sequence,
+    lstm::sequence_grad,
     lrn::lrn_definition,
     lrn::lrn_grad_definition,
     max_pool::max_pool_definition,
@@ -112,14 +149,21 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
 #[cfg(test)]
 pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     l2_loss::cases,
+    nth_element::cases,
     top_k::cases,
     activation::cases,
     avg_pool::cases,
     batch_norm::cases,
     bias_add::cases,
+    batch_norm_global::cases,
     conv2d::cases,
+    conv3d::cases,
+    pool3d::cases,
     cross_entropy::cases,
     depthwise::cases,
+    dilation::cases,
+    gru::cases,
+    lstm::cases,
     lrn::cases,
     max_pool::cases,
     max_pool_argmax::cases,
@@ -131,14 +175,20 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
 #[cfg(test)]
 pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
     l2_loss::gradient_cases,
+    nth_element::gradient_cases,
     top_k::gradient_cases,
     activation::gradient_cases,
     avg_pool::gradient_cases,
     batch_norm::gradient_cases,
     bias_add::gradient_cases,
+    batch_norm_global::gradient_cases,
     conv2d::gradient_cases,
+    conv3d::gradient_cases,
+    pool3d::gradient_cases,
     cross_entropy::gradient_cases,
     depthwise::gradient_cases,
+    dilation::gradient_cases,
+    lstm::gradient_cases,
     lrn::gradient_cases,
     max_pool::gradient_cases,
     max_pool_argmax::gradient_cases,
