@@ -75,21 +75,53 @@ pub trait GemmElement: Copy + Send + Sync {
     fn gemm(product: Product, a: &[Self], b: &[Self], c: &mut [Self]);
 }
 
+/// A matrix in memory: distances from one row and from one column to the next.
+#[derive(Clone, Copy)]
+struct Strided<P> {
+    at: P,
+    row: isize,
+    column: isize,
+}
+
+impl<P> Strided<P> {
+    fn new(at: P, (row, column): (usize, usize)) -> Self {
+        let (row, column) = (row as isize, column as isize);
+        Self { at, row, column }
+    }
+
+    fn turned(self) -> Self {
+        Self {
+            row: self.column,
+            column: self.row,
+            ..self
+        }
+    }
+}
+
 macro_rules! gemm_crate {
     ($($t:ty, $kernel:path;)*) => {$(
         impl GemmElement for $t {
             fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
-                let ((a_row, a_column), (b_row, b_column)) = (p.a_strides(), p.b_strides());
                 let parallelism =
                     if rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None };
-                // The kernels prefer column-major results, so the transposed product is computed: c' = b' * a'.
+                // The kernels prefer column-major results, so the transposed product is computed: c' = b' * a'. But where `b` is
+                // stored transposed, all of it is copied for that, while `a * b` takes a copy of `a` and slower stores of `c`.
+                let mut m = p.m;
+                let mut n = p.n;
+                let mut c = Strided::new(c.as_mut_ptr(), (p.n, 1));
+                let mut left = Strided::new(a.as_ptr(), p.a_strides());
+                let mut right = Strided::new(b.as_ptr(), p.b_strides());
+                if !p.transpose_b || p.m == 1 || p.k < p.m {
+                    (m, n, c) = (n, m, c.turned());
+                    (left, right) = (right.turned(), left.turned());
+                }
                 // SAFETY: lengths are checked by the caller, and the strides are those of dense matrices.
                 unsafe {
                     $kernel()(
-                        p.n, p.m, p.k,
-                        c.as_mut_ptr(), p.n as isize, 1, p.accumulate,
-                        b.as_ptr(), b_row as isize, b_column as isize,
-                        a.as_ptr(), a_row as isize, a_column as isize,
+                        m, n, p.k,
+                        c.at, c.column, c.row, p.accumulate,
+                        left.at, left.column, left.row,
+                        right.at, right.column, right.row,
                         1.0, 1.0, false, false, false,
                         parallelism,
                     );
