@@ -22,7 +22,7 @@ mod testing;
 pub mod train;
 
 use graph_core::graph::OpBuilder;
-use graph_core::op::{OpDefinition, Registry};
+use graph_core::op::{DefaultRegistry, OpDefinition, Registry};
 
 /// The definitions of all ops, a family a slice.
 const FAMILIES: &[&[fn() -> OpDefinition]] = &[
@@ -41,10 +41,17 @@ const FAMILIES: &[&[fn() -> OpDefinition]] = &[
     summary::OPS,
 ];
 
-/// Makes all ops known to the core. Every function of this crate that builds an op calls it; call it yourself before
-/// importing a graph. Only the first call does anything.
+fn all_ops() -> Registry {
+    Registry::new(FAMILIES, rewrite::REWRITES.to_vec())
+}
+
+// A program's first call may be one of the core, which cannot name this crate.
+inventory::submit! { DefaultRegistry(all_ops) }
+
+/// Makes all ops known to the core, which a program that names anything of this crate need not do itself, and hands out what
+/// is known of them.
 pub fn install() -> &'static Registry {
-    graph_core::op::install(|| Registry::new(FAMILIES, rewrite::REWRITES.to_vec()))
+    graph_core::op::install(all_ops)
 }
 
 /// Begins an operation of type `op`.

@@ -12,5 +12,5 @@ pub mod vocabulary;
 pub use attr::{AttrValue, Attributes, FromAttr, NameAttrList};
 pub use definition::{ArgDef, ArgType, AttrDef, AttrType, ControlFlow, GradientRule, OpDefinition};
 pub use kernel::{Kernel, KernelContext, KernelDefinition, KernelRequest, KernelState, Planned};
-pub use registry::{Registry, install, registry};
+pub use registry::{DefaultRegistry, Registry, install, registry};
 pub use shape_inference::InferenceContext;

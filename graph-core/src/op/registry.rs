@@ -59,18 +59,29 @@ impl Registry {
     }
 }
 
+/// The registry of a program that installs none itself: a crate of ops submits the one function that makes it, so that a
+/// program may begin with a function of this crate (`Variable::new`, `Graph::import`), which knows no op.
+pub struct DefaultRegistry(pub fn() -> Registry);
+
+inventory::collect!(DefaultRegistry);
+
 /// Installs the registry; the first call decides, later ones do nothing.
 pub fn install(make: impl FnOnce() -> Registry) -> &'static Registry {
     REGISTRY.get_or_init(make)
 }
 
-/// The installed registry.
+/// The installed registry, or the default one, which is installed then.
 ///
 /// # Errors
-/// `FailedPrecondition` if none is installed yet.
+/// `FailedPrecondition` if there is neither.
 pub fn registry() -> Result<&'static Registry> {
-    REGISTRY.get().ok_or_else(|| {
-        Error::failed_precondition("no ops are installed")
-            .hint("call graph_ops::install() first; every function of graph_ops that builds an op does it")
-    })
+    if let Some(installed) = REGISTRY.get() {
+        return Ok(installed);
+    }
+    match inventory::iter::<DefaultRegistry>().next() {
+        Some(DefaultRegistry(make)) => Ok(install(make)),
+        None => Err(Error::failed_precondition("no ops are installed").hint(
+            "nothing in this program uses graph_ops, so it is not linked; `use graph_ops as _;` in one of its files is enough",
+        )),
+    }
 }
