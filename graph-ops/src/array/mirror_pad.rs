@@ -104,7 +104,7 @@ fn mirror(shape: Vec<usize>, request: &KernelRequest<'_>) -> Result<Tables> {
     // At the edge the outermost element comes twice, else once.
     let twice = usize::from(request.attr::<String>("mode")? == "SYMMETRIC");
     let pairs = pairs(&planned_ints(request, 1)?)?;
-    let tables = shape
+    let places = shape
         .iter()
         .zip(pairs)
         .enumerate()
@@ -117,12 +117,12 @@ fn mirror(shape: Vec<usize>, request: &KernelRequest<'_>) -> Result<Tables> {
                 .expected(format!("at most {most}"))
                 .got(before.max(behind)));
             }
-            let head = (0..before).rev().map(|at| at + 1 - twice);
-            let tail = (0..behind).map(|at| dim + twice - 2 - at);
-            Ok(head.chain(0..dim).chain(tail).collect())
+            let head = (0..before).rev().map(move |at| at + 1 - twice);
+            let tail = (0..behind).map(move |at| dim + twice - 2 - at);
+            Ok(head.chain(0..dim).chain(tail))
         });
-    let tables = tables.collect::<Result<Vec<Vec<usize>>>>()?;
-    Ok(Tables { shape, tables })
+    let places = places.collect::<Result<Vec<_>>>()?;
+    Ok(Tables::new(shape, places))
 }
 
 fn folding<T: Element + Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {

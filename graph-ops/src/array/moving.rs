@@ -179,14 +179,28 @@ fn output_words<'c, T: Word>(context: &KernelContext<'c>, index: usize, dtype: D
 /// A movement by tables: along each axis, output place i takes the input's place `tables[axis][i]`.
 pub(crate) struct Tables {
     /// The shape of the input.
-    pub(crate) shape: Vec<usize>,
+    shape: Vec<usize>,
     /// One table for each axis, as long as the output's dimension.
-    pub(crate) tables: Vec<Vec<usize>>,
+    tables: Vec<Vec<usize>>,
 }
 
 impl Tables {
+    /// Of an input of this shape, by the places that each axis takes. Without elements they are not asked for: beside a
+    /// dimension of zero another may be as large as a number can be.
+    pub(crate) fn new<P: Iterator<Item = usize>>(shape: Vec<usize>, places: impl IntoIterator<Item = P>) -> Self {
+        let empty = shape.contains(&0);
+        let table = |places: P| if empty { Vec::new() } else { places.collect() };
+        Self {
+            tables: places.into_iter().map(table).collect(),
+            shape,
+        }
+    }
+
     /// Calls `f` with the places of the output, in order, and those of the input that they take.
     pub(crate) fn for_each(&self, mut f: impl FnMut(usize, usize)) {
+        if self.shape.contains(&0) {
+            return;
+        }
         let strides = crate::cpu::copy::strides(&self.shape);
         let lens: Vec<usize> = self.tables.iter().map(Vec::len).collect();
         for place in 0..lens.iter().product() {

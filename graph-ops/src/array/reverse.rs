@@ -77,21 +77,9 @@ fn marked(axes: &[i64], rank: usize) -> Result<Vec<bool>> {
 
 fn reversing(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {
     let shape = request.input_shape(0).to_vec();
-    let tables = shape.iter().zip(marks).map(|(&dim, &turned)| {
-        if turned {
-            (0..dim).rev().collect()
-        } else {
-            (0..dim).collect()
-        }
-    });
-    plan(
-        request,
-        [0],
-        Tables {
-            tables: tables.collect(),
-            shape,
-        },
-    )
+    let places = |(dim, &turned): (usize, &bool)| (0..dim).map(move |at| if turned { dim - 1 - at } else { at });
+    let tables = Tables::new(shape.clone(), shape.into_iter().zip(marks).map(places));
+    plan(request, [0], tables)
 }
 
 /// `Roll`
@@ -141,18 +129,9 @@ fn rolling(request: &KernelRequest<'_>) -> Result<Planned> {
         let dim = shape[axis].max(1) as i64;
         starts[axis] = (starts[axis] - shift.rem_euclid(dim)).rem_euclid(dim);
     }
-    let tables = shape
-        .iter()
-        .zip(starts)
-        .map(|(&dim, start)| (0..dim).map(|at| (at + start as usize) % dim).collect());
-    plan(
-        request,
-        [0],
-        Tables {
-            tables: tables.collect(),
-            shape,
-        },
-    )
+    let places = |(dim, start): (usize, i64)| (0..dim).map(move |at| (at + start as usize) % dim);
+    let tables = Tables::new(shape.clone(), shape.into_iter().zip(starts).map(places));
+    plan(request, [0], tables)
 }
 
 /// `ReverseSequence`
@@ -363,6 +342,8 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
 
 #[cfg(test)]
 mod tests {
+    use graph_core::{DType, Value};
+
     use crate::testing::Case;
 
     #[test]
@@ -380,5 +361,21 @@ mod tests {
         assert!(sequence(2).is_ok());
         assert!(sequence(3).is_err());
         assert!(sequence(-1).is_err());
+    }
+
+    #[test]
+    fn a_dimension_beside_one_of_zero_may_be_of_any_size() {
+        let nothing = || Value::zeros(DType::Float32, [1 << 40, 0, 1 << 40]).unwrap();
+        let cases = [
+            Case::new("ReverseV2").input(nothing()).input([0i32, 2]),
+            Case::new("Roll").input(nothing()).input([3i32]).input([2i32]),
+            Case::new("MirrorPad")
+                .attr("mode", "SYMMETRIC")
+                .input(nothing())
+                .input([[0i32, 0], [0, 0], [0, 0]]),
+        ];
+        for case in cases {
+            assert_eq!(case.run().unwrap(), [nothing()], "{}", case.op);
+        }
     }
 }

@@ -99,14 +99,14 @@ fn places(scaler: &Scaler, align_corners: bool) -> Vec<usize> {
 fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
     let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
     let corners: bool = request.attr("align_corners")?;
-    let tables = vec![
+    let tables: [Vec<usize>; 4] = [
         (0..resizing.batch).collect(),
         places(&resizing.rows, corners),
         places(&resizing.columns, corners),
         (0..resizing.channels).collect(),
     ];
     let shape = request.input_shape(0).to_vec();
-    plan(request, [0], Tables { shape, tables })
+    plan(request, [0], Tables::new(shape, tables.map(Vec::into_iter)))
 }
 
 fn grad_kernel<T: Element>(request: &KernelRequest<'_>, add: fn(T, T) -> T) -> Result<Planned> {

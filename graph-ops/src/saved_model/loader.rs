@@ -12,7 +12,7 @@ use graph_core::{Error, Operation, Result, Session};
 
 use super::signature_constants::INIT_OP_SIGNATURE_KEY;
 use super::{ASSETS, FILE, LEGACY_INIT_OP, MAIN_OP, TEXT_FILE, VARIABLES};
-use crate::train::Saver;
+use crate::train::{Saver, check_only_reads};
 
 /// Whether there may be a SavedModel in `folder`: whether its file is there.
 pub fn maybe_saved_model_directory(folder: impl AsRef<Path>) -> bool {
@@ -42,7 +42,8 @@ pub fn read(folder: impl AsRef<Path>) -> Result<SavedModel> {
 ///
 /// # Errors
 /// `NotFound` if there is no SavedModel, or no graph in it with these tags (all there are are listed); those of
-/// [`graph_core::Graph::import_meta_graph`] and [`Saver::restore`], and whatever the main operation reports.
+/// [`graph_core::Graph::import_meta_graph`] and [`Saver::restore`], `InvalidArgument` if the main operation would write files,
+/// and whatever it reports.
 pub fn load(session: &Session, tags: &[&str], folder: impl AsRef<Path>) -> Result<MetaGraphDef> {
     crate::install();
     let folder = folder.as_ref();
@@ -54,6 +55,7 @@ pub fn load(session: &Session, tags: &[&str], folder: impl AsRef<Path>) -> Resul
         Saver::from_saver_def(graph, saver_def)?.restore(session, folder.join(VARIABLES).join(VARIABLES))?;
     }
     if let Some(main_op) = main_op(session, &meta)? {
+        check_only_reads(&main_op)?;
         session.run(&main_op, assets(session, &meta, folder)?)?;
     }
     Ok(meta)

@@ -1,4 +1,4 @@
-use graph_core::format::proto::SavedModel;
+use graph_core::format::proto::{CollectionDef, MetaGraphDef, SavedModel, collection_def};
 use graph_core::format::{Message, read_message};
 use graph_core::{Graph, Operation, Session, Tensor, Value, Variable, feed};
 
@@ -187,4 +187,34 @@ fn nothing_is_overwritten_and_nothing_missing_is_guessed() {
     simple_save(&model.session, &whole, [("x", &model.x)], [("y", &model.y)]).unwrap();
     std::fs::remove_dir_all(whole.join("variables")).unwrap();
     assert_eq!(load(&session, &["serve"], &whole).unwrap_err().class(), "NotFound");
+}
+
+#[test]
+fn loading_runs_nothing_that_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("model");
+    let model = model();
+    simple_save(&model.session, &folder, [("x", &model.x)], [("y", &model.y)]).unwrap();
+    let index = || std::fs::read(folder.join("variables/variables.index")).unwrap();
+    let (whole, before) = (read(&folder).unwrap(), index());
+    let refused = |change: &dyn Fn(&mut MetaGraphDef)| {
+        let mut hostile = whole.clone();
+        change(&mut hostile.meta_graphs[0]);
+        std::fs::write(folder.join("saved_model.pb"), hostile.encode_to_vec()).unwrap();
+        let session = Session::new(&Graph::new()).unwrap();
+        let error = load(&session, &["serve"], &folder).unwrap_err();
+        assert_eq!(error.class(), "InvalidArgument", "{error}");
+        assert!(error.to_string().contains("SaveV2"), "{error}");
+        assert_eq!(index(), before);
+    };
+    refused(&|meta| meta.saver_def.as_mut().unwrap().restore_op_name = "save/SaveV2".to_owned());
+    refused(&|meta| meta.saver_def.as_mut().unwrap().restore_op_name = "save/control_dependency".to_owned());
+    refused(&|meta| {
+        let names = collection_def::NodeList {
+            value: vec!["save/SaveV2".to_owned()],
+        };
+        let kind = Some(collection_def::Kind::NodeList(names));
+        meta.collection_def
+            .insert("saved_model_main_op".to_owned(), CollectionDef { kind });
+    });
 }

@@ -25,6 +25,7 @@ pub use momentum::MomentumOptimizer;
 pub use optimizer::{Gate, GradientAndVariable, MinimizeOptions, Optimizer, OptimizerState};
 pub use proximal::{ProximalAdagradOptimizer, ProximalGradientDescentOptimizer};
 pub use rms_prop::RmsPropOptimizer;
+pub(crate) use saver::check_only_reads;
 pub use saver::{
     CheckpointReport, DEFAULT_STATE_FILE, SaveOptions, Saver, SaverBuilder, checkpoint_exists, get_checkpoint_state,
     latest_checkpoint, update_checkpoint_state,

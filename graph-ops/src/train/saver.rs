@@ -2,6 +2,7 @@
 
 mod history;
 mod nodes;
+mod reads;
 mod report;
 mod state;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use graph_core::{Error, Graph, Operation, Result, Session, Tensor, Value, Variab
 
 use crate::composite::Composite;
 use history::History;
+pub(crate) use reads::check_only_reads;
 pub use report::CheckpointReport;
 pub use state::{
     DEFAULT_STATE_FILE, checkpoint_exists, get_checkpoint_state, latest_checkpoint, update_checkpoint_state,
@@ -42,7 +44,6 @@ const KEEP_CHECKPOINT_EVERY_N_HOURS: f32 = 10_000.0;
 /// use graph_ops::train::{Saver, latest_checkpoint};
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let folder = folder.path();
-/// graph_ops::install(); // before the first variable, where nothing else of graph_ops comes before it
 /// let graph = Graph::new();
 /// let _default = graph.as_default();
 /// let v = Variable::new([1.0f32, 2.0]).name("v").build()?;
@@ -63,6 +64,8 @@ pub struct Saver {
     restore: Operation,
     max_to_keep: usize,
     keep_checkpoint_every_n_hours: f32,
+    /// Whether its nodes write a file for each device, as those of some imported graphs do.
+    sharded: bool,
     pad_step_number: bool,
     save_relative_paths: bool,
     history: History,
@@ -166,6 +169,7 @@ impl SaverBuilder {
             restore: nodes.restore,
             max_to_keep: self.max_to_keep,
             keep_checkpoint_every_n_hours: self.keep_checkpoint_every_n_hours,
+            sharded: false,
             pad_step_number: self.pad_step_number,
             save_relative_paths: self.save_relative_paths,
             history: History::new(self.keep_checkpoint_every_n_hours),
@@ -221,18 +225,22 @@ impl Saver {
     /// The saver whose nodes are in `graph` already, as an imported MetaGraph tells it.
     ///
     /// # Errors
-    /// `NotFound` if the graph has not the nodes, `Unimplemented` for a checkpoint format before V2.
+    /// `NotFound` if the graph has not the nodes, `InvalidArgument` if restoring would write files, `Unimplemented` for a
+    /// checkpoint format before V2.
     pub fn from_saver_def(graph: &Graph, saver_def: &SaverDef) -> Result<Self> {
         if saver_def.version() != CheckpointFormatVersion::V2 {
             return Err(Error::unimplemented("only savers of V2 checkpoints are supported")
                 .got(saver_def.version().as_str_name()));
         }
+        let restore = graph.operation(&saver_def.restore_op_name)?;
+        check_only_reads(&restore)?;
         Ok(Self {
             filename: graph.tensor(&saver_def.filename_tensor_name)?,
             save: graph.tensor(&saver_def.save_tensor_name)?,
-            restore: graph.operation(&saver_def.restore_op_name)?,
+            restore,
             max_to_keep: usize::try_from(saver_def.max_to_keep).unwrap_or(0),
             keep_checkpoint_every_n_hours: saver_def.keep_checkpoint_every_n_hours,
+            sharded: saver_def.sharded,
             pad_step_number: false,
             save_relative_paths: false,
             history: History::new(saver_def.keep_checkpoint_every_n_hours),
@@ -247,7 +255,7 @@ impl Saver {
             save_tensor_name: self.save.name(),
             restore_op_name: self.restore.name(),
             max_to_keep: i32::try_from(self.max_to_keep).unwrap_or(i32::MAX),
-            sharded: false,
+            sharded: self.sharded,
             keep_checkpoint_every_n_hours: self.keep_checkpoint_every_n_hours,
             version: CheckpointFormatVersion::V2.into(),
         }

@@ -128,6 +128,17 @@ pub(crate) fn resolve(input: &[Dim], entries: &Entries, masks: Masks) -> Result<
 /// One entry for each dimension of the tensor; the ellipsis (an unwritten one stands at the end) takes those left over.
 fn spread(rank: usize, entries: &Entries, masks: Masks) -> Result<(Vec<Dense>, Vec<Gather>)> {
     let count = entries.strides.len();
+    for (name, numbers) in [("begins", &entries.begin), ("ends", &entries.end)] {
+        if let Some(numbers) = numbers
+            && numbers.len() != count
+        {
+            return Err(
+                Error::invalid_argument(format!("a slice needs as many {name} as strides"))
+                    .expected(count)
+                    .got(numbers.len()),
+            );
+        }
+    }
     let has = |mask: i64, index: usize| index < 63 && mask & (1 << index) != 0;
     let ellipses = (0..count).filter(|&index| has(masks.ellipsis, index)).count();
     if ellipses > 1 {
@@ -278,6 +289,10 @@ mod tests {
         assert!(shape(&cube, &[0; 4], &[1; 4], &[1; 4], none).is_err());
         assert!(shape(&cube, &[0], &[1], &[0], none).is_err());
         assert!(shape(&cube, &[0; 2], &[1; 2], &[1; 2], Masks { ellipsis: 3, ..none }).is_err());
+        for (begins, ends) in [(1, 2), (2, 1), (3, 2), (2, 0)] {
+            let error = shape(&cube, &[0; 3][..begins], &[1; 3][..ends], &[1; 2], none).unwrap_err();
+            assert_eq!(error.class(), "InvalidArgument");
+        }
     }
 
     #[test]

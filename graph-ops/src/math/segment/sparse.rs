@@ -215,6 +215,9 @@ fn grad_kernel<T: Element + Real>(request: &KernelRequest<'_>, divisor: Divisor)
                 .expected(format!("less than {gradients}"))
                 .got(count - 1));
         }
+        if width == 0 {
+            return Ok(());
+        }
         let mut counts = vec![0usize; count];
         segments.iter().for_each(|&segment| counts[segment] += 1);
         let (gradient, output) = (context.input::<T>(0)?, context.output::<T>(0)?);

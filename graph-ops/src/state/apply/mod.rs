@@ -152,7 +152,7 @@ impl Rule {
     }
 
     fn with_attrs(&self, mut definition: OpDefinition) -> OpDefinition {
-        definition = definition.attr("use_locking: bool = false").not_differentiable();
+        definition = definition.attr("use_locking: bool = false").no_gradient();
         for attr in self.attrs {
             definition = definition.attr(attr);
         }
