@@ -1,6 +1,7 @@
 //! Counts the memory that is asked for.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
@@ -10,6 +11,9 @@ static ALLOCATOR: Counting = Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Told of a request that is refused, since that ends most programs.
+pub static TELL: OnceLock<fn(usize)> = OnceLock::new();
 
 /// One request beyond this is refused, so that a broken reader does not take the machine with it.
 const REFUSED: usize = 1 << 33;
@@ -51,6 +55,9 @@ unsafe fn counted(size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     let now = NOW.fetch_add(size, Ordering::Relaxed) + size;
     MOST.fetch_max(now, Ordering::Relaxed);
     let block = if size > REFUSED {
+        if let Some(tell) = TELL.get() {
+            tell(size);
+        }
         std::ptr::null_mut()
     } else {
         allocate()
