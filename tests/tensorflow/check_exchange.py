@@ -5,7 +5,7 @@
 
 - the MetaGraph and the checkpoint of the middle of training: imported and restored, training goes on to the same losses;
 - the SavedModel: loaded by TensorFlow 1's loader and by TensorFlow 2's, it answers with the same logits;
-- the frozen graph: imported, it answers with the same logits.
+- the frozen graph: imported, it answers with the same logits, and its nodes are those that TensorFlow's own freezing leaves.
 
 Exit status 0 when everything agrees, 1 when something does not.
 """
@@ -85,6 +85,26 @@ def frozen(folder, inputs):
         return session.run(logits, {"x:0": inputs})
 
 
+def nodes(message):
+    """Of each node, by its name, what freezing decides: op, inputs, and of a constant the value."""
+
+    def value(node):
+        return tf.make_ndarray(node.attr["value"].tensor).tolist() if node.op == "Const" else None
+
+    return {node.name: (node.op, list(node.input), value(node)) for node in message.node}
+
+
+def frozen_here(folder):
+    """The nodes of TensorFlow's frozen graph that are not in ours or are others there, and the other way round."""
+    ours = tf1.GraphDef()
+    ours.ParseFromString((folder / "frozen.pb").read_bytes())
+    with tf1.Graph().as_default() as graph, tf1.Session() as session:
+        tf1.saved_model.loader.load(session, ["serve"], str(folder / "saved_model"))
+        theirs = tf1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["logits"])
+    ours, theirs = nodes(ours), nodes(theirs)
+    return {name: (ours.get(name), theirs.get(name)) for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}, len(theirs)
+
+
 def main(folder):
     tf1.disable_eager_execution()
     report = read_report(folder / "report.txt")
@@ -104,6 +124,11 @@ def main(folder):
         verdict = "ok  " if difference <= TOLERANCE else "FAIL"
         failures += verdict == "FAIL"
         print(f"{verdict} {what}: {len(ours)} numbers, at most {difference:.2g} apart")
+    differences, count = frozen_here(folder)
+    failures += bool(differences) or count == 0
+    print(f"{'FAIL' if differences else 'ok  '} frozen graph, beside TensorFlow's own: {count} nodes, {len(differences)} differ")
+    for name, (ours, theirs) in sorted(differences.items()):
+        print(f"     {name}: {ours} here, {theirs} there")
     return 1 if failures else 0
 
 

@@ -1,7 +1,9 @@
 //! What `gradients` takes and gives, beyond the single ops.
 
+use graph_core::format::graph_def::ExportOptions;
+use graph_core::format::import::ImportOptions;
 use graph_core::{Error, Graph, PartialShape, Session, Tensor, Value, Variable, feed, gradients};
-use graph_ops::{array, math};
+use graph_ops::{array, control, math};
 
 fn scalar(name: &str) -> Tensor {
     array::placeholder::<f32>(()).name(name).build().unwrap()
@@ -137,5 +139,42 @@ fn an_op_without_a_gradient_is_named() {
     assert_eq!(error.class(), "NotFound");
     for part in ["'LRNGrad'", "stop_gradient", "gradients.rs"] {
         assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn the_branches_of_an_imported_graph_have_gradients() {
+    let graph = Graph::new();
+    {
+        let _default = graph.as_default();
+        let x = array::placeholder::<f32>(()).name("x").build().unwrap();
+        let flag = array::placeholder::<bool>(()).name("flag").build().unwrap();
+        let choice = control::cond(
+            &flag,
+            || math::multiply(math::square(&x), &x).build(),
+            || math::multiply(&x, 3.0f32).build(),
+        );
+        math::multiply(choice.build().unwrap(), 2.0f32)
+            .name("y")
+            .build()
+            .unwrap();
+    }
+    // A GraphDef does not say which of its operations lie in which branch.
+    let copy = Graph::new();
+    let message = graph.to_graph_def(ExportOptions::default());
+    copy.import(&message, &ImportOptions::verbatim()).unwrap();
+    for graph in [graph, copy] {
+        let _default = graph.as_default();
+        let [x, flag, y] = ["x", "flag", "y"].map(|name| graph.tensor(name).unwrap());
+        let slope = graph_core::gradients([&y], [&x])
+            .unwrap()
+            .build()
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        let session = Session::new(&graph).unwrap();
+        let at = |tensor: &Tensor, taken: bool| session.run::<f32>(tensor, feed! { x => 4.0, flag => taken }).unwrap();
+        assert_eq!((at(&y, true), at(&y, false)), (128.0, 24.0));
+        assert_eq!((at(&slope, true), at(&slope, false)), (96.0, 6.0));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use graph_core::format::checkpoint::BundleReader;
 use graph_core::format::import::ImportOptions;
 use graph_core::format::meta_graph::{MetaGraphOptions, read_meta_graph};
 use graph_core::format::proto::{GraphDef, MetaGraphDef};
@@ -9,7 +10,7 @@ use graph_core::format::{Message, text};
 use graph_core::graph::keys;
 use graph_core::{Graph, Operation, Session, Tensor, Value, Variable, feed};
 use graph_ops::state::{get_collection, global_variables_initializer};
-use graph_ops::train::{GradientDescentOptimizer, Optimizer};
+use graph_ops::train::{GradientDescentOptimizer, Optimizer, Saver};
 use lenet::global_definitions::OptimizerName;
 use lenet::network::TRAINABLE_PARAMS;
 use system_tests::{fixture, scratch, tutorial_graph};
@@ -224,4 +225,46 @@ fn a_collection_of_mixed_kinds_cannot_be_written() {
         ..MetaGraphOptions::default()
     };
     assert!(graph.to_meta_graph(&some).unwrap().collection_def.is_empty());
+}
+
+#[test]
+fn a_saver_that_writes_a_file_for_each_device_goes_on_here() {
+    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let meta = read_meta_graph(fixtures.join("sharded.meta")).unwrap();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    graph.import_meta_graph(&meta, &ImportOptions::verbatim()).unwrap();
+    let def = meta.saver_def.as_ref().unwrap();
+    let mut saver = Saver::from_saver_def(&graph, def).unwrap();
+    assert_eq!(&saver.saver_def(), def);
+
+    let session = Session::new(&graph).unwrap();
+    saver.restore(&session, fixtures.join("sharded")).unwrap();
+    let names = ["first/read", "second/read", "third/read"].map(|name| graph.operation(name).unwrap().output(0));
+    let values = || session.run::<Vec<Value>>(&names[..], ()).unwrap();
+    let restored = [
+        Value::from([[0.0f32, 1.0], [2.0, 3.0]]),
+        Value::from([0.5f32, 1.5, 2.5]),
+        Value::from([7i64, 8]),
+    ];
+    assert_eq!(values(), restored);
+
+    // The parts are merged into one checkpoint, and a session that was another comes back to it.
+    let folder = scratch();
+    let prefix = saver.save(&session, folder.path().join("again")).unwrap();
+    let bundle = BundleReader::open(&prefix).unwrap();
+    assert_eq!(
+        bundle.entries().keys().collect::<Vec<_>>(),
+        ["first", "second", "third"]
+    );
+    let files = |part: &str| folder.path().join(format!("again.data-{part}-of-00002")).is_file();
+    assert!(files("00000") && files("00001"));
+    session.run(global_variables_initializer().unwrap(), ()).unwrap();
+    let doubled = graph_ops::state::assign(graph.tensor("second:0").unwrap(), [9.0f32, 9.0, 9.0])
+        .build()
+        .unwrap();
+    session.run(doubled.op(), ()).unwrap();
+    assert_ne!(values(), restored);
+    saver.restore(&session, &prefix).unwrap();
+    assert_eq!(values(), restored);
 }
