@@ -42,7 +42,7 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, images: &[T], out_backprop: &[T], 
     if filter_backprop.is_empty() || out_backprop.is_empty() {
         return;
     }
-    if winograd::suits::<T>(g) {
+    if winograd::suits(g, [images, out_backprop]) {
         return winograd::backprop_filter(g, images, out_backprop, filter_backprop);
     }
     let len = filter_backprop.len();

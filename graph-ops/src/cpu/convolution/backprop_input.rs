@@ -38,7 +38,7 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, out_backprop: &[T], filter: &[T], 
         in_backprop.fill(T::zero());
         return;
     }
-    if winograd::suits::<T>(g) {
+    if winograd::suits(g, [out_backprop, filter]) {
         return winograd::backprop_input(g, out_backprop, filter, in_backprop);
     }
     // Each run of taps is a matrix [o, run] that an output pixel's gradient is multiplied with.

@@ -39,7 +39,7 @@ pub(super) fn scalars<T: ConvScalar>(
     if out.is_empty() {
         return;
     }
-    if winograd::suits::<T>(geometry) {
+    if winograd::suits(geometry, [images, filter]) {
         return winograd::convolve(geometry, images, filter, activation, out, finished);
     }
     let (lanes, registers) = vectors::<T>();

@@ -183,3 +183,23 @@ fn the_portable_tiles_agree() {
         .collect();
     assert_close(&c, &expected, 1e-6);
 }
+
+/// One pixel that is not a number reaches the outputs whose windows it lies in, and no others.
+#[test]
+fn what_is_not_finite_stays_in_its_windows() {
+    let g = Conv2dGeometry::new([14, 12, 12, 20], [3, 3, 20, 50], [1; 2], [1; 2], [Padding::Valid; 2]).unwrap();
+    let (mut images, filter) = (numbers_f32(1, 14 * g.image_len()), numbers_f32(2, g.filter_len()));
+    let (y, x) = (5, 6);
+    for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
+        images[(y * 12 + x) * 20] = bad;
+        let mut out = vec![0.0; 14 * g.out_image_len()];
+        conv2d(&g, &images, &filter, &mut out);
+        for (at, value) in out.iter().enumerate() {
+            let pixel = at / 50;
+            let (n, row, column) = (pixel / 100, pixel / 10 % 10, pixel % 10);
+            let inside = n == 0 && (row..row + 3).contains(&y) && (column..column + 3).contains(&x);
+            assert!(inside || value.abs() < 1e3, "{bad} at {at}: {value}");
+        }
+        assert!(!out[(4 * 10 + 5) * 50].is_finite() || out[(4 * 10 + 5) * 50].abs() > 1e30);
+    }
+}

@@ -8,12 +8,14 @@
 //! `G' [sum over tiles of (B' d B) * dM] G`.
 //!
 //! The transforms only add, subtract and halve, so rounding errors stay within a small factor of the plain sum's. What is not
-//! finite in a patch spreads over its whole tile.
+//! finite in a patch would spread over its whole tile, so that operands with such numbers are left to the plain sum.
 
 use super::{Conv2dGeometry, ConvScalar, VectorTask, dispatch, vectors};
-use crate::cpu::simd::{Portable, Vector};
+use crate::cpu::parallel::{GRAIN, for_each_range};
+use crate::cpu::simd::{Portable, Vector, multiversion};
 use crate::cpu::tile::{Loops, MOST_ROWS, Panels, Store, rows, rows_at_a_time};
 use num_traits::{Float, One};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 mod filter;
 mod forward;
@@ -156,11 +158,34 @@ struct Tiling<'a> {
     laid: [usize; 2],
 }
 
-/// Whether this convolution is worth it: 3x3, one by one, and enough channels and tiles to pay for the transforms.
-pub(super) fn suits<T: ConvScalar>(g: &Conv2dGeometry) -> bool {
+/// Whether this convolution, or gradient, of these operands is worth it: 3x3, one by one, and enough channels and tiles to
+/// pay for the transforms; and whether no sum or product on the way can overflow.
+pub(super) fn suits<T: ConvScalar>(g: &Conv2dGeometry, operands: [&[T]; 2]) -> bool {
     let window = |w: &super::Window| w.size == 3 && w.stride == 1 && w.dilation == 1;
     let channels = g.in_channels.min(g.out_channels);
-    window(&g.rows) && window(&g.columns) && channels >= 2 * vectors::<T>().0 && g.batch * g.out_pixels() >= 4 * TILES
+    window(&g.rows)
+        && window(&g.columns)
+        && channels >= 2 * vectors::<T>().0
+        && g.batch * g.out_pixels() >= 4 * TILES
+        && operands.into_iter().all(moderate)
+}
+
+/// Whether all numbers are far from the largest ones.
+fn moderate<T: ConvScalar>(numbers: &[T]) -> bool {
+    multiversion! {
+        fn part[T: ConvScalar](numbers: &[T], most: T) -> bool {
+            // No early end, so that the loop becomes vector code. What is not a number compares as false.
+            numbers.iter().fold(true, |all, x| all & (x.abs() <= most))
+        }
+    }
+    let most = <T as Float>::max_value().sqrt();
+    let all = AtomicBool::new(true);
+    for_each_range(numbers.len(), GRAIN, |range| {
+        if !part(&numbers[range], most) {
+            all.store(false, Ordering::Relaxed);
+        }
+    });
+    all.into_inner()
 }
 
 impl<'a> Tiling<'a> {

@@ -1,7 +1,7 @@
 //! The gradient with respect to the filter.
 
 use super::*;
-use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk, for_each_range};
+use crate::cpu::parallel::{SharedMut, for_each_chunk};
 use crate::cpu::scratch::with_scratch;
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cpu::convolution::forward::Activation;
-use crate::cpu::parallel::{SharedMut, for_each_range};
+use crate::cpu::parallel::SharedMut;
 use crate::cpu::scratch::with_scratch;
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! The gradient with respect to the images.
 
 use super::*;
-use crate::cpu::parallel::{SharedMut, for_each_range};
+use crate::cpu::parallel::SharedMut;
 use crate::cpu::scratch::with_scratch;
 use std::ops::Range;
 
