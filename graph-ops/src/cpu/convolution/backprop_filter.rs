@@ -1,6 +1,6 @@
 //! The gradient with respect to the filter.
 
-use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors, winograd};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
 use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Vector;
@@ -41,9 +41,6 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, images: &[T], out_backprop: &[T], 
     filter_backprop.fill(T::zero());
     if filter_backprop.is_empty() || out_backprop.is_empty() {
         return;
-    }
-    if winograd::suits(g, [images, out_backprop]) {
-        return winograd::backprop_filter(g, images, out_backprop, filter_backprop);
     }
     let len = filter_backprop.len();
     let worth = (1usize << 20).div_ceil((g.out_pixels() * len).max(1));

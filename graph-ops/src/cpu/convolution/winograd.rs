@@ -3,9 +3,11 @@
 //!
 //! The output is cut into tiles of 2x2, each of which depends on a patch of 4x4 input pixels `d`. With the filter `g`,
 //! `tile = A' [(G g G') * (B' d B)] A`, where `*` multiplies element by element: 16 products instead of 36. Summed over the input
-//! channels, each of the 16 elements is a matrix product of all tiles' transformed patches with the transformed filters. The two
-//! gradients are the same chain backwards: with `dM = A dY A'`, the patches' gradient is `B [(G g G') * dM] B'` and the filter's
-//! `G' [sum over tiles of (B' d B) * dM] G`.
+//! channels, each of the 16 elements is a matrix product of all tiles' transformed patches with the transformed filters. The
+//! input's gradient is the same chain backwards: with `dM = A dY A'`, that of the patches is `B [(G g G') * dM] B'`.
+//!
+//! The filter's gradient sums over all tiles of a batch, where the transforms' rounding errors add up to more than the plain
+//! sum's; it is not computed so.
 //!
 //! The transforms only add, subtract and halve, so rounding errors stay within a small factor of the plain sum's. What is not
 //! finite in a patch would spread over its whole tile, so that operands with such numbers are left to the plain sum.
@@ -17,11 +19,9 @@ use crate::cpu::tile::{Loops, MOST_ROWS, Panels, Store, rows, rows_at_a_time};
 use num_traits::{Float, One};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-mod filter;
 mod forward;
 mod input;
 
-pub(super) use filter::backprop_filter;
 pub(super) use forward::convolve;
 pub(super) use input::backprop_input;
 
@@ -87,19 +87,6 @@ impl Line<3, 4> for Filter {
         unsafe {
             let outer = g0.add(g2);
             [g0, half(outer.add(g1)), half(outer.sub(g1)), g2]
-        }
-    }
-}
-
-/// `G'`: of a filter's gradient.
-struct FilterGradient;
-impl Line<4, 3> for FilterGradient {
-    #[inline(always)]
-    unsafe fn line<V: Vector>([u0, u1, u2, u3]: [V; 4]) -> [V; 3] {
-        // SAFETY: as above.
-        unsafe {
-            let outer = half(u1.add(u2));
-            [u0.add(outer), half(u1.sub(u2)), outer.add(u3)]
         }
     }
 }
