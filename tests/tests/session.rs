@@ -524,6 +524,34 @@ fn rewrites_leave_out_what_need_not_run() {
 }
 
 #[test]
+fn constants_are_folded_once_and_not_in_each_run() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    // More elements than a plan works out by itself.
+    let many = array::constant(vec![0.5f32; 5_000]).build().unwrap();
+    let folded = math::exp(&many).name("folded").build().unwrap();
+    let x = array::placeholder::<f32>(()).build().unwrap();
+    let y = math::multiply(&folded, &x).name("y").build().unwrap();
+    let ran = |rewrites| {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+        let options = RunOptions {
+            trace: true,
+            ..RunOptions::default()
+        };
+        let (value, metadata) = session.run_with::<Value>(&y, feed! { x => 2.0f32 }, &options).unwrap();
+        let names: Vec<String> = metadata.nodes.into_iter().map(|node| node.name).collect();
+        (value, names)
+    };
+    let unfused = || RewriteOptions::all().without("elementwise_fusion");
+    let (value, names) = ran(unfused());
+    assert_eq!(names, ["y"]);
+    let (plain, names) = ran(unfused().without("constant_folding"));
+    assert_eq!(names, ["folded", "y"]);
+    assert_eq!(value, plain);
+}
+
+#[test]
 fn long_chains_do_not_overflow_the_stack() {
     graph_ops::install();
     let graph = Graph::new();

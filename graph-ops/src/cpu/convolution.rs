@@ -23,7 +23,7 @@ pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool};
 use super::element::Real;
 use super::pooling::PoolElement;
 use super::scratch::with_scratch;
-use super::simd::{self, ManyRegisters, Portable, Vector};
+use super::simd::{self, ManyRegisters, Portable, Vector, VectorTask};
 use super::window::{Padding, Window};
 use half::{bf16, f16};
 
@@ -196,14 +196,6 @@ impl ConvScalar for f64 {
     #[cfg(target_arch = "x86_64")]
     type Avx2 = std::arch::x86_64::__m256d;
     type Baseline = Portable<f64, 2>;
-}
-
-/// Code that is compiled once for each kind of vector. It must not hide vectors in closures that it hands to other functions:
-/// those would be compiled for the baseline.
-trait VectorTask<T> {
-    /// # Safety
-    /// The CPU has `V`'s instructions.
-    unsafe fn run<V: Vector<Scalar = T>>(self);
 }
 
 /// Numbers of lanes and of registers of the vectors that [`dispatch`] will use.

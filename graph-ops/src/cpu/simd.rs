@@ -80,6 +80,17 @@ pub trait Vector: Copy {
 
     /// Zero in the lanes that are zero or less; what is not a number stays.
     unsafe fn relu(self) -> Self;
+
+    /// Runs the task for these vectors, as a function of its own: what many tasks call is compiled once and not in each.
+    unsafe fn call(task: impl VectorTask<Self::Scalar>);
+}
+
+/// Code that is compiled once for each kind of vector. It must not hide vectors in closures that it hands to other functions:
+/// those would be compiled for the baseline.
+pub trait VectorTask<T> {
+    /// # Safety
+    /// The CPU has `V`'s instructions.
+    unsafe fn run<V: Vector<Scalar = T>>(self);
 }
 
 /// The portable vector: an array that the compiler may keep in registers.
@@ -123,6 +134,11 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         Self(self.0.map(|x| if x <= T::zero() { T::zero() } else { x }))
+    }
+    #[inline(never)]
+    unsafe fn call(task: impl VectorTask<T>) {
+        // SAFETY: plain arrays are there on every CPU.
+        unsafe { task.run::<Self>() }
     }
 }
 
@@ -176,12 +192,25 @@ impl<V: Vector> Vector for ManyRegisters<V> {
         // SAFETY: as above.
         Self(unsafe { self.0.relu() })
     }
+    #[inline(always)]
+    unsafe fn call(task: impl VectorTask<V::Scalar>) {
+        /// # Safety
+        /// The CPU has AVX-512's F and VL, and what `V` needs.
+        #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,avx512f,avx512vl"))]
+        #[inline(never)]
+        unsafe fn function<V: Vector>(task: impl VectorTask<V::Scalar>) {
+            // SAFETY: the caller's promise.
+            unsafe { task.run::<ManyRegisters<V>>() }
+        }
+        // SAFETY: as above.
+        unsafe { function::<V>(task) }
+    }
 }
 
 /// AVX2 registers.
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::Vector;
+    use super::{Vector, VectorTask};
     use std::arch::x86_64::*;
 
     macro_rules! avx2_vector {
@@ -228,6 +257,19 @@ mod avx2 {
                 unsafe fn relu(self) -> Self {
                     // SAFETY: the CPU has AVX2 (the caller's promise).
                     unsafe { $and_not($compare::<_CMP_LE_OQ>(self, $zero()), self) }
+                }
+                #[inline(always)]
+                unsafe fn call(task: impl VectorTask<$t>) {
+                    /// # Safety
+                    /// The CPU has AVX2 and FMA.
+                    #[target_feature(enable = "avx2,fma")]
+                    #[inline(never)]
+                    unsafe fn function(task: impl VectorTask<$t>) {
+                        // SAFETY: the caller's promise.
+                        unsafe { task.run::<$v>() }
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { function(task) }
                 }
             }
         };

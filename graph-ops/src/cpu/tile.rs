@@ -4,7 +4,7 @@
 //! over filter rows, taps and channels need no copy of the patches (no `im2col`). Each element is summed in the order of the
 //! loops, whatever the tile it lies in.
 
-use super::simd::Vector;
+use super::simd::{Vector, VectorTask};
 
 /// The loops to sum over, outermost first: how often, and by how far each step moves in the operands (in elements).
 #[derive(Clone, Copy, Debug)]
@@ -111,28 +111,59 @@ pub unsafe fn rows<V: Vector>(
     c: &[*mut V::Scalar; MOST_ROWS],
     store: Store<V::Scalar>,
 ) {
-    let mut done = 0;
-    macro_rules! tiles {
-        ($nv:literal: $($mr:literal)*) => {{$(
-            while count - done >= $mr {
-                // SAFETY: the caller's promise; `done + $mr <= count`.
-                unsafe { tile::<V, $mr, $nv>(panel.columns, loops, &a[done..done + $mr], b, &c[done..done + $mr], store) };
-                done += $mr;
-            }
-        )*}};
+    // SAFETY: the caller's promise.
+    unsafe {
+        V::call(Rows {
+            count,
+            panel,
+            loops,
+            a,
+            b,
+            c,
+            store,
+        });
     }
-    // Short of a whole tile, as many sums as hide the time that one takes.
-    if V::REGISTERS >= 32 {
-        match panel.vectors {
-            1 => tiles!(1: 12 8 4 2 1),
-            2 => tiles!(2: 12 6 4 2 1),
-            3 => tiles!(3: 8 4 3 2 1),
-            _ => tiles!(4: 6 4 3 2 1),
+}
+
+/// The arguments of [`rows`].
+struct Rows<'a, T> {
+    count: usize,
+    panel: Panel,
+    loops: &'a Loops,
+    a: &'a [*const T; MOST_ROWS],
+    b: *const T,
+    c: &'a [*mut T; MOST_ROWS],
+    store: Store<T>,
+}
+
+impl<T: num_traits::Float> VectorTask<T> for Rows<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = T>>(self) {
+        let (count, vectors) = (self.count, self.panel.vectors);
+        let mut done = 0;
+        macro_rules! tiles {
+            ($nv:literal: $($mr:literal)*) => {{$(
+                while count - done >= $mr {
+                    let (a, c) = (&self.a[done..done + $mr], &self.c[done..done + $mr]);
+                    // SAFETY: the promise of `rows`; `done + $mr <= count`.
+                    unsafe { tile::<V, $mr, $nv>(self.panel.columns, self.loops, a, self.b, c, self.store) };
+                    done += $mr;
+                }
+            )*}};
         }
-    } else {
-        match panel.vectors {
-            1 => tiles!(1: 8 4 2 1),
-            _ => tiles!(2: 6 3 2 1),
+        // Short of a whole tile, as many sums as hide the time that one takes.
+        if V::REGISTERS >= 32 {
+            match vectors {
+                1 => tiles!(1: 12 8 4 2 1),
+                2 => tiles!(2: 12 6 4 2 1),
+                3 => tiles!(3: 8 4 3 2 1),
+                _ => tiles!(4: 6 4 3 2 1),
+            }
+        } else {
+            match vectors {
+                1 => tiles!(1: 8 4 2 1),
+                _ => tiles!(2: 6 3 2 1),
+            }
         }
     }
 }

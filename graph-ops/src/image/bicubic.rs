@@ -1,12 +1,11 @@
 //! `ResizeBicubic` and `ResizeBicubicGrad`
 
-use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Result};
-use num_traits::NumCast;
 
 use super::resize::{
-    PICTURES, Pixel, Resizing, Scaler, original_shape, picture_kernels, resize_builder, resize_gradient, resized_shape,
-    with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, in_single_precision, original_shape,
+    picture_kernels, resize_builder, resize_gradient, resized_shape, with_alignment,
 };
 use crate::cpu::element::Real;
 
@@ -55,10 +54,7 @@ fn cubic(a: f32, x: f32) -> [f32; 2] {
     [near, ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a]
 }
 
-/// Four pixels in a row and their weights.
-type Taps = [(usize, f32); 4];
-
-fn places(scaler: &Scaler) -> Vec<Taps> {
+fn places(scaler: &Scaler) -> Vec<Taps<4>> {
     let last = scaler.input as i64 - 1;
     (0..scaler.output)
         .map(|index| {
@@ -68,7 +64,7 @@ fn places(scaler: &Scaler) -> Vec<Taps> {
             let a = if scaler.centres { -0.5 } else { -0.75 };
             let ([first, before], [second, after]) = (cubic(a, step / STEPS), cubic(a, (STEPS - step) / STEPS));
             let weights = [before, first, second, after];
-            let mut taps: Taps = std::array::from_fn(|tap| {
+            let mut taps: Taps<4> = std::array::from_fn(|tap| {
                 let pixel = floor as i64 - 1 + tap as i64;
                 let inside = pixel.clamp(0, last.max(0));
                 // With pixels at their centres those outside have no weight; else the border is repeated.
@@ -87,62 +83,30 @@ fn places(scaler: &Scaler) -> Vec<Taps> {
 }
 
 fn kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    in_single_precision::<T>(request, resize)
+}
+
+fn resize(resizing: Resizing) -> Resize {
     let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (pictures, out) = (context.input::<T>(0)?, context.output::<f32>(0)?);
-        if out.is_empty() {
-            return Ok(());
-        }
-        let (channels, width) = (resizing.channels, resizing.columns.input);
-        let results = out.chunks_exact_mut(resizing.result_len());
-        for (picture, out) in pictures.chunks_exact(resizing.picture_len()).zip(results) {
-            let mut out = out.chunks_exact_mut(channels);
-            for y in &rows {
-                for (x, out) in columns.iter().zip(&mut out) {
-                    for (c, out) in out.iter_mut().enumerate() {
-                        let along_row = |row: usize| -> f32 {
-                            let pixel = |column: usize| picture[(row * width + column) * channels + c].single();
-                            x.iter().map(|&(column, weight)| pixel(column) * weight).sum()
-                        };
-                        *out = y.iter().map(|&(row, weight)| along_row(row) * weight).sum();
-                    }
+    let (channels, width) = (resizing.channels, resizing.columns.input);
+    Box::new(move |picture, out| {
+        let mut out = out.chunks_exact_mut(channels);
+        for y in &rows {
+            for (x, out) in columns.iter().zip(&mut out) {
+                for (c, out) in out.iter_mut().enumerate() {
+                    let along_row = |row: usize| -> f32 {
+                        let pixel = |column: usize| picture[(row * width + column) * channels + c];
+                        x.iter().map(|&(column, weight)| pixel(column) * weight).sum()
+                    };
+                    *out = y.iter().map(|&(row, weight)| along_row(row) * weight).sum();
                 }
             }
         }
-        Ok(())
-    }))
+    })
 }
 
 fn grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let resizing = Resizing::new(request, request.output_shape(0)?, request.input_shape(0))?;
-    let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (gradient, out) = (context.input::<f32>(0)?, context.output::<T>(0)?);
-        let zero = T::Wide::default();
-        let mut wide = vec![zero; out.len()];
-        let (channels, width) = (resizing.channels, resizing.columns.input);
-        if !gradient.is_empty() {
-            let pictures = wide.chunks_exact_mut(resizing.picture_len());
-            for (gradient, picture) in gradient.chunks_exact(resizing.result_len()).zip(pictures) {
-                let mut gradient = gradient.chunks_exact(channels);
-                for y in &rows {
-                    for (x, gradient) in columns.iter().zip(&mut gradient) {
-                        for &(row, row_weight) in y {
-                            for &(column, weight) in x {
-                                let to = &mut picture[(row * width + column) * channels..][..channels];
-                                for (to, &gradient) in to.iter_mut().zip(gradient) {
-                                    *to += NumCast::from(gradient * row_weight * weight).unwrap_or(zero);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        out.iter_mut().zip(wide).for_each(|(out, x)| *out = T::narrow(x));
-        Ok(())
-    }))
+    gradient_of_taps::<T, 4>(request, places)
 }
 
 resize_builder! {

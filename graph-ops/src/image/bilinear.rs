@@ -1,13 +1,12 @@
 //! `ResizeBilinear` and `ResizeBilinearGrad`
 
-use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Result};
 use half::{bf16, f16};
-use num_traits::NumCast;
 
 use super::resize::{
-    PICTURES, Pixel, Resizing, Scaler, is_differentiable, original_shape, picture_kernels, resize_builder,
-    resize_gradient, resized_shape, with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, in_single_precision, is_differentiable,
+    original_shape, picture_kernels, resize_builder, resize_gradient, resized_shape, with_alignment,
 };
 use crate::cpu::element::Real;
 
@@ -49,90 +48,49 @@ pub(crate) fn grad_op() -> OpDefinition {
         .kernel(KernelDefinition::cpu(grad_kernel::<bf16>).types("T", &[DType::BFloat16]))
 }
 
-/// The two pixels around a place, and how near it is to the second one.
-#[derive(Clone, Copy)]
-struct Between {
-    lower: usize,
-    upper: usize,
-    part: f32,
-}
-
-fn places(scaler: &Scaler) -> Vec<Between> {
+/// The pixels before and behind each place, and how near it is to them.
+fn places(scaler: &Scaler) -> Vec<Taps<2>> {
     (0..scaler.output)
         .map(|index| {
             let place = scaler.place(index);
             let floor = place.floor();
-            Between {
-                lower: (floor.max(0.0) as usize).min(scaler.input.saturating_sub(1)),
-                upper: (place.ceil().max(0.0) as usize).min(scaler.input.saturating_sub(1)),
-                part: place - floor,
-            }
+            let pixel = |at: f32| (at.max(0.0) as usize).min(scaler.input.saturating_sub(1));
+            let part = place - floor;
+            [(pixel(floor), 1.0 - part), (pixel(place.ceil()), part)]
         })
         .collect()
 }
 
 fn kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    in_single_precision::<T>(request, resize)
+}
+
+fn resize(resizing: Resizing) -> Resize {
     let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (pictures, out) = (context.input::<T>(0)?, context.output::<f32>(0)?);
-        if out.is_empty() {
-            return Ok(());
-        }
-        let (channels, width) = (resizing.channels, resizing.columns.input);
-        let results = out.chunks_exact_mut(resizing.result_len());
-        for (picture, out) in pictures.chunks_exact(resizing.picture_len()).zip(results) {
-            let mut out = out.chunks_exact_mut(channels);
-            for y in &rows {
-                for (x, out) in columns.iter().zip(&mut out) {
-                    let at = |row: usize, column: usize| &picture[(row * width + column) * channels..][..channels];
-                    let corners = [
-                        at(y.lower, x.lower),
-                        at(y.lower, x.upper),
-                        at(y.upper, x.lower),
-                        at(y.upper, x.upper),
-                    ];
-                    for (c, out) in out.iter_mut().enumerate() {
-                        let [a, b, d, e] = corners.map(|corner| corner[c].single());
-                        let (top, bottom) = (a + (b - a) * x.part, d + (e - d) * x.part);
-                        *out = top + (bottom - top) * y.part;
-                    }
+    let (channels, width) = (resizing.channels, resizing.columns.input);
+    Box::new(move |picture, out| {
+        let mut out = out.chunks_exact_mut(channels);
+        for [(upper, _), (lower, down)] in &rows {
+            for ([(left, _), (right, along)], out) in columns.iter().zip(&mut out) {
+                let at = |row: usize, column: usize| &picture[(row * width + column) * channels..][..channels];
+                let corners = [
+                    at(*upper, *left),
+                    at(*upper, *right),
+                    at(*lower, *left),
+                    at(*lower, *right),
+                ];
+                for (c, out) in out.iter_mut().enumerate() {
+                    let [a, b, d, e] = corners.map(|corner| corner[c]);
+                    let (top, bottom) = (a + (b - a) * along, d + (e - d) * along);
+                    *out = top + (bottom - top) * down;
                 }
             }
         }
-        Ok(())
-    }))
+    })
 }
 
 fn grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let resizing = Resizing::new(request, request.output_shape(0)?, request.input_shape(0))?;
-    let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (gradient, out) = (context.input::<f32>(0)?, context.output::<T>(0)?);
-        let zero = T::Wide::default();
-        let mut wide = vec![zero; out.len()];
-        let (channels, width) = (resizing.channels, resizing.columns.input);
-        if !gradient.is_empty() {
-            let pictures = wide.chunks_exact_mut(resizing.picture_len());
-            for (gradient, picture) in gradient.chunks_exact(resizing.result_len()).zip(pictures) {
-                let mut gradient = gradient.chunks_exact(channels);
-                for y in &rows {
-                    for (x, gradient) in columns.iter().zip(&mut gradient) {
-                        for (row, row_part) in [(y.lower, 1.0 - y.part), (y.upper, y.part)] {
-                            for (column, part) in [(x.lower, 1.0 - x.part), (x.upper, x.part)] {
-                                let to = &mut picture[(row * width + column) * channels..][..channels];
-                                for (to, &gradient) in to.iter_mut().zip(gradient) {
-                                    *to += NumCast::from(gradient * row_part * part).unwrap_or(zero);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        out.iter_mut().zip(wide).for_each(|(out, x)| *out = T::narrow(x));
-        Ok(())
-    }))
+    gradient_of_taps::<T, 2>(request, places)
 }
 
 resize_builder! {

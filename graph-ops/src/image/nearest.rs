@@ -7,8 +7,8 @@ use graph_core::{Element, PartialShape, Result, Value, typed_builder};
 use half::{bf16, f16};
 
 use super::resize::{
-    PICTURES, Pixel, Resizing, Scaler, picture_kernels, resize_builder, resized_shape, same_alignment, size_of_input,
-    with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, in_single_precision, picture_kernels, resize_builder, resized_shape,
+    same_alignment, size_of_input, with_alignment,
 };
 use crate::array::moving::{Tables, plan};
 use crate::math::nodes::Nodes;
@@ -157,34 +157,29 @@ fn areas(scaler: &Scaler) -> Vec<Vec<(usize, f32)>> {
 }
 
 fn area_kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    in_single_precision::<T>(request, resize_by_area)
+}
+
+fn resize_by_area(resizing: Resizing) -> Resize {
     let (rows, columns) = (areas(&resizing.rows), areas(&resizing.columns));
     let factor = 1.0 / (resizing.rows.scale * resizing.columns.scale);
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (pictures, out) = (context.input::<T>(0)?, context.output::<f32>(0)?);
-        if out.is_empty() {
-            return Ok(());
-        }
-        let (channels, width) = (resizing.channels, resizing.columns.input);
-        let results = out.chunks_exact_mut(resizing.result_len());
-        for (picture, out) in pictures.chunks_exact(resizing.picture_len()).zip(results) {
-            let mut out = out.chunks_exact_mut(channels);
-            for y in &rows {
-                for (x, out) in columns.iter().zip(&mut out) {
-                    out.fill(0.0);
-                    for &(row, row_share) in y {
-                        for &(column, share) in x {
-                            let from = &picture[(row * width + column) * channels..][..channels];
-                            let pairs = out.iter_mut().zip(from);
-                            pairs.for_each(|(out, &x)| *out += x.single() * (row_share * share));
-                        }
+    let (channels, width) = (resizing.channels, resizing.columns.input);
+    Box::new(move |picture, out| {
+        let mut out = out.chunks_exact_mut(channels);
+        for y in &rows {
+            for (x, out) in columns.iter().zip(&mut out) {
+                out.fill(0.0);
+                for &(row, row_share) in y {
+                    for &(column, share) in x {
+                        let from = &picture[(row * width + column) * channels..][..channels];
+                        let pairs = out.iter_mut().zip(from);
+                        pairs.for_each(|(out, &x)| *out += x * (row_share * share));
                     }
-                    out.iter_mut().for_each(|out| *out *= factor);
                 }
+                out.iter_mut().for_each(|out| *out *= factor);
             }
         }
-        Ok(())
-    }))
+    })
 }
 
 fn gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

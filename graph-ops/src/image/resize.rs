@@ -2,9 +2,12 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{OpBuilder, Tensor};
-use graph_core::op::{FromAttr, InferenceContext, KernelRequest, OpDefinition};
+use graph_core::op::{FromAttr, InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
 use half::{bf16, f16};
+use num_traits::NumCast;
+
+use crate::cpu::element::Real;
 
 /// The dtypes of pictures.
 pub(super) const PICTURES: &str = "T: {int8, uint8, int16, uint16, int32, int64, half, bfloat16, float, double}";
@@ -156,6 +159,73 @@ impl Resizing {
     pub(super) fn result_len(&self) -> usize {
         self.rows.output * self.columns.output * self.channels
     }
+}
+
+/// Fills the result of one picture, both in single precision.
+pub(super) type Resize = Box<dyn Fn(&[f32], &mut [f32]) + Send + Sync>;
+
+/// A kernel that computes in single precision, whatever the pictures' dtype. What `resize` makes knows nothing of the dtype,
+/// so that it is compiled once for all.
+pub(super) fn in_single_precision<T: Pixel>(
+    request: &KernelRequest<'_>,
+    resize: fn(Resizing) -> Resize,
+) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    let resize = resize(resizing);
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let (pictures, out) = (context.input::<T>(0)?, context.output::<f32>(0)?);
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut single = vec![0.0; resizing.picture_len()];
+        let results = out.chunks_exact_mut(resizing.result_len());
+        for (picture, out) in pictures.chunks_exact(resizing.picture_len()).zip(results) {
+            single
+                .iter_mut()
+                .zip(picture)
+                .for_each(|(single, x)| *single = x.single());
+            resize(&single, out);
+        }
+        Ok(())
+    }))
+}
+
+/// The pixels along one axis that a place is a sum of, and their weights.
+pub(super) type Taps<const N: usize> = [(usize, f32); N];
+
+/// The gradient of a resizing whose pixels are weighted sums of `N` by `N`: each of those gets its share.
+pub(super) fn gradient_of_taps<T: Real + Element, const N: usize>(
+    request: &KernelRequest<'_>,
+    taps: fn(&Scaler) -> Vec<Taps<N>>,
+) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.output_shape(0)?, request.input_shape(0))?;
+    let (rows, columns) = (taps(&resizing.rows), taps(&resizing.columns));
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let (gradient, out) = (context.input::<f32>(0)?, context.output::<T>(0)?);
+        let zero = T::Wide::default();
+        let mut wide = vec![zero; out.len()];
+        let (channels, width) = (resizing.channels, resizing.columns.input);
+        if !gradient.is_empty() {
+            let pictures = wide.chunks_exact_mut(resizing.picture_len());
+            for (gradient, picture) in gradient.chunks_exact(resizing.result_len()).zip(pictures) {
+                let mut gradient = gradient.chunks_exact(channels);
+                for y in &rows {
+                    for (x, gradient) in columns.iter().zip(&mut gradient) {
+                        for &(row, row_weight) in y {
+                            for &(column, weight) in x {
+                                let to = &mut picture[(row * width + column) * channels..][..channels];
+                                for (to, &gradient) in to.iter_mut().zip(gradient) {
+                                    *to += NumCast::from(gradient * row_weight * weight).unwrap_or(zero);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        out.iter_mut().zip(wide).for_each(|(out, x)| *out = T::narrow(x));
+        Ok(())
+    }))
 }
 
 /// The two dimensions that input 1 holds, as far as they are known.

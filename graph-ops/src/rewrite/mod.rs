@@ -10,9 +10,9 @@ pub(crate) use fusion::elementwise;
 /// The rewrites, in the order they run; those that need shapes come last.
 pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &algebra::Algebra,
-    &fusion::convolution::ConvolutionFusion,
-    &fusion::convolution::PoolGradientFusion,
-    &fusion::elementwise::ElementwiseFusion,
-    &fusion::sum::SumFusion,
-    &fusion::update::UpdateFusion,
+    &fusion::convolution::CONVOLUTIONS,
+    &fusion::convolution::POOL_GRADIENTS,
+    &fusion::elementwise::ELEMENTWISE,
+    &fusion::sum::SUMS,
+    &fusion::update::UPDATES,
 ];

@@ -1,102 +1,59 @@
 //! Convolutions with what follows them, and the way back through it.
 
 use graph_core::DType;
-use graph_core::Result;
 use graph_core::graph::{Node, NodeId, OutputInfo, TensorId};
 use graph_core::op::{AttrValue, Attributes, NameAttrList, OpDefinition};
-use graph_core::rewrite::{Program, Rewrite, topological_order};
-use rustc_hash::FxHashMap;
+use graph_core::rewrite::Program;
 
-use super::Uses;
-use crate::nn::fused;
+use super::{Fused, Fusion, Uses};
+use crate::nn::fused as ops;
 
 /// `MaxPool(Relu(BiasAdd(Conv2D(...))))` in one operation that goes image by image; also without the pool, and without
 /// the activation.
-pub(crate) struct ConvolutionFusion;
+pub(crate) const CONVOLUTIONS: Fusion = Fusion {
+    name: "convolution_fusion",
+    find: |program, uses| each(program, "BiasAdd", |id| fused_convolution(program, uses, id)),
+};
 
-/// `ReluGrad` of `MaxPoolGrad`, with `BiasAddGrad` of that where there is one, in one pass over the images.
-pub(crate) struct PoolGradientFusion;
+/// `ReluGrad` of `MaxPoolGrad`, with `BiasAddGrad` of that, in one pass over the images.
+pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
+    name: "pool_gradient_fusion",
+    find: |program, uses| each(program, "ReluGrad", |id| fused_pool_gradient(program, uses, id)),
+};
 
-impl Rewrite for ConvolutionFusion {
-    fn name(&self) -> &'static str {
-        "convolution_fusion"
-    }
-
-    fn needs_shapes(&self) -> bool {
-        true
-    }
-
-    fn apply(&self, program: &Program) -> Result<Option<Program>> {
-        fuse_each(program, "BiasAdd", fused_convolution)
-    }
+/// What `fuse` finds around each node of type `op`.
+fn each(program: &Program, op: &str, fuse: impl Fn(NodeId) -> Option<Fused>) -> Vec<Fused> {
+    let candidates = program.ids().filter(|&id| program.node(id).op() == op);
+    candidates.filter_map(fuse).collect()
 }
 
-impl Rewrite for PoolGradientFusion {
-    fn name(&self) -> &'static str {
-        "pool_gradient_fusion"
-    }
-
-    fn needs_shapes(&self) -> bool {
-        true
-    }
-
-    fn apply(&self, program: &Program) -> Result<Option<Program>> {
-        fuse_each(program, "ReluGrad", fused_pool_gradient)
-    }
-}
-
-/// A fused operation: whose it is, and the tensors that become its outputs.
-struct Fused {
+/// The operation of a definition whose attributes say the dtype and the shapes of its outputs.
+fn fused(
+    program: &Program,
     definition: &'static OpDefinition,
-    attrs: Attributes,
+    mut attrs: Attributes,
     inputs: Vec<TensorId>,
     outputs: Vec<TensorId>,
-}
-
-/// Replaces what `fuse` finds around each node of type `op` by the operation that it makes.
-fn fuse_each(
-    program: &Program,
-    op: &str,
-    fuse: impl Fn(&Program, &Uses, NodeId) -> Option<Fused>,
-) -> Result<Option<Program>> {
-    let candidates: Vec<NodeId> = program.ids().filter(|&id| program.node(id).op() == op).collect();
-    if candidates.is_empty() {
-        return Ok(None);
-    }
-    let Some(order) = topological_order(program) else {
-        return Ok(None);
+) -> Fused {
+    let first = outputs[0].node;
+    let infos: Vec<OutputInfo> = outputs
+        .iter()
+        .map(|tensor| program.node(tensor.node).outputs[tensor.slot as usize].clone())
+        .collect();
+    attrs.set("T", infos[0].dtype);
+    attrs.set(
+        "shapes",
+        infos.iter().map(|info| info.shape.clone()).collect::<Vec<_>>(),
+    );
+    let node = Node {
+        definition,
+        attrs,
+        inputs: inputs.into_iter().collect(),
+        control_inputs: Default::default(),
+        outputs: infos.into_iter().collect(),
+        ..program.node(first).clone()
     };
-    let uses = Uses::new(program, &order);
-    let mut result = program.clone();
-    let mut replaced = FxHashMap::default();
-    for fused in candidates.into_iter().filter_map(|id| fuse(program, &uses, id)) {
-        let first = fused.outputs[0].node;
-        let outputs: Vec<OutputInfo> = fused
-            .outputs
-            .iter()
-            .map(|tensor| program.node(tensor.node).outputs[tensor.slot as usize].clone())
-            .collect();
-        let mut attrs = fused.attrs;
-        let shapes: Vec<_> = outputs.iter().map(|output| output.shape.clone()).collect();
-        attrs.set("T", outputs[0].dtype);
-        attrs.set("shapes", shapes);
-        let node = Node {
-            definition: fused.definition,
-            attrs,
-            inputs: fused.inputs.into_iter().collect(),
-            control_inputs: Default::default(),
-            outputs: outputs.into_iter().collect(),
-            ..program.node(first).clone()
-        };
-        let new = result.push(node, program.origins[first.index()]);
-        let new_tensors = (0..fused.outputs.len()).map(|slot| TensorId::new(new, slot));
-        replaced.extend(fused.outputs.iter().copied().zip(new_tensors));
-    }
-    if replaced.is_empty() {
-        return Ok(None);
-    }
-    result.substitute(&replaced, &FxHashMap::default());
-    Ok(Some(result))
+    Fused { node, first, outputs }
 }
 
 /// Whether the node may be fused: nothing but its data orders it, its numbers are `float` or `double` of known shape, and
@@ -121,7 +78,7 @@ fn fits(program: &Program, uses: &Uses, id: NodeId) -> bool {
 /// The node of type `op` that makes `tensor`, if it may be fused with the only node that takes the tensor.
 fn made_by(program: &Program, uses: &Uses, tensor: TensorId, op: &str) -> Option<NodeId> {
     let fits = program.node(tensor.node).op() == op && fits(program, uses, tensor.node);
-    (fits && uses.only(program, tensor).is_some()).then_some(tensor.node)
+    (fits && uses.only(tensor).is_some()).then_some(tensor.node)
 }
 
 /// A node of type `op` that takes `tensor` as its input 0 and may be fused.
@@ -151,7 +108,7 @@ fn fused_convolution(program: &Program, uses: &Uses, bias_add: NodeId) -> Option
     let convolution = made_by(program, uses, program.node(bias_add).inputs[0], "Conv2D")?;
     let sum = TensorId::new(bias_add, 0);
     let relu = uses
-        .only(program, sum)
+        .only(sum)
         .filter(|&id| program.node(id).op() == "Relu" && fits(program, uses, id));
     let mut outputs = vec![TensorId::new(relu.unwrap_or(bias_add), 0)];
     let pool = relu
@@ -168,12 +125,8 @@ fn fused_convolution(program: &Program, uses: &Uses, bias_add: NodeId) -> Option
         attrs: pool_attrs.unwrap_or_default(),
     };
     attrs.set("pool", AttrValue::Func(Box::new(pool)));
-    Some(Fused {
-        definition: fused::conv2d(),
-        attrs,
-        inputs: vec![node.inputs[0], node.inputs[1], program.node(bias_add).inputs[1]],
-        outputs,
-    })
+    let inputs = vec![node.inputs[0], node.inputs[1], program.node(bias_add).inputs[1]];
+    Some(fused(program, ops::conv2d(), attrs, inputs, outputs))
 }
 
 /// Whether a pool is over rows and columns only.
@@ -199,10 +152,7 @@ fn fused_pool_gradient(program: &Program, uses: &Uses, relu_grad: NodeId) -> Opt
     }
     let backprop = TensorId::new(relu_grad, 0);
     let bias_grad = taken_by(program, uses, backprop, "BiasAddGrad")?;
-    Some(Fused {
-        definition: fused::max_pool_relu_grad(),
-        attrs: copied(&node.attrs, &POOL),
-        inputs: vec![features, node.inputs[2]],
-        outputs: vec![backprop, TensorId::new(bias_grad, 0)],
-    })
+    let (attrs, inputs) = (copied(&node.attrs, &POOL), vec![features, node.inputs[2]]);
+    let outputs = vec![backprop, TensorId::new(bias_grad, 0)];
+    Some(fused(program, ops::max_pool_relu_grad(), attrs, inputs, outputs))
 }

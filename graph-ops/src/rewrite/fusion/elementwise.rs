@@ -4,18 +4,21 @@ use std::sync::OnceLock;
 
 use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
-use graph_core::rewrite::{Program, Rewrite, topological_order};
+use graph_core::rewrite::Program;
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Uses;
+use super::{Fused, Fusion, Uses};
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
 
 /// Replaces trees of element-wise operations, `float` or `double`, by one operation each.
 ///
 /// An operation joins the one that takes its result if nothing else takes it and both have the same shape, so that every
 /// element is computed once, as before. Comparisons join where a `Cast` makes numbers of their truth values.
-pub(crate) struct ElementwiseFusion;
+pub(crate) const ELEMENTWISE: Fusion = Fusion {
+    name: "elementwise_fusion",
+    find,
+};
 
 /// The name of the op that chains become.
 pub(super) const OP: &str = "_FusedElementwise";
@@ -33,72 +36,50 @@ struct Group {
     operands: usize,
 }
 
-impl Rewrite for ElementwiseFusion {
-    fn name(&self) -> &'static str {
-        "elementwise_fusion"
-    }
-
-    fn needs_shapes(&self) -> bool {
-        true
-    }
-
-    fn apply(&self, program: &Program) -> Result<Option<Program>> {
-        let Some(order) = topological_order(program) else {
-            return Ok(None);
+fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
+    // The last operation of the chain that each operation belongs to.
+    let mut root: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+    let mut groups: FxHashMap<NodeId, Group> = FxHashMap::default();
+    for &id in uses.order.iter().rev() {
+        let Some(part) = part(program, id).filter(|_| !uses.stays(id)) else {
+            continue;
         };
-        let uses = Uses::new(program, &order);
-        let fetched: FxHashSet<TensorId> = program.fetches.iter().copied().collect();
-        // The last operation of the chain that each operation belongs to.
-        let mut root: FxHashMap<NodeId, NodeId> = FxHashMap::default();
-        let mut groups: FxHashMap<NodeId, Group> = FxHashMap::default();
-        for &id in order.iter().rev() {
-            let Some(part) = part(program, id).filter(|_| !uses.stays(id)) else {
-                continue;
-            };
-            let inputs = &program.node(id).inputs;
-            let casts = program.node(id).op() == "Cast";
-            if casts && (uses.stays(inputs[0].node) || uses.only(program, inputs[0]) != Some(id)) {
-                continue;
-            }
-            let tensor = TensorId::new(id, 0);
-            let mut roots = uses.of(tensor).iter().map(|user| root.get(user).copied());
-            let joined = roots
-                .next()
-                .flatten()
-                .filter(|first| roots.all(|other| other == Some(*first)) && !fetched.contains(&tensor))
-                .filter(|&first| shape_of(program, id) == shape_of(program, first))
-                .filter(|&first| Some(part.dtype) == dtype(program, first))
-                .filter(|first| {
-                    let group = &groups[first];
-                    group.operands + inputs.len() <= MAX_OPERANDS + 1 && group.members.len() < MAX_MEMBERS
-                });
-            // Truth values are only numbers inside of a chain.
-            if joined.is_none() && part.truth {
-                continue;
-            }
-            let first = joined.unwrap_or(id);
-            root.insert(id, first);
-            let group = groups.entry(first).or_default();
-            group.members.push(id);
-            group.operands += inputs.len() - usize::from(joined.is_some());
+        let inputs = &program.node(id).inputs;
+        let casts = program.node(id).op() == "Cast";
+        if casts && (uses.stays(inputs[0].node) || uses.only(inputs[0]) != Some(id)) {
+            continue;
         }
-        let mut result = program.clone();
-        let mut fused = FxHashMap::default();
-        for &id in &order {
-            let Some(group) = groups.get(&id).filter(|group| group.members.len() > 1) else {
-                continue;
-            };
-            if let Some(node) = fuse(program, id, &group.members) {
-                let new = result.push(node, program.origins[id.index()]);
-                fused.insert(TensorId::new(id, 0), TensorId::new(new, 0));
-            }
+        let tensor = TensorId::new(id, 0);
+        let mut roots = uses.of(tensor).iter().map(|user| root.get(user).copied());
+        let joined = roots
+            .next()
+            .flatten()
+            .filter(|first| roots.all(|other| other == Some(*first)) && !uses.fetched(tensor))
+            .filter(|&first| shape_of(program, id) == shape_of(program, first))
+            .filter(|&first| Some(part.dtype) == dtype(program, first))
+            .filter(|first| {
+                let group = &groups[first];
+                group.operands + inputs.len() <= MAX_OPERANDS + 1 && group.members.len() < MAX_MEMBERS
+            });
+        // Truth values are only numbers inside of a chain.
+        if joined.is_none() && part.truth {
+            continue;
         }
-        if fused.is_empty() {
-            return Ok(None);
-        }
-        result.substitute(&fused, &FxHashMap::default());
-        Ok(Some(result))
+        let first = joined.unwrap_or(id);
+        root.insert(id, first);
+        let group = groups.entry(first).or_default();
+        group.members.push(id);
+        group.operands += inputs.len() - usize::from(joined.is_some());
     }
+    let fused = |&id: &NodeId| {
+        let group = groups.get(&id).filter(|group| group.members.len() > 1)?;
+        Some(Fused {
+            node: fuse(program, id, &group.members)?,
+            first: id,
+            outputs: vec![TensorId::new(id, 0)],
+        })
+    };
+    uses.order.iter().filter_map(fused).collect()
 }
 
 fn shape_of(program: &Program, id: NodeId) -> &PartialShape {

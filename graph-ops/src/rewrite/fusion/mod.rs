@@ -1,7 +1,8 @@
 //! Fusions: several operations become one of the engine's own, whose kernel keeps in the cache what they would pass on
 //! through memory.
 //!
-//! The ops that fusions make are not registered, cannot be built, and never leave a session.
+//! A [`Fusion`] finds what belongs together and makes the new operations; what is the same for all is done here. The ops that
+//! fusions make are not registered, cannot be built, and never leave a session.
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
@@ -9,4 +10,56 @@ pub(super) mod sum;
 pub(super) mod update;
 mod uses;
 
+use graph_core::Result;
+use graph_core::graph::{Node, NodeId, TensorId};
+use graph_core::rewrite::{Program, Rewrite, topological_order};
+use rustc_hash::FxHashMap;
+
 use uses::Uses;
+
+/// A fused operation.
+struct Fused {
+    node: Node,
+    /// The operation under whose place in the user's graph it runs. Control edges onto this one lead to the new one.
+    first: NodeId,
+    /// The tensors that become its outputs.
+    outputs: Vec<TensorId>,
+}
+
+/// A rewrite that replaces operations by fused ones.
+pub(crate) struct Fusion {
+    name: &'static str,
+    /// The fused operations of a program. They have no operation in common, and none depends on another but through its
+    /// outputs.
+    find: fn(&Program, &Uses) -> Vec<Fused>,
+}
+
+impl Rewrite for Fusion {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn needs_shapes(&self) -> bool {
+        true
+    }
+
+    fn apply(&self, program: &Program) -> Result<Option<Program>> {
+        let Some(order) = topological_order(program) else {
+            return Ok(None);
+        };
+        let found = (self.find)(program, &Uses::new(program, order));
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut result = program.clone();
+        let (mut tensors, mut nodes) = (FxHashMap::default(), FxHashMap::default());
+        for fused in found {
+            let new = result.push(fused.node, program.origins[fused.first.index()]);
+            nodes.insert(fused.first, new);
+            let outputs = fused.outputs.into_iter().enumerate();
+            tensors.extend(outputs.map(|(slot, tensor)| (tensor, TensorId::new(new, slot))));
+        }
+        result.substitute(&tensors, &nodes);
+        Ok(Some(result))
+    }
+}

@@ -4,18 +4,21 @@ use std::sync::OnceLock;
 
 use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
-use graph_core::rewrite::{Program, Rewrite, topological_order};
+use graph_core::rewrite::Program;
 use graph_core::{DType, Element, Error, PartialShape, Result};
 use rustc_hash::FxHashMap;
 
-use super::{Uses, elementwise};
+use super::{Fused, Fusion, Uses, elementwise};
 use crate::cpu::chain::{ChainElement, Function, Layout};
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::sums_of_chains;
 
 /// A `Sum` over all axes of a chain of element-wise operations, and an `L2Loss`, take the elements of the chain as they are
 /// computed; those over the same operands share one pass over memory, as the norms of a variable do.
-pub(crate) struct SumFusion;
+pub(crate) const SUMS: Fusion = Fusion {
+    name: "sum_fusion",
+    find,
+};
 
 /// A sum that may be fused.
 struct Total {
@@ -28,44 +31,23 @@ struct Total {
     scale: f32,
 }
 
-impl Rewrite for SumFusion {
-    fn name(&self) -> &'static str {
-        "sum_fusion"
+fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
+    let mut totals: Vec<Vec<Total>> = Vec::new();
+    let mut of_operands: FxHashMap<(Vec<TensorId>, PartialShape), usize> = FxHashMap::default();
+    for total in program.ids().filter_map(|id| total(program, uses, id)) {
+        let key = (total.operands.clone(), total.shape.clone());
+        let index = *of_operands.entry(key).or_insert_with(|| {
+            totals.push(Vec::new());
+            totals.len() - 1
+        });
+        totals[index].push(total);
     }
-
-    fn needs_shapes(&self) -> bool {
-        true
-    }
-
-    fn apply(&self, program: &Program) -> Result<Option<Program>> {
-        let Some(order) = topological_order(program) else {
-            return Ok(None);
-        };
-        let uses = Uses::new(program, &order);
-        let mut totals: Vec<Vec<Total>> = Vec::new();
-        let mut of_operands: FxHashMap<(Vec<TensorId>, PartialShape), usize> = FxHashMap::default();
-        for total in program.ids().filter_map(|id| total(program, &uses, id)) {
-            let key = (total.operands.clone(), total.shape.clone());
-            let index = *of_operands.entry(key).or_insert_with(|| {
-                totals.push(Vec::new());
-                totals.len() - 1
-            });
-            totals[index].push(total);
-        }
-        if totals.is_empty() {
-            return Ok(None);
-        }
-        let mut result = program.clone();
-        let mut replaced = FxHashMap::default();
-        for totals in &totals {
-            let first = totals[0].id;
-            let new = result.push(fused(program, totals), program.origins[first.index()]);
-            let outputs = totals.iter().zip(0..);
-            replaced.extend(outputs.map(|(total, slot)| (TensorId::new(total.id, 0), TensorId::new(new, slot))));
-        }
-        result.substitute(&replaced, &FxHashMap::default());
-        Ok(Some(result))
-    }
+    let fused = |totals: &Vec<Total>| Fused {
+        node: fused(program, totals),
+        first: totals[0].id,
+        outputs: totals.iter().map(|total| TensorId::new(total.id, 0)).collect(),
+    };
+    totals.iter().map(fused).collect()
 }
 
 fn total(program: &Program, uses: &Uses, id: NodeId) -> Option<Total> {
@@ -79,7 +61,7 @@ fn total(program: &Program, uses: &Uses, id: NodeId) -> Option<Total> {
     if !(l2_loss || all) || !numbers || !output.shape.is_fully_defined() || uses.stays(id) {
         return None;
     }
-    let inside = uses.only(program, summed) == Some(id) && !uses.stays(summed.node);
+    let inside = uses.only(summed) == Some(id) && !uses.stays(summed.node);
     let part = elementwise::part(program, summed.node).filter(|part| !part.truth && source.inputs.len() == 1);
     let (operands, mut instructions) = match part {
         _ if inside && source.op() == elementwise::OP => (

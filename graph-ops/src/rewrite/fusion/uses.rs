@@ -3,18 +3,22 @@
 use graph_core::graph::{NodeId, TensorId};
 use graph_core::op::ControlFlow;
 use graph_core::rewrite::Program;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-/// For each tensor, the nodes that take it, once for each input; and which nodes must stay as they are.
+/// For each tensor, the nodes that take it, once for each input; which tensors are fetched; and which nodes must stay as they
+/// are.
 pub(super) struct Uses {
+    /// The nodes, each after those that it depends on.
+    pub(super) order: Vec<NodeId>,
     of_tensor: FxHashMap<TensorId, Vec<NodeId>>,
+    fetched: FxHashSet<TensorId>,
     stays: Vec<bool>,
 }
 
 impl Uses {
-    pub(super) fn new(program: &Program, order: &[NodeId]) -> Self {
+    pub(super) fn new(program: &Program, order: Vec<NodeId>) -> Self {
         let mut of_tensor: FxHashMap<TensorId, Vec<NodeId>> = FxHashMap::default();
-        let mut stays = graph_core::rewrite::guarded_nodes(program, order);
+        let mut stays = graph_core::rewrite::guarded_nodes(program, &order);
         for id in program.ids() {
             let node = program.node(id);
             for &input in &node.inputs {
@@ -29,7 +33,13 @@ impl Uses {
         for target in &program.targets {
             stays[target.index()] = true;
         }
-        Self { of_tensor, stays }
+        let fetched = program.fetches.iter().copied().collect();
+        Self {
+            order,
+            of_tensor,
+            fetched,
+            stays,
+        }
     }
 
     /// Whether control edges, a Switch or the run's targets name this node, so that it must stay.
@@ -42,10 +52,15 @@ impl Uses {
         self.of_tensor.get(&tensor).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether the run fetches the tensor.
+    pub(super) fn fetched(&self, tensor: TensorId) -> bool {
+        self.fetched.contains(&tensor)
+    }
+
     /// The only node that takes the tensor, if the run does not fetch it.
-    pub(super) fn only(&self, program: &Program, tensor: TensorId) -> Option<NodeId> {
+    pub(super) fn only(&self, tensor: TensorId) -> Option<NodeId> {
         match self.of(tensor) {
-            [one] if !program.fetches.contains(&tensor) => Some(*one),
+            [one] if !self.fetched(tensor) => Some(*one),
             _ => None,
         }
     }
