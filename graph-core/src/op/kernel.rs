@@ -281,7 +281,12 @@ pub(crate) struct Slot {
     pub(crate) variable: Option<usize>,
     /// What owns the data if it is not the arena: a feed, a constant, a dynamic result; always for strings.
     pub(crate) value: Option<Value>,
+    /// What this handle names, unless it is a variable.
+    pub(crate) object: Option<Object>,
 }
+
+/// What lives no longer than a run and is named by handles.
+pub(crate) type Object = Arc<dyn Any + Send + Sync>;
 
 /// A running kernel's view of its inputs, outputs, state and variables.
 pub struct KernelContext<'a> {
@@ -441,9 +446,28 @@ impl<'a> KernelContext<'a> {
     pub fn forward(&mut self, input: usize, output: usize) {
         let source = self.input_slot(input);
         let (data, shape, value, dead) = (source.data, source.shape.clone(), source.value.clone(), source.dead);
-        let variable = source.variable;
+        let (variable, object) = (source.variable, source.object.clone());
         let slot = &mut self.slots[self.outputs[output] as usize];
         (slot.data, slot.shape, slot.value, slot.dead, slot.variable) = (data, shape, value, dead, variable);
+        slot.object = object;
+    }
+
+    /// Makes output `index`, a handle, name `object`, which lives as long as there are handles of it in this run.
+    pub fn set_object<T: Any + Send + Sync>(&mut self, index: usize, object: Arc<T>) {
+        let slot = &mut self.slots[self.outputs[index] as usize];
+        slot.shape = Shape::scalar();
+        slot.object = Some(object);
+    }
+
+    /// What input `index`, a handle, names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it names no object of this type.
+    pub fn object<T: Any + Send + Sync>(&self, index: usize) -> Result<Arc<T>> {
+        let object = self.input_slot(index).object.clone();
+        object
+            .and_then(|object| object.downcast::<T>().ok())
+            .ok_or_else(|| Error::invalid_argument(format!("input {index} is not a handle of what the op works on")))
     }
 
     /// Whether input `index` is dead: only `Merge` runs with dead inputs.

@@ -8,7 +8,7 @@ use crate::op::kernel::{
     DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Slot, VariableCell, slot_value,
 };
 use crate::op::shape_inference::{InferenceContext, InputValues};
-use crate::op::{ControlFlow, vocabulary};
+use crate::op::vocabulary;
 use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
@@ -75,19 +75,13 @@ pub fn is_supported(operation: &Operation) -> bool {
         if vocabulary::is_variable(node.op()) {
             return true;
         }
-        !needs_frames(node) && (!needs_kernel(node) || find_kernel(node, DeviceKind::Cpu).is_ok())
+        !needs_kernel(node) || find_kernel(node, DeviceKind::Cpu).is_ok()
     })
 }
 
 /// Whether a step of this node runs a kernel; some are nothing but order.
 pub(crate) fn needs_kernel(node: &Node) -> bool {
     !node.outputs.is_empty() || node.definition.stateful || !node.definition.kernels.is_empty()
-}
-
-/// Whether the node is part of a while loop.
-pub(crate) fn needs_frames(node: &Node) -> bool {
-    use ControlFlow::{Enter, Exit, LoopCond, NextIteration};
-    matches!(node.definition.control_flow, Enter | Exit | NextIteration | LoopCond)
 }
 
 fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
@@ -182,5 +176,6 @@ pub(crate) fn value_slot(value: Value) -> Slot {
         dead: false,
         variable: None,
         value: Some(value),
+        object: None,
     }
 }

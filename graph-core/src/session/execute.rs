@@ -11,7 +11,7 @@ use crate::op::kernel::{KernelContext, KernelRequest, Planned, Slot, VariableCel
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
-use crate::session::plan::{Place, Plan, Step, Work, plan_time_inputs};
+use crate::session::plan::{LoopSteps, Place, Plan, Step, Work, plan_time_inputs};
 use crate::session::profile::{NodeStats, RunMetadata};
 use crate::session::state::SessionState;
 use crate::shape::{PartialShape, Shape};
@@ -64,12 +64,17 @@ impl Plan {
             slot.value = None;
             allocate(slot)?;
         }
+        // Nothing comes back before the first iteration.
+        for &tensor in self.loops.iter().flat_map(|inner| &inner.back) {
+            self.slots[tensor as usize].dead = true;
+        }
         Ok(())
     }
 
     fn run_steps(&mut self, program: &Program, state: &mut SessionState, control: &mut RunControl<'_>) -> Result<()> {
         let begin = Instant::now();
-        for index in 0..self.steps.len() {
+        let mut index = 0;
+        while index < self.steps.len() {
             if control.timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
                 return Err(Error::deadline_exceeded("the run took longer than its time limit"));
             }
@@ -93,8 +98,24 @@ impl Plan {
             for &tensor in &step.release {
                 self.slots[tensor as usize].value = None;
             }
+            index = self.next_step(index);
         }
         Ok(())
+    }
+
+    /// The step after this one: the first one of a loop that ends here and goes on, or the one behind.
+    fn next_step(&mut self, index: usize) -> usize {
+        let goes_on = |inner: &&LoopSteps| {
+            let mut back = inner.back.iter();
+            inner.body.end == index + 1 && back.any(|&tensor| !self.slots[tensor as usize].dead)
+        };
+        let Some(again) = self.loops.iter().find(goes_on) else {
+            return index + 1;
+        };
+        for &tensor in &again.first {
+            self.slots[tensor as usize].dead = true;
+        }
+        again.body.start
     }
 
     fn run_step(&mut self, index: usize, node: &Node, state: &mut SessionState) -> Result<()> {
@@ -126,8 +147,9 @@ impl Plan {
                     .value
                     .clone()
                     .filter(|value| value.dtype() == DType::String);
+                let object = self.slots[input].object.clone();
                 let slot = &mut self.slots[output];
-                slot.data = data;
+                (slot.data, slot.object) = (data, object);
                 slot.value = strings.map(|value| value.reshaped(slot.shape.clone())).transpose()?;
                 Ok(())
             }
@@ -269,6 +291,9 @@ impl Plan {
             if *place != Place::Constant && slot.value.is_some() {
                 slot.value = None;
             }
+            if slot.object.is_some() {
+                slot.object = None;
+            }
         }
     }
 }
@@ -366,12 +391,18 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
                 .expected(&source.shape)
                 .got(shape));
         }
-        let (data, value) = (source.data, source.value.clone());
+        let (mut data, mut value) = (source.data, source.value.clone());
+        if step.in_loop && !step.reads.is_empty() {
+            // The variable may change before the value is used.
+            let copied = slot_value(source)?;
+            (data, value) = (copied.bytes().as_ptr().cast_mut(), Some(copied));
+        }
         let handle = source.variable.filter(|_| source.dtype == DType::Resource);
+        let object = source.object.clone();
         let slot = &mut slots[step.outputs[0] as usize];
         slot.variable = handle.or(slot.variable);
         slot.value = value.map(|value| value.reshaped(shape.clone())).transpose()?;
-        (slot.data, slot.shape) = (data, shape);
+        (slot.data, slot.shape, slot.object) = (data, shape, object);
         return Ok(());
     }
     let mut input_values: Vec<Option<Value>> = vec![None; step.inputs.len()];

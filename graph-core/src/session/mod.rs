@@ -8,6 +8,7 @@ pub mod evaluate;
 mod execute;
 mod feed;
 mod fetch;
+mod loops;
 mod memory;
 mod observer;
 mod options;
@@ -90,7 +91,7 @@ impl ShapedPlan {
         options: &RewriteOptions,
         state: &mut SessionState,
     ) -> Result<Self> {
-        if !options.enabled(SPECIALIZATION) {
+        if !options.enabled(SPECIALIZATION) || !structure.loops.is_empty() {
             let plan = Plan::new(structure, &feeds, state)?;
             return Ok(Self {
                 feeds,

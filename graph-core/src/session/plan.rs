@@ -4,6 +4,8 @@
 //! kernel is made now, and its outputs lie in the arena. Every other node is *dynamic*: its kernel is made in each run, and
 //! its outputs are values of their own. What constants and shapes alone decide is computed now and needs no step.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
 
 use crate::dtype::DType;
@@ -14,6 +16,7 @@ use crate::op::shape_inference::{InferenceContext, Inferred, InputValues};
 use crate::op::{ArgType, ControlFlow, vocabulary};
 use crate::rewrite::Program;
 use crate::session::evaluate::{evaluate_node, find_kernel, needs_kernel, value_slot};
+use crate::session::loops::Loop;
 use crate::session::memory::{ArenaPlanner, Block};
 use crate::session::state::SessionState;
 use crate::session::structure::{Structure, input_args, updates};
@@ -75,6 +78,8 @@ pub(crate) struct Step {
     pub(crate) state: Option<usize>,
     /// If a Switch decides whether it runs: the steps of its control inputs.
     pub(crate) guards: Option<Vec<usize>>,
+    /// Whether it is part of a loop.
+    pub(crate) in_loop: bool,
     /// Tensors whose values can be dropped after it.
     pub(crate) release: Vec<u32>,
 }
@@ -94,6 +99,17 @@ pub(crate) struct Plan {
     pub(crate) arena_base: *mut u8,
     /// Which steps were dead in this run; used by guarded ones only.
     pub(crate) dead: Vec<bool>,
+    /// The loops, inner ones first.
+    pub(crate) loops: Vec<LoopSteps>,
+}
+
+/// A loop as a part of the steps.
+pub(crate) struct LoopSteps {
+    pub(crate) body: Range<usize>,
+    /// What its NextIterations carry on; nothing alive at the end of the body ends the loop.
+    pub(crate) back: Vec<u32>,
+    /// What enters it; dead from the second iteration on.
+    pub(crate) first: Vec<u32>,
 }
 
 // SAFETY: the pointers lead into the session's arena and values; a plan runs only under the session's lock.
@@ -120,6 +136,9 @@ struct Planner<'a> {
     places: Vec<Option<Place>>,
     steps: Vec<Step>,
     step_of: FxHashMap<NodeId, usize>,
+    /// Which nodes are part of a loop.
+    in_loop: Vec<bool>,
+    loops: Vec<LoopSteps>,
 }
 
 impl Plan {
@@ -156,16 +175,36 @@ impl<'a> Planner<'a> {
             places: vec![None; count],
             steps: Vec::with_capacity(program.nodes.len()),
             step_of: FxHashMap::default(),
+            in_loop: vec![false; program.nodes.len()],
+            loops: Vec::new(),
         };
+        for id in structure
+            .loops
+            .iter()
+            .flat_map(|inner| &structure.order[inner.body.clone()])
+        {
+            planner.in_loop[id.index()] = true;
+        }
         for (index, feed) in program.feeds.iter().enumerate() {
             let tensor = planner.tensor(*feed) as usize;
             planner.shapes[tensor] = PartialShape::from(&feeds[index]);
             planner.places[tensor] = Some(Place::Feed(index));
         }
+        // The first step at or after each place in the order.
+        let mut first_steps = Vec::with_capacity(structure.order.len() + 1);
         for &id in &structure.order {
+            first_steps.push(planner.steps.len());
             planner
                 .plan_node(id)
                 .map_err(|error| error.at(program.node(id).site()))?;
+        }
+        first_steps.push(planner.steps.len());
+        for Loop { body, back, first } in &structure.loops {
+            planner.loops.push(LoopSteps {
+                body: first_steps[body.start]..first_steps[body.end],
+                back: back.iter().map(|&id| planner.tensor(id)).collect(),
+                first: first.iter().map(|&id| planner.tensor(id)).collect(),
+            });
         }
         Ok(planner)
     }
@@ -236,6 +275,7 @@ impl Planner<'_> {
             refs: Vec::new(),
             state: None,
             guards: None,
+            in_loop: self.in_loop[id.index()],
             release: Vec::new(),
             inputs,
             outputs,
@@ -275,7 +315,8 @@ impl Planner<'_> {
                 );
             }
             step.work = match self.work(node, kernel, &step) {
-                _ if !fits => Work::Dynamic,
+                // What the next iteration writes must not be where this one's results lie.
+                _ if !fits || step.in_loop => Work::Dynamic,
                 Err(_) if guarded => Work::Dynamic,
                 work => work?,
             };
@@ -514,6 +555,7 @@ impl Planner<'_> {
                         dead: false,
                         variable: None,
                         value: None,
+                        object: None,
                     },
                 };
                 slot.dtype = self.dtypes[tensor];
@@ -535,6 +577,7 @@ impl Planner<'_> {
             arena_size,
             arena_base: std::ptr::null_mut(),
             dead,
+            loops: self.loops,
         })
     }
 
@@ -554,6 +597,13 @@ impl Planner<'_> {
                 let root = self.root(tensor) as usize;
                 last[root] = last[root].max(index);
                 last[tensor as usize] = last[tensor as usize].max(index);
+            }
+        }
+        // What a loop works on may be needed in any later iteration, and behind it.
+        for step in self.steps.iter().filter(|step| step.in_loop) {
+            for &tensor in step.inputs.iter().chain(&step.outputs) {
+                let root = self.root(tensor) as usize;
+                (last[root], last[tensor as usize]) = (usize::MAX, usize::MAX);
             }
         }
         // The ways of a Switch, and what a Merge passes on, lie where their inputs lie.

@@ -12,7 +12,7 @@ use crate::graph::{Graph, GraphData, Node, NodeId, OutputInfo, TensorId};
 use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry, vocabulary};
 
 use crate::rewrite::{self, Program, Rewrite};
-use crate::session::evaluate::needs_frames;
+use crate::session::loops::{self, Loop};
 use crate::session::options::{RewriteOptions, SessionOptions};
 use crate::session::placement;
 use crate::session::survey::Survey;
@@ -30,8 +30,10 @@ pub(crate) struct Structure {
     pub(crate) program: Program,
     /// Positions in `program.nodes`, in the order in which they run.
     pub(crate) order: Vec<NodeId>,
-    /// For each node of the program, whether a Switch decides if it runs.
+    /// For each node of the program, whether a Switch decides if it runs; nodes of loops and what enters them count as such.
     pub(crate) guarded: Vec<bool>,
+    /// The loops as parts of the order, inner ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// The engine's own op whose output a feed replaces.
@@ -48,8 +50,9 @@ impl Structure {
     pub(crate) fn new(graph: &Graph, request: &Request, options: &SessionOptions) -> Result<Self> {
         let mut program = graph.read(|data| extract(data, request))?;
         placement::place(&program, options)?;
-        if let Some(loops) = program.nodes.iter().find(|node| needs_frames(node)) {
-            return Err(Error::unimplemented("while loops do not run yet").at(loops.site()));
+        if loops::has_loops(&program) {
+            // Rewrites know straight lines only.
+            return Self::of(program);
         }
         for rewrite in pipeline(&options.rewrites, false)? {
             program = rewritten(program, rewrite)?;
@@ -59,12 +62,23 @@ impl Structure {
 
     /// Of a program that is as it shall be.
     fn of(program: Program) -> Result<Self> {
-        let order = order(&program)?;
-        let guarded = rewrite::guarded_nodes(&program, &order);
+        let (order, loops) = if loops::has_loops(&program) {
+            loops::order(&program)?
+        } else {
+            (order(&program)?, Vec::new())
+        };
+        let mut guarded = rewrite::guarded_nodes(&program, &order);
+        for inner in &loops {
+            let enters = inner.first.iter().map(|tensor| tensor.node);
+            for id in order[inner.body.clone()].iter().copied().chain(enters) {
+                guarded[id.index()] = true;
+            }
+        }
         Ok(Self {
             program,
             order,
             guarded,
+            loops,
         })
     }
 
@@ -304,8 +318,12 @@ fn order(program: &Program) -> Result<Vec<NodeId>> {
             .ids()
             .find(|id| waits[id.index()] > 0)
             .map(|id| program.node(id));
-        let error = Error::invalid_argument("the graph has a cycle that does not run through NextIteration");
-        return Err(stuck.map_or(Error::internal("an order without nodes"), |node| error.at(node.site())));
+        return Err(stuck.map_or(Error::internal("an order without nodes"), cycle_error));
     }
     Ok(order)
+}
+
+/// The error for a cycle through `node`.
+pub(crate) fn cycle_error(node: &Node) -> Error {
+    Error::invalid_argument("the graph has a cycle that does not run through NextIteration").at(node.site())
 }

@@ -7,7 +7,9 @@ mod context;
 mod flow;
 mod group;
 mod print;
+mod stack;
 mod summarize;
+mod tensor_array;
 
 pub use assert::{Assert, assert};
 pub use checks::{
@@ -19,11 +21,14 @@ pub use cond::{BranchPart, BranchResult, BranchValue, Cond, cond};
 pub use flow::{Merged, merge, switch};
 pub use group::{IntoOperations, group, no_op, tuple, with_dependencies};
 pub use print::{Print, print_};
+pub use tensor_array::TensorArray;
 
 use graph_core::op::OpDefinition;
 
 #[cfg(test)]
 mod cond_tests;
+#[cfg(test)]
+mod loop_tests;
 
 #[cfg(test)]
 use crate::testing::{Case, GradientCase};
@@ -43,6 +48,21 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     flow::next_iteration,
     flow::ref_next_iteration,
     flow::loop_cond,
+    stack::stack,
+    stack::push,
+    stack::pop,
+    stack::close,
+    tensor_array::ops::array,
+    tensor_array::ops::grad,
+    tensor_array::ops::grad_with_shape,
+    tensor_array::ops::write,
+    tensor_array::ops::read,
+    tensor_array::ops::gather,
+    tensor_array::ops::scatter,
+    tensor_array::ops::concat,
+    tensor_array::ops::split,
+    tensor_array::ops::size,
+    tensor_array::ops::close,
     assert::definition,
     assert::abort,
     print::definition,
