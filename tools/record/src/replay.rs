@@ -34,7 +34,8 @@ pub enum Outcome {
     Ok,
     /// A run gave something else.
     Differs(Box<Difference>),
-    /// The session uses ops, or dtypes of ops, that this engine does not know: `Op`, `Op(dtype)`, sorted.
+    /// The session uses ops, or dtypes of ops, that this engine does not know: `Op`, `Op(dtype)`, sorted. Random ops in loops
+    /// of parallel iterations count as such, since chance decides what they draw in which iteration.
     Unsupported(Vec<String>),
 }
 
@@ -304,7 +305,9 @@ impl Replay<'_> {
         let mut unsupported_ops = BTreeSet::new();
         for (index, run) in self.trace.runs.iter().enumerate() {
             if failed(index).is_none() {
-                unsupported_ops.extend(unsupported_operations(graph, self.nodes.computed_by(run)));
+                let needed = self.nodes.computed_by(run);
+                unsupported_ops.extend(self.nodes.drawn_in_parallel(&needed));
+                unsupported_ops.extend(unsupported_operations(graph, needed));
             }
         }
         if !unsupported_ops.is_empty() {

@@ -51,6 +51,55 @@ impl<'a> NodesByName<'a> {
         self.before(fetched.chain(&run.targets).map(|name| node_name(name)), is_fed)
     }
 
+    /// The random ops in loops whose iterations may run side by side: what they draw in which iteration is not determined.
+    /// Each as `Op(parallel_iterations)`, sorted.
+    pub(crate) fn drawn_in_parallel(&self, needed: &HashSet<&str>) -> BTreeSet<String> {
+        let mut consumers: HashMap<&str, Vec<&NodeDef>> = HashMap::new();
+        let nodes = || needed.iter().filter_map(|name| self.0.get(name).copied());
+        for node in nodes() {
+            for input in &node.input {
+                consumers.entry(node_name(input)).or_default().push(node);
+            }
+        }
+        let parallel = |node: &NodeDef| {
+            let iterations = node
+                .attr
+                .get("parallel_iterations")
+                .and_then(|attr| attr.value.as_ref());
+            !matches!(iterations, Some(attr_value::Value::I(1)))
+        };
+        let enters = |node: &NodeDef| matches!(node.op.as_str(), "Enter" | "RefEnter");
+        // Nodes, and in how many loops they are.
+        let mut stack: Vec<(&NodeDef, usize)> = nodes()
+            .filter(|node| enters(node) && parallel(node))
+            .map(|node| (node, 1))
+            .collect();
+        let mut deepest: HashMap<&str, usize> = HashMap::new();
+        let mut drawn = BTreeSet::new();
+        while let Some((node, depth)) = stack.pop() {
+            let known = deepest.entry(node.name.as_str()).or_default();
+            // Deeper than all nodes there are nothing can be: the graph leads in circles.
+            if *known >= depth || depth > needed.len() {
+                continue;
+            }
+            *known = depth;
+            if node.attr.contains_key("seed") && node.attr.contains_key("seed2") {
+                drawn.insert(format!("{}(parallel_iterations)", node.op));
+            }
+            for consumer in consumers.get(node.name.as_str()).into_iter().flatten() {
+                let depth = match consumer.op.as_str() {
+                    "Exit" | "RefExit" => depth - 1,
+                    "Enter" | "RefEnter" => depth + 1,
+                    _ => depth,
+                };
+                if depth > 0 {
+                    stack.push((consumer, depth));
+                }
+            }
+        }
+        drawn
+    }
+
     fn before(&self, names: impl Iterator<Item = &'a str>, stop: impl Fn(&str) -> bool) -> HashSet<&'a str> {
         let mut stack: Vec<&str> = names.collect();
         let mut found = HashSet::new();
@@ -138,6 +187,7 @@ fn label(operation: &Operation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graph_core::format::proto::AttrValue as AttrValueDef;
 
     fn node(name: &str, inputs: &[&str]) -> NodeDef {
         NodeDef {
@@ -155,6 +205,38 @@ mod tests {
             fetches: names(fetches),
             targets: names(targets),
             ..RecordedRun::default()
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_in_loops_is_found() {
+        let random = |name: &str, input: &str| {
+            let mut node = node(name, &[input]);
+            node.op = "RandomUniform".to_owned();
+            node.attr.insert("seed".to_owned(), AttrValueDef::default());
+            node.attr.insert("seed2".to_owned(), AttrValueDef::default());
+            node
+        };
+        let of = |op: &str, name: &str, input: &str| NodeDef {
+            op: op.to_owned(),
+            ..node(name, &[input])
+        };
+        let drawn = |node: NodeDef| {
+            let graph = GraphDef {
+                node: vec![
+                    node,
+                    of("Enter", "enter", "a"),
+                    of("Enter", "inner", "enter"),
+                    of("Exit", "inner_exit", "inner"),
+                    of("Exit", "exit", "inner_exit"),
+                ],
+                ..GraphDef::default()
+            };
+            let names: HashSet<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+            NodesByName::new(&graph).drawn_in_parallel(&names).len()
+        };
+        for (input, expected) in [("a", 0), ("enter", 1), ("^inner", 1), ("inner_exit", 1), ("exit", 0)] {
+            assert_eq!(drawn(random("x", input)), expected, "{input}");
         }
     }
 
