@@ -28,6 +28,16 @@ pub enum DeviceKind {
 /// Makes a kernel for one node of a plan.
 pub type MakeKernel = fn(&KernelRequest<'_>) -> Result<Planned>;
 
+/// What a kernel does in a step, if that is the same for every node.
+pub type RunKernel = fn(&mut KernelContext<'_>) -> Result<()>;
+
+/// Where a node's kernel comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    Made(MakeKernel),
+    Same(RunKernel),
+}
+
 /// What a stateful kernel keeps in the session, under its node: a random stream, a counter.
 pub trait KernelState: Any + Send {
     /// The state as a value, from which [`KernelState::restore`] makes the same state again, in another process too.
@@ -78,13 +88,21 @@ pub struct KernelDefinition {
     pub data_dependent: bool,
     /// Makes the session's state for the node, if it keeps one.
     pub state: Option<MakeState>,
-    /// Makes the kernel.
-    pub make: MakeKernel,
+    source: Source,
 }
 
 impl KernelDefinition {
-    /// A kernel for the CPU.
+    /// A kernel for the CPU, made for each node.
     pub fn cpu(make: MakeKernel) -> Self {
+        Self::on_cpu(Source::Made(make))
+    }
+
+    /// A kernel for the CPU that is the same for every node.
+    pub fn direct(run: RunKernel) -> Self {
+        Self::on_cpu(Source::Same(run))
+    }
+
+    fn on_cpu(source: Source) -> Self {
         Self {
             device: DeviceKind::Cpu,
             types: Vec::new(),
@@ -95,13 +113,24 @@ impl KernelDefinition {
             host_outputs: Vec::new(),
             data_dependent: false,
             state: None,
-            make,
+            source,
+        }
+    }
+
+    /// The kernel for one node of a plan.
+    ///
+    /// # Errors
+    /// What the op's definition says of bad attributes, shapes and plan-time values.
+    pub fn make(&self, request: &KernelRequest<'_>) -> Result<Planned> {
+        match self.source {
+            Source::Made(make) => make(request),
+            Source::Same(run) => Ok(Planned::new(run)),
         }
     }
 
     /// A kernel that only passes input 0 on as output 0, as it is, on any device: `Identity`, `Reshape`.
     pub fn alias() -> Self {
-        let mut kernel = Self::cpu(|_| Ok(Planned::new(|_: &mut KernelContext<'_>| Ok(()))));
+        let mut kernel = Self::direct(|_| Ok(()));
         kernel.alias = Some((0, 0));
         kernel
     }

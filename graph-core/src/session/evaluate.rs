@@ -111,7 +111,7 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
     let output_dtypes: Vec<_> = node.outputs.iter().map(|output| output.dtype).collect();
     let input_shapes: Vec<Shape> = inputs.iter().map(|input| input.shape().clone()).collect();
     let input_values: Vec<Option<Value>> = inputs.iter().cloned().map(Some).collect();
-    let planned = (definition.make)(&KernelRequest {
+    let planned = definition.make(&KernelRequest {
         attrs: &node.attrs,
         input_dtypes: &input_dtypes,
         input_shapes: &input_shapes,

@@ -414,7 +414,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         .iter()
         .map(|&output| slots[output as usize].dtype)
         .collect();
-    let planned = (kernel.make)(&KernelRequest {
+    let planned = kernel.make(&KernelRequest {
         attrs: &node.attrs,
         input_dtypes: &input_dtypes,
         input_shapes: &input_shapes,

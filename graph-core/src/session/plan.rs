@@ -463,15 +463,16 @@ impl Planner<'_> {
             .iter()
             .map(|&output| self.dtypes[output as usize])
             .collect();
-        (kernel.make)(&KernelRequest {
-            attrs: &node.attrs,
-            input_dtypes: &dtypes,
-            input_shapes: &shapes,
-            input_values: &values,
-            output_dtypes: &output_dtypes,
-            output_shapes: &output_shapes,
-        })
-        .map(Work::Static)
+        kernel
+            .make(&KernelRequest {
+                attrs: &node.attrs,
+                input_dtypes: &dtypes,
+                input_shapes: &shapes,
+                input_values: &values,
+                output_dtypes: &output_dtypes,
+                output_shapes: &output_shapes,
+            })
+            .map(Work::Static)
     }
 
     /// Says where the outputs lie; those that the arena is for are left open.

@@ -47,38 +47,56 @@ pub(crate) fn plan(
 
 fn words<T: Word, M: Movement>(dtype: DType, data: Vec<usize>, movement: M) -> Planned {
     Planned::new(move |context| {
-        let inputs = data.iter().map(|&index| input_words::<T>(context, index));
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let outputs = (0..context.num_outputs()).map(|index| output_words::<T>(context, index, dtype));
-        let mut outputs = outputs.collect::<Result<Vec<_>>>()?;
+        let (inputs, mut outputs) = (input_words::<T>(context, &data)?, output_words::<T>(context, dtype)?);
         movement.run(context, &inputs, &mut outputs)
     })
 }
 
 fn strings<M: Movement>(data: Vec<usize>, movement: M) -> Planned {
     Planned::new(move |context| {
-        let mut pool: Vec<&[u8]> = vec![&[]];
-        let mut numbers: Vec<Vec<u64>> = Vec::with_capacity(data.len());
-        for &index in &data {
-            let strings = context.input_strings(index)?;
-            numbers.push((0..strings.len()).map(|at| (pool.len() + at) as u64).collect());
-            pool.extend(strings.iter().map(Vec::as_slice));
-        }
-        let inputs: Vec<&[u64]> = numbers.iter().map(Vec::as_slice).collect();
-        let sizes = (0..context.num_outputs()).map(|index| context.output_shape(index).num_elements());
-        let mut moved: Vec<Vec<u64>> = sizes.map(|size| vec![0; size]).collect();
+        let numbered = Numbered::new(context, &data)?;
+        let mut moved = numbered.outputs(context);
+        let inputs: Vec<&[u64]> = numbered.inputs.iter().map(Vec::as_slice).collect();
         let mut outputs: Vec<&mut [u64]> = moved.iter_mut().map(Vec::as_mut_slice).collect();
         movement.run(context, &inputs, &mut outputs)?;
-        let values = moved.iter().enumerate().map(|(index, numbers)| {
-            let strings = numbers.iter().map(|&number| pool[number as usize].to_vec()).collect();
-            Value::from_strings(context.output_shape(index).clone(), strings)
-        });
-        let values = values.collect::<Result<Vec<_>>>()?;
-        for (index, value) in values.into_iter().enumerate() {
+        for (index, value) in numbered.values(context, &moved)?.into_iter().enumerate() {
             context.set_output(index, value);
         }
         Ok(())
     })
+}
+
+/// The strings of the inputs, and their places among them in each input.
+struct Numbered<'c> {
+    pool: Vec<&'c [u8]>,
+    inputs: Vec<Vec<u64>>,
+}
+
+impl<'c> Numbered<'c> {
+    fn new(context: &'c KernelContext<'_>, data: &[usize]) -> Result<Self> {
+        let (mut pool, mut inputs): (Vec<&[u8]>, _) = (vec![&[]], Vec::with_capacity(data.len()));
+        for &index in data {
+            let strings = context.input_strings(index)?;
+            inputs.push((0..strings.len()).map(|at| (pool.len() + at) as u64).collect());
+            pool.extend(strings.iter().map(Vec::as_slice));
+        }
+        Ok(Self { pool, inputs })
+    }
+
+    /// Outputs of empty strings.
+    fn outputs(&self, context: &KernelContext<'_>) -> Vec<Vec<u64>> {
+        let sizes = (0..context.num_outputs()).map(|index| context.output_shape(index).num_elements());
+        sizes.map(|size| vec![0; size]).collect()
+    }
+
+    /// The strings that the outputs' numbers stand for.
+    fn values(&self, context: &KernelContext<'_>, outputs: &[Vec<u64>]) -> Result<Vec<Value>> {
+        let values = outputs.iter().enumerate().map(|(index, numbers)| {
+            let strings = numbers.iter().map(|&number| self.pool[number as usize].to_vec());
+            Value::from_strings(context.output_shape(index).clone(), strings.collect())
+        });
+        values.collect()
+    }
 }
 
 /// Evaluates an expression with a type parameter bound to the element type of a dtype.
@@ -153,27 +171,34 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
-/// The elements of an input as words of their size.
-fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, index: usize) -> Result<&'c [T]> {
-    let start = with_element!(context.input_dtype(index), E => context.input_ptr::<E>(index).map(|at| at.cast::<T>()))?;
-    let len = context.input_shape(index).num_elements();
-    if len == 0 {
-        return Ok(&[]);
-    }
-    // SAFETY: the input is valid for `len` elements, which have the size of a `T` and at least its alignment while the
-    // kernel runs, and kernels planned here are never in place, so that no output overlaps it.
-    Ok(unsafe { std::slice::from_raw_parts(start, len) })
+/// The elements of the inputs `data` as words of their size.
+fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, data: &[usize]) -> Result<Vec<&'c [T]>> {
+    let words = data.iter().map(|&index| {
+        let dtype = context.input_dtype(index);
+        let start = with_element!(dtype, E => context.input_ptr::<E>(index).map(|at| at.cast::<T>()))?;
+        let len = context.input_shape(index).num_elements();
+        if len == 0 {
+            return Ok(&[][..]);
+        }
+        // SAFETY: the input is valid for `len` elements, which have the size of a `T` and at least its alignment while the
+        // kernel runs, and kernels planned here are never in place, so that no output overlaps it.
+        Ok(unsafe { std::slice::from_raw_parts(start, len) })
+    });
+    words.collect()
 }
 
-/// The elements of an output as words of their size.
-fn output_words<'c, T: Word>(context: &KernelContext<'c>, index: usize, dtype: DType) -> Result<&'c mut [T]> {
-    let start = with_element!(dtype, E => context.output_ptr::<E>(index).map(|at| at.cast::<T>()))?;
-    let len = context.output_shape(index).num_elements();
-    if len == 0 {
-        return Ok(&mut []);
-    }
-    // SAFETY: as for inputs; `output_ptr` hands each output out once.
-    Ok(unsafe { std::slice::from_raw_parts_mut(start, len) })
+/// The elements of the outputs as words of their size.
+fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType) -> Result<Vec<&'c mut [T]>> {
+    let words = (0..context.num_outputs()).map(|index| {
+        let start = with_element!(dtype, E => context.output_ptr::<E>(index).map(|at| at.cast::<T>()))?;
+        let len = context.output_shape(index).num_elements();
+        if len == 0 {
+            return Ok(&mut [][..]);
+        }
+        // SAFETY: as for inputs; `output_ptr` hands each output out once.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start, len) })
+    });
+    words.collect()
 }
 
 /// A movement by tables: along each axis, output place i takes the input's place `tables[axis][i]`.

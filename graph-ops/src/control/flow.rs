@@ -4,7 +4,7 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{ControlFlow, InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{ControlFlow, InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Error, PartialShape, Result};
 
 use super::context::switch_beside;
@@ -45,7 +45,7 @@ fn switch_like(definition: OpDefinition) -> OpDefinition {
         })
         .value_as_shape(|context, _| context.value_as_shape(0))
         .gradient(switch_gradient)
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run_switch))))
+        .kernel(KernelDefinition::direct(run_switch))
 }
 
 fn run_switch(context: &mut KernelContext<'_>) -> Result<()> {
@@ -117,7 +117,7 @@ fn merge_like(definition: OpDefinition) -> OpDefinition {
         .control_flow(ControlFlow::Merge)
         .shape(merge_shape)
         .gradient(merge_gradient)
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run_merge))))
+        .kernel(KernelDefinition::direct(run_merge))
 }
 
 /// What all inputs agree on: an unknown rank where ranks differ, an unknown dimension where dimensions do.

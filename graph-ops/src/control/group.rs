@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use graph_core::graph::scope::{self, ScopeGuard};
 use graph_core::graph::{Graph, IntoOperand, Operand, Operation, Tensor};
-use graph_core::op::{KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{KernelDefinition, OpDefinition};
 use graph_core::{Error, Result};
 
 use crate::composite::Composite;
 
 fn nothing() -> KernelDefinition {
-    KernelDefinition::cpu(|_| Ok(Planned::new(|_: &mut graph_core::op::KernelContext<'_>| Ok(()))))
+    KernelDefinition::direct(|_| Ok(()))
 }
 
 /// The definition of `NoOp`.

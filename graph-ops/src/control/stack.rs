@@ -75,24 +75,22 @@ pub(crate) fn push() -> OpDefinition {
             Ok(())
         })
         .kernel(
-            KernelDefinition::cpu(|_| {
-                Ok(Planned::new(|context| {
-                    let (stack, value) = (context.object::<Stack>(0)?, context.input_value(1)?);
-                    if value.dtype() != stack.dtype {
-                        return Err(Error::invalid_argument("the stack is of another dtype")
-                            .expected(stack.dtype)
-                            .got(value.dtype()));
+            KernelDefinition::direct(|context| {
+                let (stack, value) = (context.object::<Stack>(0)?, context.input_value(1)?);
+                if value.dtype() != stack.dtype {
+                    return Err(Error::invalid_argument("the stack is of another dtype")
+                        .expected(stack.dtype)
+                        .got(value.dtype()));
+                }
+                stack.with(|values| {
+                    if stack.most.is_some_and(|most| values.len() >= most) {
+                        return Err(Error::invalid_argument("the stack is full").got(values.len()));
                     }
-                    stack.with(|values| {
-                        if stack.most.is_some_and(|most| values.len() >= most) {
-                            return Err(Error::invalid_argument("the stack is full").got(values.len()));
-                        }
-                        values.push(value.clone());
-                        Ok(())
-                    })?;
-                    context.set_output(0, value);
+                    values.push(value.clone());
                     Ok(())
-                }))
+                })?;
+                context.set_output(0, value);
+                Ok(())
             })
             .data_dependent(),
         )
@@ -129,13 +127,13 @@ pub(crate) fn pop() -> OpDefinition {
 
 /// `StackCloseV2`
 pub(crate) fn close() -> OpDefinition {
-    of_stack("StackCloseV2", "Drops what a stack holds, before the run ends.").kernel(KernelDefinition::cpu(|_| {
-        Ok(Planned::new(|context| {
+    of_stack("StackCloseV2", "Drops what a stack holds, before the run ends.").kernel(KernelDefinition::direct(
+        |context| {
             let stack = context.object::<Stack>(0)?;
             *stack.values.lock().unwrap_or_else(|poison| poison.into_inner()) = None;
             Ok(())
-        }))
-    }))
+        },
+    ))
 }
 
 #[cfg(test)]

@@ -53,19 +53,30 @@ impl<T> SharedMut<T> {
 ///
 /// The ranges depend on `count` and `grain` only.
 pub fn for_each_range(count: usize, grain: usize, f: impl Fn(Range<usize>) + Sync + Send) {
-    let grain = grain.max(1);
-    let tasks = count.div_ceil(grain);
-    let range = |task: usize| task * grain..((task + 1) * grain).min(count);
-    run_tasks(tasks, &|task| f(range(task)));
+    run_ranges(count, grain, &f);
 }
 
-/// Runs `task(0)` to `task(count - 1)`, in parallel when there are several. Not generic, so that rayon's machinery is
-/// compiled once and not for every loop.
-fn run_tasks(count: usize, task: &(dyn Fn(usize) + Sync)) {
-    if count <= 1 || rayon::current_num_threads() == 1 {
-        (0..count).for_each(task);
+/// What is done with a range. A trait of its own: closures as trait objects of `Fn` would each be compiled twice more, for
+/// `FnOnce` and `FnMut`.
+trait RangeTask: Sync {
+    fn run(&self, range: Range<usize>);
+}
+
+impl<F: Fn(Range<usize>) + Sync> RangeTask for F {
+    fn run(&self, range: Range<usize>) {
+        self(range);
+    }
+}
+
+/// Not generic, so that this and rayon's machinery are compiled once and not for every loop.
+fn run_ranges(count: usize, grain: usize, task: &dyn RangeTask) {
+    let grain = grain.max(1);
+    let tasks = count.div_ceil(grain);
+    let run = |index: usize| task.run(index * grain..((index + 1) * grain).min(count));
+    if tasks <= 1 || rayon::current_num_threads() == 1 {
+        (0..tasks).for_each(run);
     } else {
-        (0..count).into_par_iter().for_each(task);
+        (0..tasks).into_par_iter().for_each(run);
     }
 }
 

@@ -68,6 +68,8 @@ pub trait Vector: Copy {
     const LANES: usize;
     /// Vectors that the CPU has registers for.
     const REGISTERS: usize = 16;
+    /// Whether these are enough for the larger tiles. A constant of its own, so that code for the other case is not compiled.
+    const MANY_REGISTERS: bool = Self::REGISTERS >= 32;
     unsafe fn zero() -> Self;
     /// All lanes are the number at `p`.
     unsafe fn broadcast(p: *const Self::Scalar) -> Self;

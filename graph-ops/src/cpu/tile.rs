@@ -152,7 +152,7 @@ impl<T: num_traits::Float> VectorTask<T> for Rows<'_, T> {
             )*}};
         }
         // Short of a whole tile, as many sums as hide the time that one takes.
-        if V::REGISTERS >= 32 {
+        if V::MANY_REGISTERS {
             match vectors {
                 1 => tiles!(1: 12 8 4 2 1),
                 2 => tiles!(2: 12 6 4 2 1),

@@ -1,7 +1,7 @@
 //! `ShardedFilename` and `ShardedFilespec`: the names of a checkpoint's shards.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Error, Result, Value, typed_builder};
 
 /// The definition of `ShardedFilename`.
@@ -13,11 +13,9 @@ pub(crate) fn sharded_filename_definition() -> OpDefinition {
         .output("filename: string")
         .shape(all_scalars)
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|_| {
-            Ok(Planned::new(|context| {
-                let (shard, shards) = (number(context, 1)?, number(context, 2)?);
-                join(context, &format!("-{shard:05}-of-{shards:05}"))
-            }))
+        .kernel(KernelDefinition::direct(|context| {
+            let (shard, shards) = (number(context, 1)?, number(context, 2)?);
+            join(context, &format!("-{shard:05}-of-{shards:05}"))
         }))
 }
 
@@ -32,11 +30,9 @@ pub(crate) fn sharded_filespec_definition() -> OpDefinition {
     .output("filename: string")
     .shape(all_scalars)
     .not_differentiable()
-    .kernel(KernelDefinition::cpu(|_| {
-        Ok(Planned::new(|context| {
-            let shards = number(context, 1)?;
-            join(context, &format!("-?????-of-{shards:05}"))
-        }))
+    .kernel(KernelDefinition::direct(|context| {
+        let shards = number(context, 1)?;
+        join(context, &format!("-?????-of-{shards:05}"))
     }))
 }
 

@@ -40,13 +40,11 @@ pub(crate) fn definition() -> OpDefinition {
     })
     .not_differentiable()
     .may_fail()
-    .kernel(KernelDefinition::cpu(|_| {
-        Ok(Planned::new(|context| {
-            let [pattern] = context.input_strings(1)? else {
-                return Err(Error::invalid_argument("the pattern must be a scalar").got(context.input_shape(1)));
-            };
-            run(context, &whole(&String::from_utf8_lossy(pattern))?)
-        }))
+    .kernel(KernelDefinition::direct(|context| {
+        let [pattern] = context.input_strings(1)? else {
+            return Err(Error::invalid_argument("the pattern must be a scalar").got(context.input_shape(1)));
+        };
+        run(context, &whole(&String::from_utf8_lossy(pattern))?)
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use graph_core::format::checkpoint::BundleWriter;
 use graph_core::graph::{IntoOperand, OpBuilder, Operation};
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Error, Result};
 
 use super::{names, prefix};
@@ -21,7 +21,7 @@ pub(crate) fn definition() -> OpDefinition {
     .stateful()
     .shape(shape)
     .not_differentiable()
-    .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run))))
+    .kernel(KernelDefinition::direct(run))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

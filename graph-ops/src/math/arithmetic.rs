@@ -3,7 +3,7 @@
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::control_dependencies;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::{KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Result, Value};
 use num_traits::Zero;
 
@@ -33,7 +33,7 @@ pub(crate) fn add_op() -> OpDefinition {
         "x + y, element by element; strings are joined.",
         "T: {bfloat16, half, float, double, uint8, int8, int16, int32, int64, complex64, complex128, string}",
     ))
-    .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(join))).types("T", &[graph_core::DType::String]))
+    .kernel(KernelDefinition::direct(join).types("T", &[graph_core::DType::String]))
 }
 
 /// `AddV2`

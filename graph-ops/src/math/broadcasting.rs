@@ -2,29 +2,26 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::Tensor;
-use graph_core::op::{KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{KernelDefinition, OpDefinition};
 use graph_core::{DType, Error, IntoOperand, PartialShape, Result, Shape, Value};
 
 use super::nodes::Nodes;
 
 /// `BroadcastGradientArgs`
 pub(crate) fn broadcast_gradient_args() -> OpDefinition {
-    let mut kernel = KernelDefinition::cpu(|_| {
-        Ok(Planned::new(|context| {
-            let shapes = [context.input_value(0)?, context.input_value(1)?];
-            let (a, b) = (shapes[0].to_i64_vec()?, shapes[1].to_i64_vec()?);
-            let (a_axes, b_axes) = reduction_axes(&a, &b).ok_or_else(|| {
-                Error::invalid_argument(format!("incompatible shapes: {} vs. {}", shapes[0], shapes[1]))
-            })?;
-            for (index, axes) in [a_axes, b_axes].into_iter().enumerate() {
-                let value = match shapes[0].dtype() {
-                    DType::Int64 => Value::from(axes.iter().map(|&axis| axis as i64).collect::<Vec<_>>()),
-                    _ => Value::int32_vector(axes.into_iter().map(|axis| axis as i32)),
-                };
-                context.set_output(index, value);
-            }
-            Ok(())
-        }))
+    let mut kernel = KernelDefinition::direct(|context| {
+        let shapes = [context.input_value(0)?, context.input_value(1)?];
+        let (a, b) = (shapes[0].to_i64_vec()?, shapes[1].to_i64_vec()?);
+        let (a_axes, b_axes) = reduction_axes(&a, &b)
+            .ok_or_else(|| Error::invalid_argument(format!("incompatible shapes: {} vs. {}", shapes[0], shapes[1])))?;
+        for (index, axes) in [a_axes, b_axes].into_iter().enumerate() {
+            let value = match shapes[0].dtype() {
+                DType::Int64 => Value::from(axes.iter().map(|&axis| axis as i64).collect::<Vec<_>>()),
+                _ => Value::int32_vector(axes.into_iter().map(|axis| axis as i32)),
+            };
+            context.set_output(index, value);
+        }
+        Ok(())
     })
     .data_dependent();
     kernel.host_inputs = vec![0, 1];

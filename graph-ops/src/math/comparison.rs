@@ -77,8 +77,7 @@ macro_rules! equality {
             [f64, i32, i64, i8, i16, u8, u16, u32, u64, f16, bf16, bool, Complex<f32>, Complex<f64>] |$x, $y| $e
         ));
         definition.kernel(
-            KernelDefinition::cpu(|_| {
-                Ok(Planned::new(|context| {
+            KernelDefinition::direct(|context| {
                     let shape = context.output_shape(0).clone();
                     let broadcast = context.input_shape(0).broadcast(context.input_shape(1)).is_some();
                     let answers = if broadcast {
@@ -88,8 +87,7 @@ macro_rules! equality {
                     };
                     context.set_output(0, Value::from_vec(shape, answers)?);
                     Ok(())
-                }))
-            })
+                })
             .types("T", &[DType::String]),
         )
     }};

@@ -3,7 +3,7 @@
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::{control_dependencies, name_scope_in};
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition};
 use graph_core::{Complex, DType, Graph, Result};
 
 use super::broadcasting::unbroadcast;
@@ -54,12 +54,12 @@ macro_rules! to_real {
             .shape(InferenceContext::unchanged)
             .gradient($gradient)
             .kernel(
-                KernelDefinition::cpu(|_| Ok(Planned::new(|context| run_unary::<Complex<f32>, f32>(context, |$z| $e))))
+                KernelDefinition::direct(|context| run_unary::<Complex<f32>, f32>(context, |$z| $e))
                     .types("T", &[DType::Complex64])
                     .types("Tout", &[DType::Float32]),
             )
             .kernel(
-                KernelDefinition::cpu(|_| Ok(Planned::new(|context| run_unary::<Complex<f64>, f64>(context, |$z| $e))))
+                KernelDefinition::direct(|context| run_unary::<Complex<f64>, f64>(context, |$z| $e))
                     .types("T", &[DType::Complex128])
                     .types("Tout", &[DType::Float64]),
             )
@@ -144,10 +144,8 @@ fn angle_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor
 pub(crate) fn complex_op() -> OpDefinition {
     macro_rules! kernel {
         ($t:ty, $part:ident, $whole:ident) => {
-            KernelDefinition::cpu(|_| {
-                Ok(Planned::new(|context| {
-                    run_binary::<$t, $t, Complex<$t>>(context, |re, im| Complex::new(re, im))
-                }))
+            KernelDefinition::direct(|context| {
+                run_binary::<$t, $t, Complex<$t>>(context, |re, im| Complex::new(re, im))
             })
             .types("T", &[DType::$part])
             .types("Tout", &[DType::$whole])
@@ -176,10 +174,8 @@ pub(crate) fn complex_op() -> OpDefinition {
 pub(crate) fn conj_op() -> OpDefinition {
     macro_rules! kernel {
         ($t:ty, $dtype:ident) => {
-            KernelDefinition::cpu(|_| {
-                Ok(Planned::new(|context| {
-                    run_unary::<Complex<$t>, Complex<$t>>(context, |z| Complex::new(z.re, -z.im))
-                }))
+            KernelDefinition::direct(|context| {
+                run_unary::<Complex<$t>, Complex<$t>>(context, |z| Complex::new(z.re, -z.im))
             })
             .types("T", &[DType::$dtype])
             .in_place(0, 0)

@@ -87,12 +87,7 @@ pub(crate) fn check_elements<T: Element>(
 /// A kernel for the attribute `T` of one element type, that runs `$run`.
 macro_rules! kernel {
     ($t:ty, |$context:ident| $run:expr) => {
-        graph_core::op::KernelDefinition::cpu(|_| {
-            Ok(graph_core::op::Planned::new(
-                |$context: &mut graph_core::op::KernelContext<'_>| $run,
-            ))
-        })
-        .types("T", &[<$t as graph_core::Element>::DTYPE])
+        graph_core::op::KernelDefinition::direct(|$context| $run).types("T", &[<$t as graph_core::Element>::DTYPE])
     };
 }
 

@@ -1,7 +1,7 @@
 //! Logic of truth values, and of the bits of integers.
 
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition};
 use graph_core::{Graph, Result};
 
 use super::elementwise::{INTEGERS, binary_kernels, binary_op, run_binary, run_unary, unary_kernels, unary_op};
@@ -18,13 +18,9 @@ macro_rules! connective {
             .shape(InferenceContext::broadcast)
             .not_differentiable()
             .kernel(
-                KernelDefinition::cpu(|_| {
-                    Ok(Planned::new(|context| {
-                        run_binary::<bool, bool, bool>(context, |$x, $y| $e)
-                    }))
-                })
-                .in_place(0, 0)
-                .in_place(1, 0),
+                KernelDefinition::direct(|context| run_binary::<bool, bool, bool>(context, |$x, $y| $e))
+                    .in_place(0, 0)
+                    .in_place(1, 0),
             )
     };
 }
@@ -46,10 +42,7 @@ pub(crate) fn logical_not_op() -> OpDefinition {
         .output("y: bool")
         .shape(InferenceContext::unchanged)
         .not_differentiable()
-        .kernel(
-            KernelDefinition::cpu(|_| Ok(Planned::new(|context| run_unary::<bool, bool>(context, |x| !x))))
-                .in_place(0, 0),
-        )
+        .kernel(KernelDefinition::direct(|context| run_unary::<bool, bool>(context, |x| !x)).in_place(0, 0))
 }
 
 /// An op of the bits of two integers.

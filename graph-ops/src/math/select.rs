@@ -3,7 +3,7 @@
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::name_scope_in;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{DType, Element, Error, Graph, PartialShape, Result, Shape, Value};
 
 use super::broadcasting::Broadcast;
@@ -24,29 +24,27 @@ fn select(name: &'static str, summary: &'static str) -> OpDefinition {
 macro_rules! kernels_by_size {
     ($definition:expr; $run:ident, $strings:ident) => {
         $definition
-            .kernel(
-                KernelDefinition::cpu(|_| Ok(Planned::new(|context| by_size(context, Runs::$run)))).types(
-                    "T",
-                    &[
-                        DType::Float32,
-                        DType::Float64,
-                        DType::Int32,
-                        DType::UInt8,
-                        DType::Int16,
-                        DType::Int8,
-                        DType::Complex64,
-                        DType::Int64,
-                        DType::Bool,
-                        DType::BFloat16,
-                        DType::UInt16,
-                        DType::Complex128,
-                        DType::Half,
-                        DType::UInt32,
-                        DType::UInt64,
-                    ],
-                ),
-            )
-            .kernel(KernelDefinition::cpu(|_| Ok(Planned::new($strings))).types("T", &[DType::String]))
+            .kernel(KernelDefinition::direct(|context| by_size(context, Runs::$run)).types(
+                "T",
+                &[
+                    DType::Float32,
+                    DType::Float64,
+                    DType::Int32,
+                    DType::UInt8,
+                    DType::Int16,
+                    DType::Int8,
+                    DType::Complex64,
+                    DType::Int64,
+                    DType::Bool,
+                    DType::BFloat16,
+                    DType::UInt16,
+                    DType::Complex128,
+                    DType::Half,
+                    DType::UInt32,
+                    DType::UInt64,
+                ],
+            ))
+            .kernel(KernelDefinition::direct($strings).types("T", &[DType::String]))
     };
 }
 

@@ -45,18 +45,16 @@ pub(crate) fn assign_variable_definition() -> OpDefinition {
             Ok(())
         })
         .no_gradient()
-        .kernel(KernelDefinition::cpu(|_| {
-            Ok(Planned::new(|context| {
-                let dtype = context.input_dtype(1);
-                match context.variable(0)?.value.as_ref().map(Value::dtype) {
-                    Some(old) if old != dtype => Err(Error::invalid_argument(
-                        "the variable is set to a value of another dtype",
-                    )
-                    .expected(old)
-                    .got(dtype)),
-                    _ => set(context, false),
-                }
-            }))
+        .kernel(KernelDefinition::direct(|context| {
+            let dtype = context.input_dtype(1);
+            match context.variable(0)?.value.as_ref().map(Value::dtype) {
+                Some(old) if old != dtype => Err(Error::invalid_argument(
+                    "the variable is set to a value of another dtype",
+                )
+                .expected(old)
+                .got(dtype)),
+                _ => set(context, false),
+            }
         }))
 }
 

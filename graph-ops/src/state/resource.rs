@@ -24,7 +24,7 @@ pub(crate) fn var_handle() -> OpDefinition {
         })
         .not_differentiable()
         // What the output names is the session's business.
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(|_| Ok(())))))
+        .kernel(KernelDefinition::direct(|_| Ok(())))
 }
 
 /// `ReadVariableOp`
@@ -77,9 +77,7 @@ pub(crate) fn var_is_initialized() -> OpDefinition {
     .allows_uninitialized_input()
     .shape(InferenceContext::scalars)
     .not_differentiable()
-    .kernel(KernelDefinition::cpu(|_| {
-        Ok(Planned::new(super::variable::tell_initialized))
-    }))
+    .kernel(KernelDefinition::direct(super::variable::tell_initialized))
 }
 
 /// `DestroyResourceOp`

@@ -1,7 +1,7 @@
 //! `VariableV2`, `Variable` and `IsVariableInitialized`: the nodes that hold a session's state, and whether they hold any.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{PartialShape, Result, typed_builder};
 
 use super::update::is_handle;
@@ -44,7 +44,7 @@ fn definition(name: &'static str, summary: &'static str) -> OpDefinition {
         .stateful()
         .not_differentiable()
         // What the output refers to is the session's business.
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(|_| Ok(())))))
+        .kernel(KernelDefinition::direct(|_| Ok(())))
 }
 
 /// `IsVariableInitialized`
@@ -56,7 +56,7 @@ pub(crate) fn is_variable_initialized_definition() -> OpDefinition {
         .allows_uninitialized_input()
         .shape(InferenceContext::scalars)
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(tell_initialized))))
+        .kernel(KernelDefinition::direct(tell_initialized))
 }
 
 pub(super) fn tell_initialized(context: &mut KernelContext<'_>) -> Result<()> {

@@ -4,7 +4,7 @@ use graph_core::format::histogram::{Histogram, NonFinite};
 use graph_core::format::proto::summary::Value as Entry;
 use graph_core::format::proto::summary::value::Value as Content;
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{DType, Error};
 
 use super::scope::{Draft, set_summary, summary_builder, tag, with_numbers};
@@ -23,7 +23,7 @@ pub(crate) fn definition() -> OpDefinition {
     .may_fail()
     .shape(InferenceContext::scalars)
     .not_differentiable()
-    .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run))))
+    .kernel(KernelDefinition::direct(run))
 }
 
 fn run(context: &mut KernelContext<'_>) -> graph_core::Result<()> {

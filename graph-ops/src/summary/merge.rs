@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use graph_core::format::Message;
 use graph_core::format::proto::Summary;
 use graph_core::graph::{Graph, IntoOperand, Operand, Tensor, keys};
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Error, Result};
 
 use super::scope::{clean_tag, set_summary};
@@ -20,7 +20,7 @@ pub(crate) fn definition() -> OpDefinition {
         .may_fail()
         .shape(InferenceContext::scalars)
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run))))
+        .kernel(KernelDefinition::direct(run))
 }
 
 fn run(context: &mut KernelContext<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 use graph_core::format::proto::summary::Value as Entry;
 use graph_core::format::proto::summary::value::Value as Content;
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
 use graph_core::{Error, Result};
 
 use super::scope::{Draft, set_summary, summary_builder, with_numbers};
@@ -18,7 +18,7 @@ pub(crate) fn definition() -> OpDefinition {
         .may_fail()
         .shape(InferenceContext::scalars)
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|_| Ok(Planned::new(run))))
+        .kernel(KernelDefinition::direct(run))
 }
 
 fn run(context: &mut KernelContext<'_>) -> Result<()> {

@@ -60,7 +60,7 @@ fn of_array(name: &'static str, summary: &'static str) -> OpDefinition {
 /// The kernel that runs a function, which makes the outputs itself.
 macro_rules! running {
     ($run:expr) => {
-        KernelDefinition::cpu(|_| Ok(Planned::new($run))).data_dependent()
+        KernelDefinition::direct($run).data_dependent()
     };
 }
 
