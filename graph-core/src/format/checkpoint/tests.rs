@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::files::{data_path, index_path, names_in};
 use super::*;
+use crate::format::proto::BundleHeaderProto;
+use crate::format::proto::bundle_header_proto::Endianness;
+use crate::format::{Message, table};
 use crate::value::Value;
 
 fn floats(values: &[f32]) -> Vec<u8> {
@@ -130,6 +133,32 @@ fn a_missing_tensor_or_data_file_is_an_error() {
     assert!(reader.read_strings("step").is_err());
     fs::remove_file(data_path(&prefix, 0, 1)).unwrap();
     assert!(reader.read("step").is_err());
+}
+
+/// What a machine of the other byte order, or a later TensorFlow, says in the index of its checkpoints.
+#[test]
+fn a_checkpoint_of_another_byte_order_or_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("p");
+    write_sample(&prefix);
+    let index = index_path(&prefix);
+    let rows = table::decode(&fs::read(&index).unwrap(), &index).unwrap();
+    let little = BundleHeaderProto::decode(rows[0].1.as_slice()).unwrap();
+    let with_header = |change: &dyn Fn(&mut BundleHeaderProto)| {
+        let (mut rows, mut header) = (rows.clone(), little.clone());
+        change(&mut header);
+        rows[0].1 = header.encode_to_vec();
+        let rows = rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice()));
+        fs::write(&index, table::encode(rows).unwrap()).unwrap();
+        BundleReader::open(&prefix).err()
+    };
+    let error = with_header(&|header| header.endianness = Endianness::Big.into()).unwrap();
+    assert_eq!(error.class(), "InvalidArgument");
+    assert!(error.to_string().contains("p.index: only little-endian"), "{error}");
+    assert!(error.to_string().contains("this one is BIG"), "{error}");
+    let error = with_header(&|header| header.version.as_mut().unwrap().min_consumer = 2).unwrap();
+    assert!(error.to_string().contains("of version 2"), "{error}");
+    assert!(with_header(&|_| ()).is_none());
 }
 
 #[test]
