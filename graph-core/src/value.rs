@@ -204,6 +204,15 @@ impl Value {
         Ok(Arc::get_mut(buffer).expect("unshared above"))
     }
 
+    /// The address of the elements, if they are of this dtype and shape, are shared with nobody, and are there at all.
+    pub(crate) fn own_elements(&mut self, dtype: DType, shape: &Shape) -> Option<*mut u8> {
+        let fits = self.dtype == dtype && self.shape == *shape && shape.num_elements() > 0;
+        match &mut self.data {
+            Data::Bytes(buffer) if fits => Some(Arc::get_mut(buffer)?.as_mut_ptr()),
+            _ => None,
+        }
+    }
+
     /// The byte strings of a string value.
     ///
     /// # Errors

@@ -568,3 +568,56 @@ fn long_chains_do_not_overflow_the_stack() {
     let (sum, slope): (f32, f32) = session.run((&y, &gradient), feed! { x => 1.0 }).unwrap();
     assert_eq!((sum, slope), (20_001.0, 20_001.0));
 }
+
+#[test]
+fn a_callable_writes_into_the_values_of_an_earlier_call() {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None]).build().unwrap();
+    let y = math::multiply(&x, 2.0f32).build().unwrap();
+    let z = math::reduce_sum(&y).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let callable = session.make_callable::<Vec<Value>>(vec![&y, &z, &x], &[&x]).unwrap();
+    let feed = |values: &[f32]| [Value::from(values.to_vec())];
+    let address = |value: &Value| value.as_slice::<f32>().unwrap().as_ptr();
+    let numbers = |value: &Value| value.as_slice::<f32>().unwrap().to_vec();
+
+    let mut outputs = Vec::new();
+    callable.call_into(&feed(&[1.0, 2.0]), &mut outputs).unwrap();
+    let places: Vec<_> = outputs.iter().map(address).collect();
+    callable.call_into(&feed(&[3.0, 4.0]), &mut outputs).unwrap();
+    assert_eq!(outputs[..2].iter().map(address).collect::<Vec<_>>(), places[..2]);
+    let got: Vec<_> = outputs.iter().map(numbers).collect();
+    assert_eq!(got, [vec![6.0, 8.0], vec![14.0], vec![3.0, 4.0]]);
+
+    // What somebody still holds stays as it is, what has another shape or dtype is replaced, what is too much goes.
+    let held = outputs[0].clone();
+    outputs[1] = Value::from("text");
+    outputs.push(Value::from(1.0f32));
+    callable.call_into(&feed(&[5.0, 6.0]), &mut outputs).unwrap();
+    assert_eq!(numbers(&held), [6.0, 8.0]);
+    let got: Vec<_> = outputs.iter().map(numbers).collect();
+    assert_eq!(got, [vec![10.0, 12.0], vec![22.0], vec![5.0, 6.0]]);
+    callable.call_into(&feed(&[1.0]), &mut outputs).unwrap();
+    assert_eq!(numbers(&outputs[0]), [2.0]);
+    for _ in 0..2 {
+        callable.call_into(&feed(&[]), &mut outputs).unwrap();
+        assert_eq!((outputs[0].num_elements(), numbers(&outputs[1])), (0, vec![0.0]));
+    }
+
+    // What was fetched may be fed.
+    callable.call_into(&feed(&[1.0, 1.0]), &mut outputs).unwrap();
+    for power in 2..5 {
+        let fed = outputs[0].clone();
+        callable.call_into(&[fed], &mut outputs).unwrap();
+        assert_eq!(numbers(&outputs[0]), [2f32.powi(power); 2]);
+    }
+    assert!(callable.call_into(&[], &mut outputs).is_err());
+
+    let twice = session.make_callable::<[f32; 2]>([&z, &z], &[&x]).unwrap();
+    let mut outputs = vec![Value::from(0.0f32), Value::from(0.0f32)];
+    for _ in 0..2 {
+        twice.call_into(&feed(&[1.0, 2.0]), &mut outputs).unwrap();
+        assert_eq!(outputs, [Value::from(6.0f32), Value::from(6.0f32)]);
+    }
+}

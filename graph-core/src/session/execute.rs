@@ -24,26 +24,27 @@ pub(crate) struct RunControl<'a> {
 }
 
 impl Plan {
-    /// Runs the plan; the fetched values.
+    /// Runs the plan. The fetched values become `outputs`, in the memory of the values that are there where it fits them.
     pub(crate) fn run(
         &mut self,
         program: &Program,
         state: &mut SessionState,
         feeds: &[Value],
+        outputs: &mut Vec<Value>,
         control: &mut RunControl<'_>,
-    ) -> Result<Vec<Value>> {
-        self.set_up(state, feeds)?;
+    ) -> Result<()> {
+        self.set_up(state, feeds, outputs)?;
         if let Some(trace) = &mut control.trace {
             trace.arena_bytes = self.arena_size;
         }
         let result = self
             .run_steps(program, state, control)
-            .and_then(|()| self.results(program, state));
+            .and_then(|()| self.results(program, state, outputs));
         self.clear();
         result
     }
 
-    fn set_up(&mut self, state: &mut SessionState, feeds: &[Value]) -> Result<()> {
+    fn set_up(&mut self, state: &mut SessionState, feeds: &[Value], outputs: &mut [Value]) -> Result<()> {
         let base = state.arena(self.arena_size)?;
         if base != self.arena_base {
             for (slot, place) in self.slots.iter_mut().zip(&self.places) {
@@ -61,8 +62,19 @@ impl Plan {
         }
         for &tensor in &self.fetched {
             let slot = &mut self.slots[tensor as usize];
-            slot.value = None;
-            allocate(slot)?;
+            (slot.value, slot.data) = (None, std::ptr::null_mut());
+        }
+        for (&tensor, output) in self.fetches.iter().zip(outputs) {
+            let slot = &mut self.slots[tensor as usize];
+            if self.places[tensor as usize] == Place::Fetched && slot.data.is_null() {
+                slot.data = output.own_elements(slot.dtype, &slot.shape).unwrap_or(slot.data);
+            }
+        }
+        for &tensor in &self.fetched {
+            let slot = &mut self.slots[tensor as usize];
+            if slot.data.is_null() {
+                allocate(slot)?;
+            }
         }
         // Nothing comes back before the first iteration.
         for &tensor in self.loops.iter().flat_map(|inner| &inner.back) {
@@ -256,9 +268,8 @@ impl Plan {
             .hint("run the variables' initializers first, as global_variables_initializer() does")
     }
 
-    fn results(&self, program: &Program, state: &SessionState) -> Result<Vec<Value>> {
-        let result = |(index, &tensor): (usize, &u32)| {
-            let slot = &self.slots[tensor as usize];
+    fn results(&self, program: &Program, state: &SessionState, outputs: &mut Vec<Value>) -> Result<()> {
+        let result = |index: usize, slot: &Slot| {
             let site = || program.node(program.fetches[index].node).site();
             if slot.dead {
                 return Err(Error::invalid_argument(format!("the fetched tensor {index} is dead"))
@@ -282,7 +293,26 @@ impl Plan {
                 None => slot_value(slot),
             }
         };
-        self.fetches.iter().enumerate().map(result).collect()
+        outputs.truncate(self.fetches.len());
+        for (index, &tensor) in self.fetches.iter().enumerate() {
+            let slot = &self.slots[tensor as usize];
+            let output = outputs.get_mut(index);
+            // The step wrote to the memory of the value that was there.
+            let lent = self.places[tensor as usize] == Place::Fetched && slot.value.is_none() && !slot.dead;
+            if lent
+                && output
+                    .as_ref()
+                    .is_some_and(|output| output.bytes().as_ptr() == slot.data.cast_const())
+            {
+                continue;
+            }
+            let value = result(index, slot)?;
+            match output {
+                Some(output) => *output = value,
+                None => outputs.push(value),
+            }
+        }
+        Ok(())
     }
 
     /// Lets go of what the run was given and what it made.

@@ -189,13 +189,14 @@ impl Session {
         let (feeds, values): (Vec<Tensor>, Vec<Value>) = feeds.into().resolve(self.graph())?.into_iter().unzip();
         let request = self.request(&feeds, &items)?;
         let mut metadata = RunMetadata::default();
+        let mut outputs = Vec::new();
         let mut running = self.lock()?;
         let result = running
             .structural_plan(self, &request)
-            .and_then(|plan| self.run_plan(&mut running, plan, &values, options, &mut metadata));
-        let values = self.observed(&request, &values, result)?;
+            .and_then(|plan| self.run_plan(&mut running, plan, &values, &mut outputs, options, &mut metadata));
+        self.observed(&request, &values, &outputs, result)?;
         drop(running);
-        let result = fetches.take(&mut FetchedValues(values.into_iter()))?;
+        let result = fetches.take(&mut FetchedValues(outputs.into_iter()))?;
         Ok((result, metadata))
     }
 
@@ -317,16 +318,16 @@ impl Session {
         Ok(request)
     }
 
-    /// Tells the observer, if there is one, of a run that just ended; what the run gave, or the observer's error.
+    /// Tells the observer, if there is one, of a run that just ended; the run's error, or the observer's.
     ///
     /// Called under the session's lock, so that an observer sees runs in the order in which they happened.
-    fn observed(&self, request: &Request, feeds: &[Value], result: Result<Vec<Value>>) -> Result<Vec<Value>> {
+    fn observed(&self, request: &Request, feeds: &[Value], outputs: &[Value], result: Result<()>) -> Result<()> {
         if let Some(observer) = &self.options().observer {
             observer.observe(&ObservedRun {
                 graph: self.graph(),
                 request,
                 feeds,
-                result: result.as_deref(),
+                result: result.as_ref().map(|()| outputs),
             })?;
         }
         result
@@ -350,17 +351,18 @@ impl Session {
         running: &mut Running,
         plan: usize,
         feeds: &[Value],
+        outputs: &mut Vec<Value>,
         options: &RunOptions,
         metadata: &mut RunMetadata,
-    ) -> Result<Vec<Value>> {
+    ) -> Result<()> {
         let mut control = RunControl {
             timeout: options.timeout_in_ms.map(Duration::from_millis),
             trace: options.trace.then_some(metadata),
         };
         let rewrites = &self.options().rewrites;
         match &self.0.pool {
-            Some(pool) => pool.install(|| running.run(plan, feeds, rewrites, &mut control)),
-            None => running.run(plan, feeds, rewrites, &mut control),
+            Some(pool) => pool.install(|| running.run(plan, feeds, outputs, rewrites, &mut control)),
+            None => running.run(plan, feeds, outputs, rewrites, &mut control),
         }
     }
 }
@@ -389,9 +391,10 @@ impl Running {
         &mut self,
         plan: usize,
         feeds: &[Value],
+        outputs: &mut Vec<Value>,
         options: &RewriteOptions,
         control: &mut RunControl<'_>,
-    ) -> Result<Vec<Value>> {
+    ) -> Result<()> {
         let StructuralPlan { structure, shaped } = &mut self.plans[plan];
         let known = shaped
             .iter()
@@ -415,7 +418,7 @@ impl Running {
             .last_mut()
             .ok_or_else(|| Error::internal("a plan was just made"))?;
         let program = &shaped.structure.as_ref().unwrap_or(structure).program;
-        shaped.plan.run(program, &mut self.state, feeds, control)
+        shaped.plan.run(program, &mut self.state, feeds, outputs, control)
     }
 }
 
@@ -434,6 +437,18 @@ impl Callable {
     /// # Errors
     /// Those of [`Session::run`].
     pub fn call(&self, feeds: &[Value]) -> Result<Vec<Value>> {
+        let mut outputs = Vec::new();
+        self.call_into(feeds, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// [`Callable::call`] that makes the fetched values the elements of `outputs`. Values that are there, of an earlier call,
+    /// give their memory to those that have the same dtype and shape, unless something else still holds it. From the second
+    /// call on, a plan of static shapes then allocates nothing of its own.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`]. What `outputs` held before may be lost then.
+    pub fn call_into(&self, feeds: &[Value], outputs: &mut Vec<Value>) -> Result<()> {
         if feeds.len() != self.feeds.len() {
             return Err(Error::invalid_argument("wrong number of feeds")
                 .expected(self.feeds.len())
@@ -456,10 +471,11 @@ impl Callable {
             &mut running,
             position,
             feeds,
+            outputs,
             &RunOptions::default(),
             &mut RunMetadata::default(),
         );
-        self.session.observed(&self.request, feeds, result)
+        self.session.observed(&self.request, feeds, outputs, result)
     }
 }
 

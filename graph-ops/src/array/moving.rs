@@ -6,6 +6,8 @@
 use graph_core::op::{KernelContext, KernelRequest, Planned};
 use graph_core::{DType, Error, Result, Shape, Value};
 
+use crate::cpu::Short;
+
 /// A word of an element's size: all that moving needs to know of it. The default is the word of zero.
 pub(crate) trait Word: Copy + Default + Send + Sync + 'static {}
 
@@ -172,7 +174,7 @@ macro_rules! with_element {
 pub(crate) use with_element;
 
 /// The elements of the inputs `data` as words of their size.
-fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, data: &[usize]) -> Result<Vec<&'c [T]>> {
+fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, data: &[usize]) -> Result<Short<&'c [T]>> {
     let words = data.iter().map(|&index| {
         let dtype = context.input_dtype(index);
         let start = with_element!(dtype, E => context.input_ptr::<E>(index).map(|at| at.cast::<T>()))?;
@@ -188,7 +190,7 @@ fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, data: &[usize]) -> R
 }
 
 /// The elements of the outputs as words of their size.
-fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType) -> Result<Vec<&'c mut [T]>> {
+fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType) -> Result<Short<&'c mut [T]>> {
     let words = (0..context.num_outputs()).map(|index| {
         let start = with_element!(dtype, E => context.output_ptr::<E>(index).map(|at| at.cast::<T>()))?;
         let len = context.output_shape(index).num_elements();

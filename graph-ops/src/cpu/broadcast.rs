@@ -4,6 +4,7 @@
 //! merged first, so that what is left is few long loops: same shapes, a scalar, a row or a column are one or two axes.
 //! Each output element is computed alone, so results do not depend on how the work is cut.
 
+use super::Short;
 use super::parallel::{GRAIN, SharedMut, for_each_range};
 use super::simd::multiversion;
 
@@ -30,9 +31,9 @@ struct Axis {
 }
 
 /// The axes of the output without those of length one, neighbours of one kind merged.
-fn merged(a: &[usize], b: &[usize], out: &[usize]) -> Vec<Axis> {
+fn merged(a: &[usize], b: &[usize], out: &[usize]) -> Short<Axis> {
     let at = |shape: &[usize], d: usize| (d + shape.len()).checked_sub(out.len()).map_or(1, |d| shape[d]);
-    let mut axes: Vec<Axis> = Vec::with_capacity(out.len());
+    let mut axes: Short<Axis> = Short::new();
     for (d, &len) in out.iter().enumerate().filter(|x| *x.1 != 1) {
         let (in_a, in_b) = (at(a, d), at(b, d));
         assert!(

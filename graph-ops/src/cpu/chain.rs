@@ -5,6 +5,7 @@
 //! whole chain are read from memory, and only its result is written. Every element goes through the same operations in the
 //! same order as it would one by one, and has the same bits.
 
+use super::Short;
 use super::parallel::{GRAIN, SharedMut, for_each_range};
 use super::scratch::{Plain, with_scratch};
 use super::simd::multiversion;
@@ -279,7 +280,7 @@ impl Chain {
     /// Each operand is readable for the elements of its layout in a result of `len` elements, and `out` writable for `len`.
     /// `out` may be a whole operand, but overlaps no operand otherwise.
     pub unsafe fn run<T: ChainElement>(&self, operands: &[*const T], out: *mut T, len: usize) {
-        let operands: Vec<SharedMut<T>> = operands
+        let operands: Short<SharedMut<T>> = operands
             .iter()
             .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
             .collect();

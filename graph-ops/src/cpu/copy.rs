@@ -2,6 +2,7 @@
 //!
 //! All of them are one strided copy, [`copy_strided`], whose axes may run in any direction on either side.
 
+use super::Short;
 use super::parallel::{GRAIN, SharedMut, for_each_range};
 
 /// One axis of a strided copy: how many elements, and their distances in the source and in the destination.
@@ -13,8 +14,8 @@ pub struct CopyAxis {
 }
 
 /// Row-major distances between neighbours along each axis.
-pub fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+pub fn strides(shape: &[usize]) -> Short<usize> {
+    let mut strides = Short::from_elem(1, shape.len());
     for d in (1..shape.len()).rev() {
         strides[d - 1] = strides[d] * shape[d];
     }
@@ -47,7 +48,7 @@ pub fn copy_strided<T: Copy + Send + Sync>(
     if axes.iter().any(|axis| axis.len == 0) {
         return;
     }
-    let mut merged: Vec<CopyAxis> = Vec::with_capacity(axes.len());
+    let mut merged: Short<CopyAxis> = Short::new();
     for &axis in axes.iter().filter(|axis| axis.len != 1) {
         assert!(axis.to != 0, "a copy onto itself");
         let len = axis.len as isize;
@@ -113,7 +114,7 @@ pub fn strided_slice<T: Copy + Send + Sync>(
         from: steps[d] * from[d] as isize,
         to: to[d] as isize,
     });
-    copy_strided(input, start, out, 0, &axes.collect::<Vec<_>>());
+    copy_strided(input, start, out, 0, &axes.collect::<Short<_>>());
 }
 
 /// The reverse of [`strided_slice`]: `out[begin + i * step] = input[i]`; other elements of `out` stay as they are.
@@ -132,7 +133,7 @@ pub fn strided_assign<T: Copy + Send + Sync>(
         from: from[d] as isize,
         to: steps[d] * to[d] as isize,
     });
-    copy_strided(input, 0, out, start, &axes.collect::<Vec<_>>());
+    copy_strided(input, 0, out, start, &axes.collect::<Short<_>>());
 }
 
 /// `input` of `shape` in the middle of `out` of `out_shape`, `before[d]` elements in, `value` around it.
@@ -150,9 +151,9 @@ pub fn pad<T: Copy + Send + Sync>(
 
 /// `input` of `shape` repeated `multiples[d]` times along each axis.
 pub fn tile<T: Copy + Send + Sync>(input: &[T], shape: &[usize], multiples: &[usize], out: &mut [T]) {
-    let whole: Vec<usize> = shape.iter().zip(multiples).map(|(s, m)| s * m).collect();
+    let whole: Short<usize> = shape.iter().zip(multiples).map(|(s, m)| s * m).collect();
     let (from, to) = (strides(shape), strides(&whole));
-    let mut axes = Vec::with_capacity(2 * shape.len());
+    let mut axes: Short<CopyAxis> = Short::new();
     for d in 0..shape.len() {
         axes.push(CopyAxis {
             len: multiples[d],

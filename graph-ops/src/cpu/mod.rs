@@ -16,9 +16,11 @@
 //! that are kept ([`scratch`]), so that a training loop does not allocate in its steady state.
 
 pub mod batch_norm;
+#[cfg(feature = "full")]
 pub mod bessel;
 pub mod bias;
 pub mod broadcast;
+#[cfg(feature = "full")]
 pub mod candidates;
 pub mod chain;
 pub mod convolution;
@@ -28,14 +30,17 @@ pub mod element;
 pub mod gemm;
 pub mod groups;
 pub mod incomplete;
+#[cfg(feature = "full")]
 pub mod linalg;
 pub mod lrn;
 pub mod parallel;
 pub mod philox;
 pub mod pooling;
 pub mod random;
+#[cfg(feature = "full")]
 pub mod random_gamma;
 pub mod random_truncated;
+#[cfg(feature = "full")]
 pub mod recurrent;
 pub mod reduce;
 pub mod scratch;
@@ -45,8 +50,12 @@ pub mod special;
 pub mod tile;
 pub mod transpose;
 pub mod vector_math;
+#[cfg(feature = "full")]
 pub mod volume;
 pub mod window;
+
+/// A list of axes or operands, which is short: up to eight lie on the stack, so that a step does not allocate for them.
+pub type Short<T> = smallvec::SmallVec<[T; 8]>;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,6 +4,7 @@
 //! interleaved lanes over short blocks whose results are joined pairwise, so that the error of a `float` sum grows with the
 //! logarithm of its length. The blocks depend on the shape alone, so results do not depend on the number of threads.
 
+use super::Short;
 use super::chain::{self, Chain, ChainElement};
 use super::element::Real;
 use super::parallel::{SharedMut, for_each_chunk, for_each_range};
@@ -35,8 +36,8 @@ pub trait Reduction: Copy + Sync + Send {
 }
 
 /// An input's axes with neighbours merged that are both reduced or both kept, and without those of length one.
-fn merged(shape: &[usize], reduced: &[bool]) -> Vec<(usize, bool)> {
-    let mut axes: Vec<(usize, bool)> = Vec::with_capacity(shape.len());
+fn merged(shape: &[usize], reduced: &[bool]) -> Short<(usize, bool)> {
+    let mut axes: Short<(usize, bool)> = Short::new();
     for (&len, &reduce) in shape.iter().zip(reduced).filter(|x| *x.0 != 1) {
         match axes.last_mut() {
             Some(last) if last.1 == reduce => last.0 *= len,
@@ -160,7 +161,7 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
     const { assert!(TASK.is_multiple_of(SHARED) && BLOCK == chain::BLOCK) };
     assert_eq!(chains.len(), out.len());
     let sum = Sum::<T>::new();
-    let operands: Vec<SharedMut<T>> = operands
+    let operands: Short<SharedMut<T>> = operands
         .iter()
         .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
         .collect();
@@ -169,7 +170,7 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
         let shared = SharedMut::new(states);
         for_each_range(len, TASK, |range| {
             let task = range.start / TASK;
-            let mut sequences: Vec<Sequence<Sum<T>>> = chains.iter().map(|_| Sequence::new(sum)).collect();
+            let mut sequences: Short<Sequence<Sum<T>>> = chains.iter().map(|_| Sequence::new(sum)).collect();
             for start in range.clone().step_by(SHARED) {
                 let part = start..range.end.min(start + SHARED);
                 for (chain, sequence) in chains.iter().zip(&mut sequences) {
@@ -321,7 +322,7 @@ multiversion! {
 /// Any alternation of axes: each output element gathers its own runs.
 fn general<R: Reduction>(reduction: R, input: &[R::In], axes: &[(usize, bool)], count: usize, out: &mut [R::Out]) {
     let mut stride = input.len();
-    let strided: Vec<(usize, usize, bool)> = axes
+    let strided: Short<(usize, usize, bool)> = axes
         .iter()
         .map(|&(len, reduce)| {
             stride /= len;
@@ -333,7 +334,7 @@ fn general<R: Reduction>(reduction: R, input: &[R::In], axes: &[(usize, bool)], 
             .iter()
             .filter(move |a| a.2 == reduce)
             .map(|a| (a.0, a.1))
-            .collect::<Vec<_>>()
+            .collect::<Short<_>>()
     };
     let (kept, reduced) = (of(false), of(true));
     let offset = |axes: &[(usize, usize)], mut at: usize| {

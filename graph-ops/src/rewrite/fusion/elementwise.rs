@@ -9,6 +9,7 @@ use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Fused, Fusion, Uses};
+use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
 
 /// Replaces trees of element-wise operations, `float` or `double`, by one operation each.
@@ -277,7 +278,7 @@ fn kernel<T: Element + ChainElement>(request: &KernelRequest<'_>) -> Result<Plan
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs())
             .map(|index| context.input_ptr::<T>(index))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<Short<_>>>()?;
         let len = context.output_shape(0).num_elements();
         let out = context.output_ptr::<T>(0)?;
         // SAFETY: slots are valid for their shapes, from which the layouts were made; the output shares memory with a whole

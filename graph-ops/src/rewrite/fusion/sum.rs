@@ -9,6 +9,7 @@ use graph_core::{DType, Element, Error, PartialShape, Result};
 use rustc_hash::FxHashMap;
 
 use super::{Fused, Fusion, Uses, elementwise};
+use crate::cpu::Short;
 use crate::cpu::chain::{ChainElement, Function, Layout};
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::sums_of_chains;
@@ -176,8 +177,8 @@ fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelReq
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs())
             .map(|index| context.input_ptr::<T>(index))
-            .collect::<Result<Vec<_>>>()?;
-        let mut sums = vec![T::zero(); chains.len()];
+            .collect::<Result<Short<_>>>()?;
+        let mut sums: Short<T> = Short::from_elem(T::zero(), chains.len());
         // SAFETY: slots are valid for their shapes, from which the layouts were made.
         unsafe { sums_of_chains(&chains, &operands, len, &mut sums) };
         for (index, (sum, &scale)) in sums.into_iter().zip(&scales).enumerate() {

@@ -27,6 +27,7 @@ use rustc_hash::FxHashMap;
 
 use super::assign::{different_shapes, variable_shape};
 use super::update::{by_handle, hand_on};
+use crate::cpu::Short;
 use crate::cpu::chain::Chain;
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
 use crate::cpu::simd::multiversion;
@@ -419,13 +420,11 @@ fn variables<'a, T: Element, const N: usize>(
             return Err(different_shapes("the variable and its slot", shape, &slot));
         }
     }
-    let mut variables = Vec::with_capacity(N);
-    for index in 0..N {
-        variables.push(context.variable_mut::<T>(index)?);
+    let mut variables: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+    for (index, variable) in variables.iter_mut().enumerate() {
+        *variable = context.variable_mut::<T>(index)?;
     }
-    variables
-        .try_into()
-        .map_err(|_| Error::internal("an update without all its variables"))
+    Ok(variables)
 }
 
 /// Functions that call `step` for each element of so many variables and their gradient: of all of a variable in parallel over
@@ -454,7 +453,7 @@ macro_rules! passes {
                 let operands = operands
                     .clone()
                     .map(|index| Ok(SharedMut::from_ptr(context.input_ptr::<T>(index)?.cast_mut())))
-                    .collect::<Result<Vec<_>>>()?;
+                    .collect::<Result<Short<_>>>()?;
                 hand_on(context);
                 let len = shape.num_elements();
                 $(let $variable = SharedMut::new($variable);)*
