@@ -186,12 +186,20 @@ fn all_cases() -> Vec<Case> {
     [
         crate::array::CASES,
         crate::control::CASES,
+        #[cfg(feature = "full")]
         crate::image::CASES,
         crate::io::CASES,
+        #[cfg(feature = "full")]
         crate::linalg::CASES,
         crate::math::CASES,
+        #[cfg(feature = "full")]
+        crate::math::MORE_CASES,
         crate::nn::CASES,
+        #[cfg(feature = "full")]
+        crate::nn::MORE_CASES,
         crate::random::CASES,
+        #[cfg(feature = "full")]
+        crate::random::MORE_CASES,
         crate::summary::CASES,
     ]
     .concat()

@@ -1,30 +1,47 @@
-//! Pictures: tensors of shape [batch, rows, columns, channels].
+//! Pictures: tensors of shape [batch, rows, columns, channels]. All ops are of the feature `full`.
 
+#[cfg(feature = "full")]
 mod bicubic;
+#[cfg(feature = "full")]
 mod bilinear;
+#[cfg(feature = "full")]
 mod color;
 mod convert;
+#[cfg(feature = "full")]
 mod crop;
+#[cfg(feature = "full")]
 mod nearest;
+#[cfg(feature = "full")]
 mod patches;
+#[cfg(feature = "full")]
 mod resize;
+#[cfg(feature = "full")]
 mod translate;
 
+#[cfg(feature = "full")]
 pub use bicubic::{ResizeBicubic, resize_bicubic};
+#[cfg(feature = "full")]
 pub use bilinear::{ResizeBilinear, resize_bilinear};
+#[cfg(feature = "full")]
 pub use color::{adjust_contrast, adjust_hue, adjust_saturation, hsv_to_rgb, rgb_to_hsv};
 pub use convert::{ConvertImageDtype, convert_image_dtype};
+#[cfg(feature = "full")]
 pub use crop::{CropAndResize, crop_and_resize};
+#[cfg(feature = "full")]
 pub use nearest::{ResizeArea, ResizeNearestNeighbor, resize_area, resize_nearest_neighbor};
+#[cfg(feature = "full")]
 pub use patches::{ExtractImagePatches, extract_image_patches};
+#[cfg(feature = "full")]
 pub use translate::{ScaleAndTranslate, scale_and_translate};
 
+#[cfg(feature = "full")]
 use graph_core::op::OpDefinition;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "full"))]
 use crate::testing::{Case, GradientCase};
 
 /// The family's op definitions.
+#[cfg(feature = "full")]
 pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     bicubic::resize_op,
     bicubic::grad_op,
@@ -47,7 +64,7 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
 ];
 
 /// The family's numeric test cases.
-#[cfg(test)]
+#[cfg(all(test, feature = "full"))]
 pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     bicubic::cases,
     bilinear::cases,
@@ -59,7 +76,7 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
 ];
 
 /// The family's gradient test cases.
-#[cfg(test)]
+#[cfg(all(test, feature = "full"))]
 pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
     bicubic::gradient_cases,
     bilinear::gradient_cases,

@@ -3,7 +3,9 @@
 mod add_n;
 mod arg;
 mod arithmetic;
+#[cfg(feature = "full")]
 mod bessel;
+#[cfg(feature = "full")]
 mod betainc;
 pub(crate) mod broadcasting;
 mod cast;
@@ -28,6 +30,7 @@ mod rounding;
 mod scan;
 mod segment;
 mod select;
+#[cfg(feature = "full")]
 mod sets;
 mod sparse;
 mod special;
@@ -36,7 +39,9 @@ mod trigonometry;
 pub use add_n::{AddN, accumulate_n, add_n};
 pub use arg::{ArgExtremum, argmax, argmin};
 pub use arithmetic::{add, maximum, minimum, multiply, multiply_no_nan, squared_difference, subtract};
+#[cfg(feature = "full")]
 pub use bessel::{bessel_i0e, bessel_i1e};
+#[cfg(feature = "full")]
 pub use betainc::betainc;
 pub use cast::{Cast, bitcast, cast, saturate_cast, to_bfloat16, to_double, to_float, to_int32, to_int64};
 pub use clip::{Clip, ClipByGlobalNorm, clip_by_average_norm, clip_by_global_norm, clip_by_norm, global_norm};
@@ -74,6 +79,7 @@ pub use segment::{
     unsorted_segment_sum,
 };
 pub use select::{ClipByValue, clip_by_value, where_select, where_v2};
+#[cfg(feature = "full")]
 pub use sets::{SparseParts, dense_set_operation};
 pub use sparse::{SparseTensorDenseAdd, SparseToDense, sparse_tensor_dense_add, sparse_to_dense};
 pub use special::{digamma, erf, erfc, igamma, igammac, lgamma, polygamma, zeta};
@@ -91,10 +97,6 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     matmul::batch_mat_mul_v2,
     matmul::sparse_mat_mul,
     histogram::definition,
-    sets::dense_to_dense,
-    sets::dense_to_sparse,
-    sets::sparse_to_sparse,
-    sets::set_size_op,
     arg::arg_max,
     arg::arg_min,
     range::definition,
@@ -221,9 +223,6 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     special::igamma_op,
     special::igammac_op,
     special::igamma_grad_a_op,
-    bessel::i0e_op,
-    bessel::i1e_op,
-    betainc::definition,
     trigonometry::sin_op,
     trigonometry::cos_op,
     trigonometry::tan_op,
@@ -237,12 +236,23 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     trigonometry::atanh_op,
 ];
 
+/// Those that only the feature `full` has.
+#[cfg(feature = "full")]
+pub(crate) const MORE_OPS: &[fn() -> OpDefinition] = &[
+    sets::dense_to_dense,
+    sets::dense_to_sparse,
+    sets::sparse_to_sparse,
+    sets::set_size_op,
+    bessel::i0e_op,
+    bessel::i1e_op,
+    betainc::definition,
+];
+
 /// The family's numeric test cases.
 #[cfg(test)]
 pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     matmul::cases,
     histogram::cases,
-    sets::cases,
     arg::cases,
     range::cases,
     scan::cases,
@@ -264,10 +274,12 @@ pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
     rounding::cases,
     select::cases,
     special::cases,
-    bessel::cases,
-    betainc::cases,
     trigonometry::cases,
 ];
+
+/// The numeric test cases of those.
+#[cfg(all(test, feature = "full"))]
+pub(crate) const MORE_CASES: &[fn() -> Vec<Case>] = &[sets::cases, bessel::cases, betainc::cases];
 
 /// The family's gradient test cases.
 #[cfg(test)]
@@ -289,7 +301,9 @@ pub(crate) const GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[
     rounding::gradient_cases,
     select::gradient_cases,
     special::gradient_cases,
-    bessel::gradient_cases,
-    betainc::gradient_cases,
     trigonometry::gradient_cases,
 ];
+
+/// The gradient test cases of those.
+#[cfg(all(test, feature = "full"))]
+pub(crate) const MORE_GRADIENT_CASES: &[fn() -> Vec<GradientCase>] = &[bessel::gradient_cases, betainc::gradient_cases];

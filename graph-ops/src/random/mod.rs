@@ -3,24 +3,32 @@
 //! Each op keeps its own generator in the session, seeded by the graph's seed ([`set_random_seed`]) and the op's own
 //! (`.seed(..)`); without either it starts anywhere. A run moves the generator on, so that the next run goes on from there.
 
+#[cfg(feature = "full")]
 mod candidates;
+#[cfg(feature = "full")]
 mod gamma;
 mod generator;
+#[cfg(feature = "full")]
 mod multinomial;
 mod normal;
+#[cfg(feature = "full")]
 mod parameterized;
 mod seed;
 mod shuffle;
 mod stateless;
 mod uniform;
 
+#[cfg(feature = "full")]
 pub use candidates::{
     CandidateSampler, Candidates, all_candidate_sampler, compute_accidental_hits, fixed_unigram_candidate_sampler,
     learned_unigram_candidate_sampler, log_uniform_candidate_sampler, uniform_candidate_sampler,
 };
+#[cfg(feature = "full")]
 pub use gamma::{RandomGamma, random_gamma};
+#[cfg(feature = "full")]
 pub use multinomial::{Multinomial, multinomial};
 pub use normal::{RandomNormal, random_normal, truncated_normal};
+#[cfg(feature = "full")]
 pub use parameterized::{ParameterizedTruncatedNormal, parameterized_truncated_normal};
 pub use seed::{get_seed, set_random_seed};
 pub use shuffle::{RandomShuffle, random_shuffle};
@@ -38,6 +46,15 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     normal::standard_normal,
     normal::truncated,
     shuffle::definition,
+    stateless::uniform,
+    stateless::normal,
+    stateless::truncated_normal,
+    stateless::uniform_int,
+];
+
+/// Those that only the feature `full` has.
+#[cfg(feature = "full")]
+pub(crate) const MORE_OPS: &[fn() -> OpDefinition] = &[
     multinomial::definition,
     multinomial::stateless_definition,
     gamma::definition,
@@ -50,23 +67,19 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     candidates::thread_unsafe_unigram_definition,
     candidates::fixed_unigram_definition,
     candidates::accidental_hits_definition,
-    stateless::uniform,
-    stateless::normal,
-    stateless::truncated_normal,
-    stateless::uniform_int,
 ];
 
 /// The family's numeric test cases.
 #[cfg(test)]
-pub(crate) const CASES: &[fn() -> Vec<Case>] = &[
-    uniform::cases,
-    normal::cases,
-    shuffle::cases,
+pub(crate) const CASES: &[fn() -> Vec<Case>] = &[uniform::cases, normal::cases, shuffle::cases, stateless::cases];
+
+/// The numeric test cases of those.
+#[cfg(all(test, feature = "full"))]
+pub(crate) const MORE_CASES: &[fn() -> Vec<Case>] = &[
     multinomial::cases,
     gamma::cases,
     parameterized::cases,
     candidates::cases,
-    stateless::cases,
 ];
 
 /// The family's gradient test cases: random ops have no gradients.

@@ -290,11 +290,17 @@ pub(super) fn all_gradient_cases() -> Vec<GradientCase> {
     [
         crate::array::GRADIENT_CASES,
         crate::control::GRADIENT_CASES,
+        #[cfg(feature = "full")]
         crate::image::GRADIENT_CASES,
         crate::io::GRADIENT_CASES,
+        #[cfg(feature = "full")]
         crate::linalg::GRADIENT_CASES,
         crate::math::GRADIENT_CASES,
+        #[cfg(feature = "full")]
+        crate::math::MORE_GRADIENT_CASES,
         crate::nn::GRADIENT_CASES,
+        #[cfg(feature = "full")]
+        crate::nn::MORE_GRADIENT_CASES,
         crate::random::GRADIENT_CASES,
         crate::summary::GRADIENT_CASES,
     ]
