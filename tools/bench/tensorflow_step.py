@@ -1,57 +1,45 @@
 #!/usr/bin/env python3
 """TensorFlow's side of training_step.py: trains an exported graph on request (the protocol is described there)."""
-import argparse
-import os
-import sys
-import time
+import peer
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 2, "tests", "tensorflow"))
+
+class TensorFlow:
+    def __init__(self, arguments):
+        from lenet_graph import LenetGraph
+
+        self.graph = graph = LenetGraph(arguments.graph, arguments.threads)
+        self.keep = arguments.keep
+        if arguments.save_weights:
+            peer.np.savez(arguments.save_weights, **graph.parameters())
+        # TensorFlow's fastest way to repeat a run.
+        self.train = graph.session.make_callable(
+            [graph.objective, graph.cost, graph.train], feed_list=[graph.images, graph.labels, graph.keep]
+        )
+        self.summary = graph.tensor("Merge/MergeSummary")
+
+    def prepare(self, images, labels):
+        return images, labels
+
+    def step(self, batch):
+        objective, cost, _ = self.train(*batch, self.keep)
+        return float(objective), float(cost)
+
+    def evaluate(self, split):
+        return float(self.over(self.graph.accuracy, split))
+
+    def summarize(self, split):
+        return self.over(self.summary, split)
+
+    def over(self, fetch, split):
+        images, labels = split
+        return self.graph.session.run(fetch, {self.graph.images: images, self.graph.labels: labels, self.graph.keep: 1.0})
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("graph")
-    parser.add_argument("--data", default="data")
-    parser.add_argument("--batch", type=int, default=500)
-    parser.add_argument("--keep", type=float, default=0.5)
-    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
-    arguments = parser.parse_args()
-
-    import mnist
-    from lenet_graph import LenetGraph
-
-    graph = LenetGraph(arguments.graph, arguments.threads)
-    batches = mnist.TrainingBatches(arguments.data, arguments.batch)
-    # TensorFlow's fastest way to repeat a run.
-    train = graph.session.make_callable(
-        [graph.objective, graph.cost, graph.train], feed_list=[graph.images, graph.labels, graph.keep]
-    )
-    test = mnist.read_split(arguments.data, "t10k")
-    over_test = {graph.images: test[0], graph.labels: test[1], graph.keep: 1.0}
-    once = {"evaluate": graph.accuracy, "summarize": graph.tensor("Merge/MergeSummary")}
-    step = 0
-    print("ready", flush=True)
-    for line in sys.stdin:
-        command, count = line.split()
-        if command in once:
-            began = time.perf_counter()
-            for _ in range(int(count)):
-                graph.session.run(once[command], over_test)
-            print(count, time.perf_counter() - began, flush=True)
-            continue
-        losses = []
-        began = time.perf_counter()
-        for _ in range(int(count)):
-            objective, cost, _ = train(*batches[step], arguments.keep)
-            losses.append((step, float(objective), float(cost)))
-            step += 1
-        seconds = time.perf_counter() - began
-        if command == "losses":
-            for loss in losses:
-                print(*loss)
-            print("done", flush=True)
-        else:
-            print(count, seconds, flush=True)
+    options = peer.parser(__doc__)
+    options.add_argument("graph")
+    options.add_argument("--save-weights", metavar="NPZ", help="write the parameters' initial values, by name")
+    peer.serve(TensorFlow, options.parse_args())
 
 
 if __name__ == "__main__":
