@@ -4,6 +4,7 @@
 //! and its scopes, the words that ops are defined in, symbolic gradients, rewrites, plans and the session, and the file
 //! formats; what any op computes is said in `graph-ops`.
 
+pub mod accelerator;
 pub mod buffer;
 pub mod device;
 pub mod dtype;

@@ -1,6 +1,55 @@
-//! A CUDA device for the engine. Nothing is here yet: the engine runs on the CPU.
+//! A CUDA device for the engine: its driver, memory, compiled kernels, products of matrices, and work that is recorded once
+//! and replayed. What any op computes is said in `graph-ops`, which brings the kernels' sources.
 //!
-//! What it will hold is decided by what the core leaves open: kernels register under
-//! [`DeviceKind::Cuda`](graph_core::op::kernel::DeviceKind) and name the inputs and outputs that stay on the host, the memory
-//! plan hands out offsets in an arena without touching what is there, and a plan is a straight line of steps that can be
-//! captured.
+//! CUDA's libraries are loaded when they are first needed, so that the same program runs with and without them:
+//! [`devices`] tells what there is, and [`open`] opens one.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`driver`] | what is asked of a device, as a trait |
+//! | `nvidia`, [`nvrtc`] | NVIDIA's driver with cuBLAS, and its compiler |
+//! | [`emulator`] (feature) | the host's processor and C++ compiler in their place |
+//! | [`Cuda`], [`Function`] | a device and a kernel, as ops see them |
+//! | [`cache`] | compiled kernels on disk |
+
+pub mod cache;
+mod device;
+pub mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+mod nvidia;
+pub mod nvrtc;
+mod pool;
+mod source;
+mod staging;
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
+
+pub use device::{Cuda, DeviceOptions, Function};
+pub use driver::{Capability, DeviceInfo, Product};
+pub use nvidia::devices;
+pub use source::{PRELUDE, Source};
+
+use graph_core::{Error, Result};
+
+/// Opens the device of this index; with `tf32`, products of `float` matrices round their operands to TensorFloat-32.
+///
+/// # Errors
+/// `Unavailable` if the driver or NVRTC is not there, `FailedPrecondition` for a driver that is too old, and the driver's.
+pub fn open(index: u32, tf32: bool, options: &DeviceOptions) -> Result<Cuda> {
+    // Says what is missing before anything that is missing is called.
+    let devices = devices()?;
+    if index as usize >= devices.len() {
+        return Err(Error::invalid_argument("there is no such GPU")
+            .expected(format!("an index below {}", devices.len()))
+            .got(index));
+    }
+    let driver = nvidia::Nvidia::open(index, tf32)?;
+    let compiler = nvrtc::Nvrtc::new(driver::Driver::info(&driver).capability)?;
+    Ok(Cuda::new(
+        Box::new(driver),
+        Box::new(compiler),
+        cache::Cache::of_user(),
+        options,
+    ))
+}

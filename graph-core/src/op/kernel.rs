@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor};
 use crate::buffer::Buffer;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, OpSite, Result};
@@ -102,6 +103,16 @@ impl KernelDefinition {
         Self::on_cpu(Source::Same(run))
     }
 
+    /// A kernel for CUDA, made for each node whose shapes are known. Its `run` gives work to the device and neither allocates
+    /// nor waits: the work may be recorded once and replayed after. What changes from step to step on the host's side comes by
+    /// [`Planned::with_parameters`].
+    pub fn cuda(make: MakeKernel) -> Self {
+        Self {
+            device: DeviceKind::Cuda,
+            ..Self::on_cpu(Source::Made(make))
+        }
+    }
+
     fn on_cpu(source: Source) -> Self {
         Self {
             device: DeviceKind::Cpu,
@@ -144,6 +155,18 @@ impl KernelDefinition {
     /// Lets `output` share the memory of `input`.
     pub fn in_place(mut self, input: usize, output: usize) -> Self {
         self.in_place.push((input, output));
+        self
+    }
+
+    /// Says that input `input` lives on the host even on another device. Plan-time inputs do so anyway.
+    pub fn host_input(mut self, input: usize) -> Self {
+        self.host_inputs.push(input);
+        self
+    }
+
+    /// Says that output `output` lives on the host even on another device.
+    pub fn host_output(mut self, output: usize) -> Self {
+        self.host_outputs.push(output);
         self
     }
 
@@ -196,6 +219,19 @@ pub struct Planned {
     pub kernel: Box<dyn Kernel>,
     /// Bytes of scratch memory it wants in each run.
     pub scratch: usize,
+    /// On an accelerator: what the host tells each run of it.
+    pub parameters: Option<Parameters>,
+}
+
+/// Writes what the host tells a run of a kernel on an accelerator: random keys, counters.
+pub type WriteParameters = Box<dyn Fn(&mut KernelContext<'_>, &mut [u8]) -> Result<()> + Send + Sync>;
+
+/// What the host tells each run of a kernel on an accelerator.
+pub struct Parameters {
+    /// How many bytes.
+    pub bytes: usize,
+    /// Writes them, on the host, before each run. It may use the node's state, but no data.
+    pub write: WriteParameters,
 }
 
 impl Planned {
@@ -204,7 +240,22 @@ impl Planned {
         Self {
             kernel: Box::new(kernel),
             scratch: 0,
+            parameters: None,
         }
+    }
+
+    /// Has the host write `bytes` bytes before each run, which the kernel finds in the device's memory at
+    /// [`KernelContext::parameters_address`], aligned to 16.
+    pub fn with_parameters(
+        mut self,
+        bytes: usize,
+        write: impl Fn(&mut KernelContext<'_>, &mut [u8]) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.parameters = Some(Parameters {
+            bytes,
+            write: Box::new(write),
+        });
+        self
     }
 
     /// Asks for scratch memory.
@@ -228,6 +279,8 @@ pub struct KernelRequest<'a> {
     pub output_dtypes: &'a [DType],
     /// The shapes of the outputs; `None` for those that the kernel allocates itself.
     pub output_shapes: &'a [Option<Shape>],
+    /// The device, unless it is the host's processor.
+    pub accelerator: Option<&'a Arc<dyn Accelerator>>,
 }
 
 impl KernelRequest<'_> {
@@ -290,10 +343,34 @@ impl KernelRequest<'_> {
 /// A variable's value in a session; `None` before it is initialized.
 #[derive(Default)]
 pub struct VariableCell {
-    /// The value.
+    /// The value, where the host has it.
     pub value: Option<Value>,
+    /// The value, where an accelerator has it; then the host has none.
+    pub on_device: Option<DeviceTensor>,
     /// The shape that the graph gives the variable, which its first value must have.
     pub declared: PartialShape,
+}
+
+impl VariableCell {
+    /// The value's dtype and shape; `None` before it is initialized.
+    pub fn extent(&self) -> Option<(DType, &Shape)> {
+        let device = self.on_device.as_ref().map(|tensor| (tensor.dtype, &tensor.shape));
+        device.or_else(|| self.value.as_ref().map(|value| (value.dtype(), value.shape())))
+    }
+
+    /// Whether it has a value.
+    pub fn is_initialized(&self) -> bool {
+        self.value.is_some() || self.on_device.is_some()
+    }
+
+    /// Where the value lies, in the memory of the device that has it.
+    pub(crate) fn data(&self) -> Option<*mut u8> {
+        let device = self
+            .on_device
+            .as_ref()
+            .map(|tensor| tensor.memory.address().0 as *mut u8);
+        device.or_else(|| self.value.as_ref().map(|value| value.bytes().as_ptr().cast_mut()))
+    }
 }
 
 /// A tensor while a plan runs.
@@ -329,6 +406,8 @@ pub struct KernelContext<'a> {
     pub(crate) taken: Cell<u64>,
     /// Whether the planner has put an output over an input.
     pub(crate) in_place: bool,
+    /// The device that it runs on and its parameters there, unless it is the host's processor.
+    pub(crate) accelerator: Option<(&'a Arc<dyn Accelerator>, DeviceAddress)>,
     pub(crate) site: &'a dyn Fn() -> OpSite,
 }
 
@@ -574,6 +653,74 @@ impl<'a> KernelContext<'a> {
         Ok(unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr(), elements.len()) })
     }
 
+    /// The address of input `index` on the accelerator, which may be that of an output if the kernel is declared `in_place`.
+    pub fn input_address(&self, index: usize) -> DeviceAddress {
+        DeviceAddress(self.input_slot(index).data as u64)
+    }
+
+    /// The address of output `index` on the accelerator.
+    pub fn output_address(&self, index: usize) -> DeviceAddress {
+        DeviceAddress(self.output_slot(index).data as u64)
+    }
+
+    /// The address on the accelerator of the scratch memory asked for, aligned to 64 bytes.
+    pub fn scratch_address(&self) -> DeviceAddress {
+        DeviceAddress(self.scratch.0 as u64)
+    }
+
+    /// The address on the accelerator of what [`Planned::with_parameters`] had written.
+    ///
+    /// # Errors
+    /// `Internal` on the host.
+    pub fn parameters_address(&self) -> Result<DeviceAddress> {
+        let (_, parameters) = self.accelerator.ok_or_else(not_on_accelerator)?;
+        Ok(parameters)
+    }
+
+    /// The address on the accelerator of the value of the variable that input `index` refers to.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it is not initialized, `Internal` if it is not a reference or not on the accelerator.
+    pub fn variable_address(&mut self, index: usize) -> Result<DeviceAddress> {
+        let cell = self.variable(index)?;
+        match &cell.on_device {
+            Some(tensor) => Ok(tensor.memory.address()),
+            None if cell.value.is_none() => Err(Error::failed_precondition("the variable is not initialized")),
+            None => Err(not_on_accelerator()),
+        }
+    }
+
+    /// Makes the variable that input `index` refers to a tensor of this dtype and shape on the accelerator, to be written;
+    /// its address. Memory that fits is kept.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`, `Internal` if it is not a reference or the kernel runs on the host.
+    pub fn assign_address(&mut self, index: usize, dtype: DType, shape: &Shape) -> Result<DeviceAddress> {
+        let (accelerator, _) = self.accelerator.ok_or_else(not_on_accelerator)?;
+        let cell = self.variable(index)?;
+        let bytes = dtype
+            .size()
+            .and_then(|size| shape.num_elements().checked_mul(size))
+            .ok_or_else(|| Error::internal("a variable whose elements have no fixed size is not on an accelerator"))?;
+        match &mut cell.on_device {
+            Some(tensor) if tensor.memory.len() == bytes => {
+                tensor.dtype = dtype;
+                if tensor.shape != *shape {
+                    tensor.shape = shape.clone();
+                }
+            }
+            _ => {
+                cell.on_device = Some(DeviceTensor {
+                    memory: DeviceMemory::new(accelerator, bytes)?,
+                    dtype,
+                    shape: shape.clone(),
+                });
+            }
+        }
+        cell.value = None;
+        self.variable_address(index)
+    }
+
     /// The operation that runs: its name, type and place in the source.
     pub fn site(&self) -> OpSite {
         (self.site)()
@@ -605,6 +752,10 @@ pub(crate) fn slot_value(slot: &Slot) -> Result<Value> {
         slot.shape.clone(),
         Arc::new(Buffer::copy_of(bytes)?),
     ))
+}
+
+fn not_on_accelerator() -> Error {
+    Error::internal("a kernel for an accelerator meets what is on the host")
 }
 
 fn check_dtype<T: Element>(what: &str, index: usize, dtype: DType) -> Result<()> {

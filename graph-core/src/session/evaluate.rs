@@ -1,11 +1,13 @@
 //! Runs one node by itself, on the host, with inputs that are all known: constant folding, and tests of kernels.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
+use crate::accelerator::{Accelerator, DeviceMemory};
 use crate::error::{Error, Result};
 use crate::graph::{Node, Operation};
 use crate::op::kernel::{
-    DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Slot, VariableCell, slot_value,
+    DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Planned, Slot, VariableCell, slot_value,
 };
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::op::vocabulary;
@@ -30,10 +32,18 @@ impl InputValues for Known<'_> {
 /// # Errors
 /// `Unimplemented` if no CPU kernel serves the node's dtypes, or the shape function's and the kernel's own.
 pub fn evaluate_node(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
-    evaluate(node, inputs).map_err(|error| error.at(node.site()))
+    evaluate(node, inputs, None).map_err(|error| error.at(node.site()))
 }
 
-/// The CPU kernel that serves `node`.
+/// The outputs of `node` for these inputs, by the kernel of `accelerator`.
+///
+/// # Errors
+/// Those of [`evaluate_node`], and the device's.
+pub fn evaluate_node_on(node: &Node, inputs: &[Value], accelerator: &Arc<dyn Accelerator>) -> Result<Vec<Value>> {
+    evaluate(node, inputs, Some(accelerator)).map_err(|error| error.at(node.site()))
+}
+
+/// The kernel of this device that serves `node`.
 ///
 /// # Errors
 /// `Unimplemented` if there is none for its dtypes.
@@ -84,8 +94,13 @@ pub(crate) fn needs_kernel(node: &Node) -> bool {
     !node.outputs.is_empty() || node.definition.stateful || !node.definition.kernels.is_empty()
 }
 
-fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
-    let definition = find_kernel(node, DeviceKind::Cpu)?;
+fn evaluate(node: &Node, inputs: &[Value], accelerator: Option<&Arc<dyn Accelerator>>) -> Result<Vec<Value>> {
+    let device = accelerator.map_or(DeviceKind::Cpu, |_| DeviceKind::Cuda);
+    let definition = find_kernel(node, device).or_else(|error| match find_kernel(node, DeviceKind::Cpu) {
+        // An alias does nothing on any device.
+        Ok(kernel) if kernel.alias.is_some() => Ok(kernel),
+        _ => Err(error),
+    })?;
     let partial: Vec<PartialShape> = inputs.iter().map(|input| input.shape().into()).collect();
     let input_dtypes: Vec<_> = inputs.iter().map(Value::dtype).collect();
     let inferred = InferenceContext::new(
@@ -118,6 +133,7 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
         input_values: &input_values,
         output_dtypes: &output_dtypes,
         output_shapes: &output_shapes,
+        accelerator,
     })?;
     let mut slots: Vec<Slot> = inputs.iter().map(|input| value_slot(input.clone())).collect();
     for (index, (shape, &dtype)) in output_shapes.iter().zip(&output_dtypes).enumerate() {
@@ -144,7 +160,7 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
     let (input_indices, output_indices) = indices.split_at(inputs.len());
     let mut state: Option<Box<dyn KernelState>> = definition.state.map(|make| make(&node.attrs)).transpose()?;
     let mut variables: Vec<VariableCell> = Vec::new();
-    planned.kernel.run(&mut KernelContext {
+    let mut context = KernelContext {
         slots: &mut slots,
         inputs: input_indices,
         outputs: output_indices,
@@ -153,8 +169,13 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
         variables: &mut variables,
         taken: Cell::new(0),
         in_place: false,
+        accelerator: None,
         site: &|| node.site(),
-    })?;
+    };
+    match accelerator {
+        Some(accelerator) if definition.alias.is_none() => run_on(accelerator, definition, &planned, &mut context)?,
+        _ => planned.kernel.run(&mut context)?,
+    }
     slots[inputs.len()..]
         .iter()
         .map(|slot| {
@@ -165,6 +186,62 @@ fn evaluate(node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
             }
         })
         .collect()
+}
+
+/// Runs a kernel of an accelerator on what is on the host: inputs go there, outputs come back.
+fn run_on<'a>(
+    accelerator: &'a Arc<dyn Accelerator>,
+    definition: &KernelDefinition,
+    planned: &Planned,
+    context: &mut KernelContext<'a>,
+) -> Result<()> {
+    let mut parameters = vec![0u8; planned.parameters.as_ref().map_or(0, |parameters| parameters.bytes)];
+    if let Some(told) = &planned.parameters {
+        (told.write)(context, &mut parameters)?;
+    }
+    let place = |bytes: &[u8]| -> Result<DeviceMemory> {
+        let memory = DeviceMemory::new(accelerator, bytes.len())?;
+        accelerator.upload(bytes, memory.address())?;
+        Ok(memory)
+    };
+    let parameters = place(&parameters)?;
+    let scratch = DeviceMemory::new(accelerator, planned.scratch)?;
+    let bytes = |slot: &Slot| slot.shape.num_elements() * slot.dtype.size().unwrap_or(0);
+    let mut memories = Vec::new();
+    let inputs = context
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(at, &slot)| (slot, definition.host_inputs.contains(&at)));
+    let outputs = context
+        .outputs
+        .iter()
+        .enumerate()
+        .map(|(at, &slot)| (slot, definition.host_outputs.contains(&at)));
+    for (slot, on_host) in inputs.chain(outputs) {
+        let slot = &mut context.slots[slot as usize];
+        let host = slot.data;
+        if !on_host {
+            // SAFETY: slots are valid for their dtype and shape.
+            let memory = place(unsafe { std::slice::from_raw_parts(host, bytes(slot)) })?;
+            slot.data = memory.address().0 as *mut u8;
+            memories.push(Some(memory));
+        } else {
+            memories.push(None);
+        }
+    }
+    context.scratch = (scratch.address().0 as *mut u8, planned.scratch);
+    context.accelerator = Some((accelerator, parameters.address()));
+    planned.kernel.run(context)?;
+    for (at, &slot) in context.outputs.iter().enumerate() {
+        let slot = &mut context.slots[slot as usize];
+        if let (Some(memory), Some(value)) = (&memories[context.inputs.len() + at], &mut slot.value) {
+            let host = value.unique_buffer()?;
+            accelerator.download(memory.address(), host.as_mut_slice())?;
+            slot.data = host.as_mut_ptr();
+        }
+    }
+    Ok(())
 }
 
 /// A slot that a value owns.

@@ -348,6 +348,7 @@ fn run_kernel(
         variables: cells,
         taken: Cell::new(0),
         in_place: step.in_place,
+        accelerator: None,
         site: &|| node.site(),
     })
 }
@@ -451,6 +452,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         input_values: &input_values,
         output_dtypes: &output_dtypes,
         output_shapes: &output_shapes,
+        accelerator: None,
     })?;
     for (&output, shape) in step.outputs.iter().zip(output_shapes) {
         let slot = &mut slots[output as usize];

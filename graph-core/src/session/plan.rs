@@ -471,6 +471,7 @@ impl Planner<'_> {
                 input_values: &values,
                 output_dtypes: &output_dtypes,
                 output_shapes: &output_shapes,
+                accelerator: None,
             })
             .map(Work::Static)
     }

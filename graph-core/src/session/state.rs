@@ -56,7 +56,10 @@ impl SessionState {
             name.as_str().into()
         };
         Ok(*self.variables.entry((is_handle, container, name)).or_insert_with(|| {
-            self.cells.push(VariableCell { value: None, declared });
+            self.cells.push(VariableCell {
+                declared,
+                ..VariableCell::default()
+            });
             self.variable_names.push(told);
             self.cells.len() - 1
         }))

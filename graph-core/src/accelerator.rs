@@ -1,0 +1,155 @@
+//! What a device beside the host's processor does for a session: memory, copies, and work that is recorded once and replayed.
+//!
+//! Work given to an accelerator (copies, and the kernels that its own crate launches) runs in the order in which it was
+//! given, at some later time; only [`Accelerator::download`] and [`Accelerator::synchronize`] wait for it. The errors of such
+//! work may come with a later call.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::shape::Shape;
+
+/// An address in an accelerator's memory. Kernels take it as a pointer; the host may not follow it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct DeviceAddress(pub u64);
+
+impl DeviceAddress {
+    /// The address `bytes` further on.
+    pub fn offset(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// A device that runs kernels in memory of its own. All calls may come from any thread.
+pub trait Accelerator: Any + Send + Sync {
+    /// The number in its name: 0 of `/device:GPU:0`.
+    fn index(&self) -> u32;
+
+    /// What it is, for people: the card's name, its memory.
+    fn description(&self) -> String;
+
+    /// Memory of `bytes` bytes, aligned to 256. What it holds is arbitrary.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`, which says how much was asked for and how much is held.
+    fn allocate(&self, bytes: usize) -> Result<DeviceAddress>;
+
+    /// Takes memory back that [`Accelerator::allocate`] gave; work that was given before may still use it.
+    fn free(&self, address: DeviceAddress);
+
+    /// Copies from the host. `from` may be changed as soon as this returns.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn upload(&self, from: &[u8], to: DeviceAddress) -> Result<()>;
+
+    /// Copies to the host, and waits for it.
+    ///
+    /// # Errors
+    /// Those of the device, and of the work that was given before.
+    fn download(&self, from: DeviceAddress, to: &mut [u8]) -> Result<()>;
+
+    /// Copies within the device's memory.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn copy(&self, from: DeviceAddress, to: DeviceAddress, bytes: usize) -> Result<()>;
+
+    /// Waits until all work that was given is done.
+    ///
+    /// # Errors
+    /// Those of that work.
+    fn synchronize(&self) -> Result<()>;
+
+    /// From now on, work that this thread gives is recorded, not run. No memory may be asked for and nothing waited for until
+    /// [`Accelerator::end_capture`].
+    ///
+    /// # Errors
+    /// `Unimplemented` if the device cannot record, `FailedPrecondition` if it does so already.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// Ends what [`Accelerator::begin_capture`] began, and hands out what was recorded.
+    ///
+    /// # Errors
+    /// Those of the device, as for work that cannot be recorded. Recording has ended all the same.
+    fn end_capture(self: Arc<Self>) -> Result<Box<dyn CapturedWork>>;
+
+    /// The object itself, by which the crate that made it finds its own type again.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl fmt::Debug for dyn Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/device:GPU:{} ({})", self.index(), self.description())
+    }
+}
+
+/// Recorded work. It holds the addresses that it was recorded with.
+pub trait CapturedWork: Send {
+    /// Gives it to the device once more.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn launch(&self) -> Result<()>;
+}
+
+/// Memory of an accelerator, given back when it is dropped.
+pub struct DeviceMemory {
+    accelerator: Arc<dyn Accelerator>,
+    address: DeviceAddress,
+    bytes: usize,
+}
+
+impl DeviceMemory {
+    /// New memory, of arbitrary contents.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`
+    pub fn new(accelerator: &Arc<dyn Accelerator>, bytes: usize) -> Result<Self> {
+        Ok(Self {
+            address: accelerator.allocate(bytes)?,
+            accelerator: accelerator.clone(),
+            bytes,
+        })
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> DeviceAddress {
+        self.address
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The device that it is of.
+    pub fn accelerator(&self) -> &Arc<dyn Accelerator> {
+        &self.accelerator
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        self.accelerator.free(self.address);
+    }
+}
+
+/// A tensor in an accelerator's memory: a variable's value.
+pub struct DeviceTensor {
+    /// Its elements, row by row.
+    pub memory: DeviceMemory,
+    /// Their type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Shape,
+}

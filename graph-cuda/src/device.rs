@@ -1,0 +1,298 @@
+//! A CUDA device as sessions and kernels see it.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress};
+use graph_core::op::kernel::KernelRequest;
+use graph_core::{Error, Result};
+use rustc_hash::FxHashMap;
+
+use crate::cache::Cache;
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::pool::Pool;
+use crate::source::{Source, whole};
+use crate::staging::Staging;
+
+/// Threads of a block in [`Function::launch_over`].
+const THREADS: u32 = 256;
+
+/// How a device is used.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// The most device memory, in bytes, that tensors may take; all that there is without.
+    pub memory_limit: Option<usize>,
+}
+
+/// A CUDA device: its memory, its compiled kernels, its one stream of work. Cheap to clone: clones are the same device.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+struct Inner {
+    driver: Box<dyn Driver>,
+    compiler: Box<dyn Compiler>,
+    cache: Cache,
+    pool: Mutex<Pool>,
+    staging: Mutex<Staging>,
+    /// Functions by the name of their source, their own name and what was defined.
+    functions: Mutex<FxHashMap<String, Handle>>,
+    modules: Mutex<FxHashMap<String, Handle>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cuda {
+    /// A device of this driver, whose kernels this compiler makes.
+    pub fn new(driver: Box<dyn Driver>, compiler: Box<dyn Compiler>, cache: Cache, options: &DeviceOptions) -> Self {
+        Self(Arc::new(Inner {
+            driver,
+            compiler,
+            cache,
+            pool: Mutex::new(Pool::with_limit(options.memory_limit)),
+            staging: Mutex::default(),
+            functions: Mutex::default(),
+            modules: Mutex::default(),
+        }))
+    }
+
+    /// The device that a kernel is made for.
+    ///
+    /// # Errors
+    /// `Internal` if that is no CUDA device.
+    pub fn of(request: &KernelRequest<'_>) -> Result<Self> {
+        let accelerator = request.accelerator.map(|accelerator| accelerator.clone().as_any());
+        let inner = accelerator.and_then(|any| any.downcast::<Inner>().ok());
+        inner
+            .map(Self)
+            .ok_or_else(|| Error::internal("a CUDA kernel is made for another device"))
+    }
+
+    /// The device as a session takes it.
+    pub fn accelerator(&self) -> Arc<dyn Accelerator> {
+        self.0.clone()
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &DeviceInfo {
+        self.0.driver.info()
+    }
+
+    /// Bytes of device memory that are handed out.
+    pub fn held_bytes(&self) -> usize {
+        lock(&self.0.pool).held_bytes()
+    }
+
+    /// The kernel `name` of `source`, compiled with these macros defined. Compiled code is kept in memory and on disk.
+    ///
+    /// # Errors
+    /// `Internal` if the text does not compile, `NotFound` if it has no such kernel.
+    pub fn function(&self, source: &Source, name: &str, defines: &[(&str, &str)]) -> Result<Function> {
+        self.function_of(source.name, source.text, name, defines)
+    }
+
+    /// [`Cuda::function`] for a text made at run time; `title` names it in messages.
+    ///
+    /// # Errors
+    /// Those of [`Cuda::function`].
+    pub fn function_of(&self, title: &str, text: &str, name: &str, defines: &[(&str, &str)]) -> Result<Function> {
+        let text = whole(title, text, defines);
+        let key = format!("{name}\n{text}");
+        if let Some(&function) = lock(&self.0.functions).get(&key) {
+            return Ok(self.kernel(function));
+        }
+        let module = self.module(title, text)?;
+        let function = self.0.driver.function(module, name)?;
+        lock(&self.0.functions).insert(key, function);
+        Ok(self.kernel(function))
+    }
+
+    fn kernel(&self, function: Handle) -> Function {
+        Function {
+            device: self.0.clone(),
+            function,
+        }
+    }
+
+    fn module(&self, title: &str, text: String) -> Result<Handle> {
+        // The lock is held while compiling, so that threads do not compile the same text.
+        let mut modules = lock(&self.0.modules);
+        if let Some(&module) = modules.get(&text) {
+            return Ok(module);
+        }
+        let Inner {
+            driver,
+            compiler,
+            cache,
+            ..
+        } = &*self.0;
+        let identity = compiler.identity();
+        let kept = cache.get(&identity, &text).and_then(|code| driver.load(&code).ok());
+        let module = match kept {
+            Some(module) => module,
+            None => {
+                let code = compiler.compile(title, &text)?;
+                let module = driver.load(&code)?;
+                cache.put(&identity, &text, &code);
+                module
+            }
+        };
+        modules.insert(text, module);
+        Ok(module)
+    }
+
+    /// Gives the device a product of matrices: `c = op(a) op(b)`.
+    ///
+    /// # Errors
+    /// `Unimplemented` for other dtypes than those of [`Product`], and the library's.
+    ///
+    /// # Safety
+    /// The matrices must lie at these addresses of the device, and `c` must not overlap the others.
+    pub unsafe fn multiply(
+        &self,
+        product: &Product,
+        a: DeviceAddress,
+        b: DeviceAddress,
+        c: DeviceAddress,
+    ) -> Result<()> {
+        if product.rows == 0 || product.columns == 0 || product.batch == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) }
+    }
+}
+
+/// A kernel that is ready to be launched.
+#[derive(Clone)]
+pub struct Function {
+    device: Arc<Inner>,
+    function: Handle,
+}
+
+impl Function {
+    /// Gives the device a grid of `blocks` blocks of `threads` threads. Nothing happens for an empty grid.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// The arguments must be of the number and the very types that the kernel declares, addresses among them of memory of
+    /// the device that is as large as the kernel needs until it has run.
+    pub unsafe fn launch(&self, blocks: [u32; 3], threads: [u32; 3], arguments: &[Argument<'_>]) -> Result<()> {
+        if blocks.contains(&0) || threads.contains(&0) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.device
+                .driver
+                .launch(self.function, Grid { blocks, threads }, arguments)
+        }
+    }
+
+    /// Gives the device a kernel that goes over `elements` elements with all threads of its grid (`GRID_LOOP`).
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// That of [`Function::launch`].
+    pub unsafe fn launch_over(&self, elements: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        // Enough to fill the device several times over.
+        let most = u64::from(self.device.driver.info().multiprocessors) * 32;
+        let blocks = (elements as u64).div_ceil(u64::from(THREADS)).min(most);
+        // SAFETY: the caller's promise.
+        unsafe { self.launch([blocks as u32, 1, 1], [THREADS, 1, 1], arguments) }
+    }
+}
+
+impl Accelerator for Inner {
+    fn index(&self) -> u32 {
+        self.driver.info().index
+    }
+
+    fn description(&self) -> String {
+        let info = self.driver.info();
+        let Capability { major, minor } = info.capability;
+        format!(
+            "{}, compute capability {major}.{minor}, {:.1} GiB",
+            info.name,
+            info.memory as f64 / f64::from(1 << 30)
+        )
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DeviceAddress> {
+        lock(&self.pool).allocate(&*self.driver, bytes).map(DeviceAddress)
+    }
+
+    fn free(&self, address: DeviceAddress) {
+        lock(&self.pool).free(address.0);
+    }
+
+    fn upload(&self, from: &[u8], to: DeviceAddress) -> Result<()> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        lock(&self.staging).upload(&*self.driver, from, to.0)
+    }
+
+    fn download(&self, from: DeviceAddress, to: &mut [u8]) -> Result<()> {
+        if to.is_empty() {
+            return self.driver.synchronize();
+        }
+        lock(&self.staging).download(&*self.driver, from.0, to)
+    }
+
+    fn copy(&self, from: DeviceAddress, to: DeviceAddress, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the session gives addresses of tensors of this many bytes.
+        unsafe { self.driver.copy(from.0, to.0, bytes) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize()
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.driver.begin_capture()
+    }
+
+    fn end_capture(self: Arc<Self>) -> Result<Box<dyn CapturedWork>> {
+        let graph = self.driver.end_capture()?;
+        Ok(Box::new(Captured { device: self, graph }))
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What is held is the sessions', which hold the device too.
+        lock(&self.pool).trim(&*self.driver);
+        lock(&self.staging).release(&*self.driver);
+    }
+}
+
+/// A recorded step.
+struct Captured {
+    device: Arc<Inner>,
+    graph: Handle,
+}
+
+impl CapturedWork for Captured {
+    fn launch(&self) -> Result<()> {
+        self.device.driver.launch_graph(self.graph)
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.device.driver.drop_graph(self.graph);
+    }
+}

@@ -1,0 +1,469 @@
+//! A device made of the host's own processor: tests run kernels' logic on it, and whole sessions, where no GPU is at hand.
+//!
+//! Its compiler is the host's C++ compiler, behind `emulator.h`, which says what is checked; its driver keeps "device memory"
+//! on the heap, and records work as a list. It is slow, and exact about the order of everything.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ffi::c_void;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use graph_core::{DType, Error, Result};
+use rustc_hash::FxHashMap;
+
+use crate::cache::Cache;
+use crate::device::{Cuda, DeviceOptions};
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+
+/// What lies before every kernel source, in place of CUDA's own names.
+const HEADER: &str = include_str!("device_code/emulator.h");
+
+/// Options of the C++ compiler. No contraction: products and sums are rounded as they are written.
+const OPTIONS: [&str; 7] = [
+    "-x",
+    "c++",
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=off",
+    "-shared",
+    "-fPIC",
+];
+
+/// What device memory is aligned to.
+const ALIGNMENT: usize = 256;
+
+/// An emulated device, with as much memory as `memory` says, in bytes.
+///
+/// # Errors
+/// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names.
+pub fn device_with(memory: usize, options: &DeviceOptions) -> Result<Cuda> {
+    let compiler = HostCompiler::new()?;
+    Ok(Cuda::new(
+        Box::new(Host::new(memory)),
+        Box::new(compiler),
+        Cache::of_user(),
+        options,
+    ))
+}
+
+/// An emulated device with a gibibyte of memory.
+///
+/// # Errors
+/// Those of [`device_with`].
+pub fn device() -> Result<Cuda> {
+    device_with(1 << 30, &DeviceOptions::default())
+}
+
+/// The host's C++ compiler.
+struct HostCompiler {
+    command: String,
+    identity: String,
+}
+
+impl HostCompiler {
+    fn new() -> Result<Self> {
+        let command = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+        let version = Command::new(&command).arg("--version").output().map_err(|error| {
+            Error::unavailable(format!("no C++ compiler '{command}', which an emulated device needs")).caused_by(error)
+        })?;
+        let version = String::from_utf8_lossy(&version.stdout);
+        let version = version.lines().next().unwrap_or_default();
+        Ok(Self {
+            identity: format!("emulator {HEADER} {version} {}", OPTIONS.join(" ")),
+            command,
+        })
+    }
+}
+
+impl Compiler for HostCompiler {
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn compile(&self, name: &str, text: &str) -> Result<Vec<u8>> {
+        let io = |error| Error::unavailable("the emulated device cannot compile").caused_by(error);
+        let folder = tempfile::tempdir().map_err(io)?;
+        let (source, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
+        std::fs::write(&source, format!("{HEADER}{text}")).map_err(io)?;
+        let output = Command::new(&self.command)
+            .args(OPTIONS)
+            .arg(&source)
+            .arg("-o")
+            .arg(&library)
+            .output()
+            .map_err(io)?;
+        if !output.status.success() {
+            return Err(
+                Error::internal(format!("{name} does not compile for the emulated device"))
+                    .got(String::from_utf8_lossy(&output.stderr)),
+            );
+        }
+        std::fs::read(&library).map_err(io)
+    }
+}
+
+/// A kernel as the emulator's header makes it: blocks, threads, shared bytes, arguments.
+type Kernel = unsafe extern "C" fn(*const u32, *const u32, usize, *const *const c_void);
+
+/// Work that is recorded.
+enum Work {
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Launch {
+        kernel: Kernel,
+        grid: Grid,
+        arguments: Vec<Vec<u64>>,
+    },
+    Multiply {
+        product: Product,
+        a: u64,
+        b: u64,
+        c: u64,
+    },
+}
+
+impl Work {
+    /// # Safety
+    /// That of [`Driver`].
+    unsafe fn run(&self) {
+        match self {
+            Self::Copy { from, to, bytes } => {
+                // SAFETY: the caller's promise.
+                unsafe { std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes) }
+            }
+            Self::Launch {
+                kernel,
+                grid,
+                arguments,
+            } => {
+                let pointers: Vec<*const c_void> = arguments.iter().map(|words| words.as_ptr().cast()).collect();
+                // SAFETY: the caller's promise.
+                unsafe { kernel(grid.blocks.as_ptr(), grid.threads.as_ptr(), 0, pointers.as_ptr()) }
+            }
+            Self::Multiply { product, a, b, c } => match product.dtype {
+                // SAFETY: the caller's promise, here and below.
+                DType::Float32 => unsafe { multiply::<f32>(product, *a, *b, *c, f64::from, |sum| sum as f32) },
+                // SAFETY: as above.
+                DType::Float64 => unsafe { multiply::<f64>(product, *a, *b, *c, |x| x, |sum| sum) },
+                // SAFETY: as above.
+                DType::Half => unsafe {
+                    multiply::<half::f16>(product, *a, *b, *c, f64::from, |sum| half::f16::from_f32(sum as f32))
+                },
+                // SAFETY: as above.
+                _ => unsafe {
+                    multiply::<half::bf16>(product, *a, *b, *c, f64::from, |sum| half::bf16::from_f32(sum as f32))
+                },
+            },
+        }
+    }
+}
+
+/// # Safety
+/// That of [`Driver::multiply`].
+unsafe fn multiply<T: Copy>(product: &Product, a: u64, b: u64, c: u64, wide: fn(T) -> f64, narrow: fn(f64) -> T) {
+    let Product {
+        rows, columns, inner, ..
+    } = *product;
+    let (step_a, step_b) = (
+        if product.transpose_a { (1, rows) } else { (inner, 1) },
+        if product.transpose_b { (1, inner) } else { (columns, 1) },
+    );
+    for at in 0..product.batch {
+        let [a, b, c] = [(a, 0), (b, 1), (c, 2)].map(|(start, which)| {
+            // Wrapping: only addresses inside of the operands are followed.
+            (start as *mut T).wrapping_add(at * product.strides[which])
+        });
+        for row in 0..rows {
+            for column in 0..columns {
+                let mut sum = 0.0;
+                for k in 0..inner {
+                    // SAFETY: inside of the operands, as the caller promises.
+                    let (x, y) = unsafe {
+                        (
+                            *a.add(row * step_a.0 + k * step_a.1),
+                            *b.add(k * step_b.0 + column * step_b.1),
+                        )
+                    };
+                    sum += wide(x) * wide(y);
+                }
+                // SAFETY: as above.
+                unsafe {
+                    let place = c.add(row * columns + column);
+                    if product.accumulate {
+                        sum += wide(*place);
+                    }
+                    *place = narrow(sum);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// The size of each block of device memory and of pinned memory.
+    memory: FxHashMap<u64, usize>,
+    used: usize,
+    libraries: Vec<libloading::Library>,
+    /// The recording, while there is one.
+    recording: Option<Vec<Work>>,
+    graphs: FxHashMap<Handle, Vec<Work>>,
+    next: Handle,
+}
+
+/// The host in the place of a GPU.
+struct Host {
+    info: DeviceInfo,
+    state: Mutex<State>,
+}
+
+/// Kernels keep what a grid needs in variables of their library: one at a time runs, of all devices.
+static RUNNING: Mutex<()> = Mutex::new(());
+
+impl Host {
+    fn new(memory: usize) -> Self {
+        Self {
+            info: DeviceInfo {
+                index: 0,
+                name: "emulated GPU".to_owned(),
+                capability: Capability { major: 0, minor: 0 },
+                memory,
+                multiprocessors: 2,
+            },
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn layout(bytes: usize) -> Result<Layout> {
+        Layout::from_size_align(bytes, ALIGNMENT)
+            .map_err(|_| Error::resource_exhausted(format!("no {bytes} bytes of emulated memory")))
+    }
+
+    /// Runs work, or records it.
+    ///
+    /// # Safety
+    /// That of [`Driver`].
+    unsafe fn give(&self, work: Work) -> Result<()> {
+        match &mut self.state().recording {
+            Some(recording) => recording.push(work),
+            None => {
+                let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+                // SAFETY: the caller's promise.
+                unsafe { work.run() }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a GPU refuses while it records.
+    fn not_recording(&self) -> Result<()> {
+        if self.state().recording.is_some() {
+            return Err(Error::internal(
+                "the emulated device was asked for memory, or waited for, while it records",
+            ));
+        }
+        Ok(())
+    }
+}
+
+// SAFETY: addresses are the host's own; the conditions are handed on.
+unsafe impl Driver for Host {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn free_memory(&self) -> Result<usize> {
+        Ok(self.info.memory - self.state().used)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.not_recording()?;
+        let layout = Self::layout(bytes)?;
+        let mut state = self.state();
+        if bytes > self.info.memory - state.used {
+            return Err(Error::resource_exhausted(format!(
+                "no {bytes} bytes of emulated memory"
+            )));
+        }
+        // SAFETY: nobody asks for nothing.
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            return Err(Error::resource_exhausted(format!("no {bytes} bytes of host memory")));
+        }
+        // What reads memory that nobody wrote shall show: every float there is not a number.
+        // SAFETY: just allocated.
+        unsafe { start.write_bytes(0xff, bytes) };
+        state.memory.insert(start as u64, bytes);
+        state.used += bytes;
+        Ok(start as u64)
+    }
+
+    unsafe fn free(&self, address: u64) {
+        let mut state = self.state();
+        if let Some(bytes) = state.memory.remove(&address) {
+            state.used -= bytes;
+            if let Ok(layout) = Self::layout(bytes) {
+                // SAFETY: allocated with this layout.
+                unsafe { dealloc(address as *mut u8, layout) };
+            }
+        }
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
+        self.allocate(bytes).map(|address| address as *mut u8)
+    }
+
+    unsafe fn free_pinned(&self, start: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { self.free(start as u64) }
+    }
+
+    unsafe fn copy_in(&self, from: *const u8, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy(from as u64, to, bytes) }
+    }
+
+    unsafe fn copy_out(&self, from: u64, to: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy(from, to as u64, bytes) }
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.give(Work::Copy { from, to, bytes }) }
+    }
+
+    fn load(&self, image: &[u8]) -> Result<Handle> {
+        let io = |error| Error::unavailable("the emulated device cannot load kernels").caused_by(error);
+        // The loader takes a file for what it loaded under the same name before: each has another.
+        let folder = tempfile::tempdir().map_err(io)?;
+        let path = folder.path().join("kernels.so");
+        std::fs::write(&path, image).map_err(io)?;
+        let library = open(&path)?;
+        let mut state = self.state();
+        state.libraries.push(library);
+        Ok(state.libraries.len() - 1)
+    }
+
+    fn function(&self, module: Handle, name: &str) -> Result<Handle> {
+        let state = self.state();
+        let library = state
+            .libraries
+            .get(module)
+            .ok_or_else(|| Error::internal("a module that was never loaded"))?;
+        // SAFETY: the header gives every kernel this type.
+        let kernel = unsafe { library.get::<Kernel>(name.as_bytes()) };
+        let kernel =
+            kernel.map_err(|error| Error::not_found(format!("there is no kernel '{name}'")).caused_by(error))?;
+        Ok(*kernel as Handle)
+    }
+
+    unsafe fn launch(&self, function: Handle, grid: Grid, arguments: &[Argument<'_>]) -> Result<()> {
+        let threads: u64 = grid.threads.iter().map(|&count| u64::from(count)).product();
+        if threads > 1024 || grid.blocks[1].max(grid.blocks[2]) > 65_535 || grid.blocks[0] > i32::MAX as u32 {
+            return Err(Error::internal("a grid that no GPU can run").got(format!("{grid:?}")));
+        }
+        let arguments = arguments.iter().map(|argument| {
+            let mut words = vec![0u64; argument.bytes.div_ceil(8).max(1)];
+            // SAFETY: an argument's value is as long as it says, and `words` is no shorter.
+            unsafe {
+                std::ptr::copy_nonoverlapping(argument.value.cast::<u8>(), words.as_mut_ptr().cast(), argument.bytes);
+            }
+            words
+        });
+        let work = Work::Launch {
+            // SAFETY: `function` handed out the address of a kernel, whose library is never unloaded while the device lives.
+            kernel: unsafe { std::mem::transmute::<Handle, Kernel>(function) },
+            grid,
+            arguments: arguments.collect(),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.give(work) }
+    }
+
+    unsafe fn multiply(&self, product: &Product, a: u64, b: u64, c: u64) -> Result<()> {
+        match product.dtype {
+            DType::Float32 | DType::Float64 | DType::Half | DType::BFloat16 => {}
+            other => return Err(Error::unimplemented(format!("no product of matrices of {other}"))),
+        }
+        let product = product.clone();
+        // SAFETY: the caller's promise.
+        unsafe { self.give(Work::Multiply { product, a, b, c }) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.not_recording()
+    }
+
+    fn record_event(&self) -> Result<Handle> {
+        Ok(0)
+    }
+
+    fn is_past(&self, _: Handle) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn wait_for(&self, _: Handle) -> Result<()> {
+        self.not_recording()
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.not_recording()?;
+        self.state().recording = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Handle> {
+        let mut state = self.state();
+        let work = state
+            .recording
+            .take()
+            .ok_or_else(|| Error::failed_precondition("nothing is being recorded"))?;
+        state.next += 1;
+        let graph = state.next;
+        state.graphs.insert(graph, work);
+        Ok(graph)
+    }
+
+    fn launch_graph(&self, graph: Handle) -> Result<()> {
+        let state = self.state();
+        let work = state
+            .graphs
+            .get(&graph)
+            .ok_or_else(|| Error::internal("a graph that was never recorded"))?;
+        let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        for work in work {
+            // SAFETY: those who recorded it promised that what it works on is there.
+            unsafe { work.run() };
+        }
+        Ok(())
+    }
+
+    fn drop_graph(&self, graph: Handle) {
+        self.state().graphs.remove(&graph);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let blocks: Vec<u64> = self.state().memory.keys().copied().collect();
+        for address in blocks {
+            // SAFETY: nobody uses the device any more.
+            unsafe { self.free(address) };
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<libloading::Library> {
+    // SAFETY: a library of kernels has no initialization.
+    unsafe { libloading::Library::new(path) }
+        .map_err(|error| Error::internal("the emulated device cannot load kernels").caused_by(error))
+}

@@ -1,0 +1,430 @@
+//! The driver of NVIDIA's cards, through `cudarc`, whose libraries are loaded when they are first called.
+//!
+//! `cudarc` panics where a library is missing: [`devices`] looks for the driver before anything is called, and matrix products
+//! look for cuBLAS. All work goes to one stream that is not the default one, which could not be recorded.
+
+use std::ffi::{CString, c_void};
+use std::sync::Mutex;
+
+use cudarc::cublas::{result as blas, sys as blas_sys};
+use cudarc::driver::{result, sys};
+use graph_core::{DType, Error, Result};
+use smallvec::SmallVec;
+
+use crate::driver::{Argument, Capability, DeviceInfo, Driver, Grid, Handle, Product};
+
+/// What cuBLAS is given to work in, in bytes: what it asks for on Hopper. It may not allocate while work is recorded.
+const BLAS_WORKSPACE: usize = 32 << 20;
+
+/// The oldest driver that has all calls made here: of CUDA 12.0, as the driver counts.
+const OLDEST_DRIVER: i32 = 12_000;
+
+/// What there is of the machine's cards.
+///
+/// # Errors
+/// `Unavailable` if there is no driver or no card, `FailedPrecondition` for a driver that is too old.
+pub fn devices() -> Result<Vec<DeviceInfo>> {
+    // SAFETY: only looks for the library.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::unavailable("no NVIDIA driver (libcuda) is installed"));
+    }
+    result::init().map_err(|error| match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => Error::unavailable("there is no NVIDIA GPU, or none is visible")
+            .hint("CUDA_VISIBLE_DEVICES tells which are"),
+        _ => failed("initializing CUDA", error),
+    })?;
+    let mut version = 0;
+    // SAFETY: the address is valid.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
+    asked.map_err(|error| failed("asking for the driver's version", error))?;
+    if version < OLDEST_DRIVER {
+        let of = |version: i32| format!("a driver of CUDA {}.{}", version / 1000, version % 1000 / 10);
+        return Err(Error::failed_precondition("the NVIDIA driver is too old")
+            .expected(format!("{} or newer", of(OLDEST_DRIVER)))
+            .got(of(version)));
+    }
+    let count = result::device::get_count().map_err(|error| failed("counting devices", error))?;
+    (0..count).map(|index| info(index).map(|(_, info)| info)).collect()
+}
+
+fn info(index: i32) -> Result<(sys::CUdevice, DeviceInfo)> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
+    };
+    let asking = |error| failed("asking what a device is", error);
+    let device = result::device::get(index).map_err(asking)?;
+    // SAFETY: the device was just given by the driver.
+    let attribute = |which| unsafe { result::device::get_attribute(device, which) }.map_err(asking);
+    let info = DeviceInfo {
+        index: index as u32,
+        name: result::device::get_name(device).map_err(asking)?,
+        capability: Capability {
+            major: attribute(MAJOR)? as u32,
+            minor: attribute(MINOR)? as u32,
+        },
+        // SAFETY: as above.
+        memory: unsafe { result::device::total_mem(device) }.map_err(asking)?,
+        multiprocessors: attribute(MULTIPROCESSORS)? as u32,
+    };
+    Ok((device, info))
+}
+
+/// One card, through its primary context.
+pub struct Nvidia {
+    info: DeviceInfo,
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    /// cuBLAS, from the first product on, and its workspace.
+    blas: Mutex<Option<(blas_sys::cublasHandle_t, u64)>>,
+    tf32: bool,
+}
+
+// SAFETY: the driver's objects may be used from any thread, and cuBLAS is behind a lock.
+unsafe impl Send for Nvidia {}
+// SAFETY: as above.
+unsafe impl Sync for Nvidia {}
+
+impl Nvidia {
+    /// Opens the device of this index; with `tf32`, products of `float` matrices round their operands to TensorFloat-32.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn open(index: u32, tf32: bool) -> Result<Self> {
+        let (device, info) = info(index as i32)?;
+        let opening = |error| failed("opening the device", error);
+        // SAFETY: the device was just given by the driver; the context is released in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening)?;
+        // SAFETY: the context is retained.
+        let current = unsafe { result::ctx::set_current(context) };
+        let stream = current.and_then(|()| result::stream::create(result::stream::StreamKind::NonBlocking));
+        let stream = stream.map_err(|error| {
+            // SAFETY: retained above.
+            let _ = unsafe { result::primary_ctx::release(device) };
+            opening(error)
+        })?;
+        Ok(Self {
+            info,
+            device,
+            context,
+            stream,
+            blas: Mutex::new(None),
+            tf32,
+        })
+    }
+
+    /// Makes the device this thread's, as every call needs it.
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the context is retained as long as `self` lives.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("choosing the device", error))
+    }
+
+    fn new_blas(&self) -> Result<(blas_sys::cublasHandle_t, u64)> {
+        // SAFETY: only looks for the library.
+        if !unsafe { blas_sys::is_culib_present() } {
+            return Err(Error::unavailable("cuBLAS, which multiplies matrices, is not there")
+                .hint("install the CUDA toolkit's cuBLAS (libcublas.so), or run on the CPU"));
+        }
+        let handle = blas::create_handle().map_err(blas_failed)?;
+        let workspace = self.allocate(BLAS_WORKSPACE)?;
+        // SAFETY: the handle was just made, the stream lives as long as `self`, and the workspace as the handle.
+        unsafe {
+            blas::set_stream(handle, self.stream as blas_sys::cudaStream_t).map_err(blas_failed)?;
+            let set = blas_sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, BLAS_WORKSPACE);
+            set.result().map_err(blas_failed)?;
+        }
+        Ok((handle, workspace))
+    }
+}
+
+impl Drop for Nvidia {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        // SAFETY: nothing uses these objects any more; errors cannot be told to anyone.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream);
+            if let Ok(Some((handle, workspace))) = self.blas.get_mut().map(Option::take) {
+                let _ = blas::destroy_handle(handle);
+                let _ = result::free_sync(workspace);
+            }
+            let _ = result::stream::destroy(self.stream);
+            let _ = result::primary_ctx::release(self.device);
+        }
+    }
+}
+
+// SAFETY: hands on to the driver what its own conditions ask for.
+unsafe impl Driver for Nvidia {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn free_memory(&self) -> Result<usize> {
+        self.enter()?;
+        let (free, _) = result::mem_get_info().map_err(|error| failed("asking for free memory", error))?;
+        Ok(free)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: whoever gets the memory knows that its contents are arbitrary.
+        unsafe { result::malloc_sync(bytes) }.map_err(|error| failed("asking for device memory", error))
+    }
+
+    unsafe fn free(&self, address: u64) {
+        if self.enter().is_ok() {
+            // SAFETY: the caller's promise. The driver waits for the device by itself.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
+        self.enter()?;
+        // SAFETY: whoever gets the memory knows that its contents are arbitrary.
+        let start = unsafe { result::malloc_host(bytes, 0) };
+        start
+            .map(<*mut c_void>::cast)
+            .map_err(|error| failed("asking for pinned memory", error))
+    }
+
+    unsafe fn free_pinned(&self, start: *mut u8) {
+        if self.enter().is_ok() {
+            // SAFETY: the caller's promise.
+            let _ = unsafe { result::free_host(start.cast()) };
+        }
+    }
+
+    unsafe fn copy_in(&self, from: *const u8, to: u64, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream) }
+            .map_err(|error| failed("copying to the device", error))
+    }
+
+    unsafe fn copy_out(&self, from: u64, to: *mut u8, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(to, bytes), from, self.stream) }
+            .map_err(|error| failed("copying from the device", error))
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }
+            .map_err(|error| failed("copying on the device", error))
+    }
+
+    fn load(&self, image: &[u8]) -> Result<Handle> {
+        self.enter()?;
+        // SAFETY: a cubin says itself how long it is; a damaged one is an error of the driver.
+        let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+        module
+            .map(|module| module as Handle)
+            .map_err(|error| failed("loading kernels", error))
+    }
+
+    fn function(&self, module: Handle, name: &str) -> Result<Handle> {
+        self.enter()?;
+        let title = CString::new(name).map_err(|_| Error::internal("a kernel's name holds a zero byte"))?;
+        // SAFETY: modules are never unloaded.
+        let function = unsafe { result::module::get_function(module as sys::CUmodule, title) };
+        function
+            .map(|function| function as Handle)
+            .map_err(|error| match error.0 {
+                sys::CUresult::CUDA_ERROR_NOT_FOUND => Error::not_found(format!("there is no kernel '{name}'")),
+                _ => failed("looking for a kernel", error),
+            })
+    }
+
+    unsafe fn launch(&self, function: Handle, grid: Grid, arguments: &[Argument<'_>]) -> Result<()> {
+        self.enter()?;
+        let mut pointers: SmallVec<[*mut c_void; 16]> =
+            arguments.iter().map(|argument| argument.value.cast_mut()).collect();
+        let ([bx, by, bz], [tx, ty, tz]) = (grid.blocks, grid.threads);
+        // SAFETY: the caller's promise; the driver reads the arguments before it returns.
+        unsafe {
+            result::launch_kernel(
+                function as sys::CUfunction,
+                (bx, by, bz),
+                (tx, ty, tz),
+                0,
+                self.stream,
+                &mut pointers,
+            )
+        }
+        .map_err(|error| failed("launching a kernel", error))
+    }
+
+    unsafe fn multiply(&self, product: &Product, a: u64, b: u64, c: u64) -> Result<()> {
+        use blas_sys::cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_COMPUTE_64F};
+        use blas_sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+        use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, CUDA_R_64F};
+        self.enter()?;
+        let (ty, compute) = match product.dtype {
+            DType::Float32 if self.tf32 => (CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32),
+            DType::Float32 => (CUDA_R_32F, CUBLAS_COMPUTE_32F),
+            DType::Float64 => (CUDA_R_64F, CUBLAS_COMPUTE_64F),
+            DType::Half => (CUDA_R_16F, CUBLAS_COMPUTE_32F),
+            DType::BFloat16 => (CUDA_R_16BF, CUBLAS_COMPUTE_32F),
+            other => {
+                return Err(Error::unimplemented(format!(
+                    "cuBLAS does not multiply matrices of {other}"
+                )));
+            }
+        };
+        let size = |length: usize| {
+            i32::try_from(length).map_err(|_| Error::invalid_argument("a matrix too large for cuBLAS").got(length))
+        };
+        let (rows, columns, inner) = (size(product.rows)?, size(product.columns)?, size(product.inner)?);
+        let operation = |transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
+        let step_a = if product.transpose_a { rows } else { inner };
+        let step_b = if product.transpose_b { inner } else { columns };
+        let (mut alpha, mut beta) = ([0u8; 8], [0u8; 8]);
+        let factor = f64::from(u8::from(product.accumulate));
+        if product.dtype == DType::Float64 {
+            (alpha, beta) = (1f64.to_ne_bytes(), factor.to_ne_bytes());
+        } else {
+            alpha[..4].copy_from_slice(&1f32.to_ne_bytes());
+            beta[..4].copy_from_slice(&(factor as f32).to_ne_bytes());
+        }
+        // Numbers of their own alignment.
+        let (alpha, beta) = (u64::from_ne_bytes(alpha), u64::from_ne_bytes(beta));
+        let [stride_a, stride_b, stride_c] = product.strides.map(|stride| stride as i64);
+        let mut blas = self.blas.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (handle, _) = match &*blas {
+            Some(blas) => *blas,
+            None => *blas.insert(self.new_blas()?),
+        };
+        // cuBLAS takes matrices column by column: the transposed product of the same memory.
+        // SAFETY: the caller's promise; the sizes are those of the operands.
+        unsafe {
+            blas::gemm_strided_batched_ex(
+                handle,
+                operation(product.transpose_b),
+                operation(product.transpose_a),
+                columns,
+                rows,
+                inner,
+                std::ptr::from_ref(&alpha).cast(),
+                b as *const c_void,
+                ty,
+                step_b.max(1),
+                stride_b,
+                a as *const c_void,
+                ty,
+                step_a.max(1),
+                stride_a,
+                std::ptr::from_ref(&beta).cast(),
+                c as *mut c_void,
+                ty,
+                columns.max(1),
+                stride_c,
+                size(product.batch)?,
+                compute,
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(blas_failed)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| failed("waiting for the device", error))
+    }
+
+    fn record_event(&self) -> Result<Handle> {
+        self.enter()?;
+        let marking = |error| failed("marking a place in the work", error);
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(marking)?;
+        // SAFETY: the event was just made, the stream lives as long as `self`.
+        let recorded = unsafe { result::event::record(event, self.stream) };
+        recorded.map(|()| event as Handle).map_err(|error| {
+            // SAFETY: nothing uses it.
+            let _ = unsafe { result::event::destroy(event) };
+            marking(error)
+        })
+    }
+
+    fn is_past(&self, event: Handle) -> Result<bool> {
+        self.enter()?;
+        // SAFETY: events live until they are waited for.
+        match unsafe { result::event::query(event as sys::CUevent) } {
+            Ok(()) => Ok(true),
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            Err(error) => Err(failed("asking whether work is done", error)),
+        }
+    }
+
+    fn wait_for(&self, event: Handle) -> Result<()> {
+        self.enter()?;
+        let event = event as sys::CUevent;
+        // SAFETY: the event lives, and is used no more.
+        let waited = unsafe { result::event::synchronize(event) };
+        // SAFETY: as above.
+        let _ = unsafe { result::event::destroy(event) };
+        waited.map_err(|error| failed("waiting for work", error))
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.enter()?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(|error| failed("recording work", error))
+    }
+
+    fn end_capture(&self) -> Result<Handle> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as `self`.
+        let graph =
+            unsafe { result::stream::end_capture(self.stream) }.map_err(|error| failed("recording work", error))?;
+        if graph.is_null() {
+            return Err(Error::internal("CUDA recorded nothing"));
+        }
+        // SAFETY: the graph was just made, and is no more needed when it is instantiated.
+        let instance = unsafe {
+            let instance = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            instance
+        };
+        instance
+            .map(|graph| graph as Handle)
+            .map_err(|error| failed("making a graph of recorded work", error))
+    }
+
+    fn launch_graph(&self, graph: Handle) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the graph lives until it is dropped.
+        unsafe { result::graph::launch(graph as sys::CUgraphExec, self.stream) }
+            .map_err(|error| failed("launching recorded work", error))
+    }
+
+    fn drop_graph(&self, graph: Handle) {
+        if self.enter().is_ok() {
+            // SAFETY: nobody launches it any more; the driver lets it run to its end.
+            let _ = unsafe { result::graph::exec_destroy(graph as sys::CUgraphExec) };
+        }
+    }
+}
+
+/// The error of a call of the driver while it was `doing` something.
+fn failed(doing: &str, error: result::DriverError) -> Error {
+    use sys::CUresult::{CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH};
+    let message = format!("CUDA failed, {doing}");
+    let failed = match error.0 {
+        CUDA_ERROR_OUT_OF_MEMORY => Error::resource_exhausted(message),
+        CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUDA_ERROR_NO_BINARY_FOR_GPU => {
+            Error::failed_precondition(message).hint("install an NVIDIA driver that is as new as NVRTC")
+        }
+        _ => Error::internal(message),
+    };
+    failed.caused_by(error)
+}
+
+fn blas_failed(error: blas::CublasError) -> Error {
+    Error::internal("cuBLAS failed").caused_by(error)
+}
