@@ -4,8 +4,8 @@
 
 typedef typename Accumulate<T>::type A;
 
-// `out[i]` is the sum of `partial[row * n + i]` over the rows, times `scale`.
-BLOCK_KERNEL(sum_rows, 256, T* out, const A* partial, i64 n, i32 rows, A scale) {
+// `out[i]` is the sum of `partial[row * n + i]` over the rows.
+BLOCK_KERNEL(sum_rows, 256, T* out, const A* partial, i64 n, i32 rows) {
   SHARED A shared[8][32];
   i32 lane = i32(threadIdx.x) / 32, column = i32(threadIdx.x) % 32;
   i64 at = i64(blockIdx.x) * 32 + column;
@@ -17,6 +17,6 @@ BLOCK_KERNEL(sum_rows, 256, T* out, const A* partial, i64 n, i32 rows, A scale) 
   sync_threads();
   if (lane == 0 && at < n) {
     for (int other = 1; other < 8; ++other) sum += shared[other][column];
-    out[at] = T(sum * scale);
+    out[at] = T(sum);
   }
 }

@@ -14,8 +14,9 @@ KERNEL(bias_add, T* out, const T* value, const T* bias, i64 n, i32 channels, i64
 }
 
 // `partial` [slabs, channels] becomes the sums of slabs of the pixels.
-BLOCK_KERNEL(bias_add_grad, SUM_THREADS, A* partial, const T* gradient, i64 pixels, i64 slab, i32 channels, i32 width, i64 inner) {
+BLOCK_KERNEL(sum_pixels, SUM_THREADS, A* partial, const T* x, i64 pixels, i64 slab, i32 channels, i32 width,
+             i64 inner) {
   sum_slab<1, A>(pixels, slab, channels, width, partial, channels, [=](i64 pixel, i32 channel, A* terms) {
-    terms[0] = A(gradient[element_of(pixel, channel, channels, inner)]);
+    terms[0] = A(x[element_of(pixel, channel, channels, inner)]);
   });
 }

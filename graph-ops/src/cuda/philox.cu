@@ -3,12 +3,10 @@
 //
 // Defined from outside: T, and the distribution: UNIFORM, NORMAL, TRUNCATED_NORMAL or UNIFORM_INT.
 
-// Where the run's numbers begin, and the bounds of integers.
+// Where the run's numbers begin.
 struct Parameters {
   u32 key[2];
   u32 counter[4];
-  i64 low;
-  u64 range;
 };
 
 struct Philox {
@@ -59,11 +57,13 @@ DEVICE double uniform_double(u32 x0, u32 x1) {
   return double(u64(x0 & 0xFFFFF) << 32 | x1) * 2.220446049250313e-16;
 }
 
+#ifdef UNIFORM
 // Element `i` of a group of uniform numbers, of the low bits that fill the mantissa.
 DEVICE float uniform(const u32* words, int i, const float*) { return uniform_float(words[i]); }
 DEVICE double uniform(const u32* words, int i, const double*) { return uniform_double(words[2 * i], words[2 * i + 1]); }
 DEVICE f16 uniform(const u32* words, int i, const f16*) { return f16(float(words[i] & 0x3FF) * 0.0009765625f); }
 DEVICE bf16 uniform(const u32* words, int i, const bf16*) { return bf16(float(words[i] & 0x7F) * 0.0078125f); }
+#endif
 
 #if defined(NORMAL) || defined(TRUNCATED_NORMAL)
 template <class X>
@@ -95,7 +95,20 @@ struct Normals<double> {
 };
 #endif
 
-DEVICE Group group_of(const Parameters& parameters, u64 number) {
+#ifdef UNIFORM_INT
+// A number that a random word and the bounds give; the lower bound where there is no number between them.
+DEVICE i32 between(const u32* words, int i, i32 low, i32 high) {
+  u32 range = low < high ? u32(high) - u32(low) : 1;
+  return i32(u32(low) + words[i] % range);
+}
+DEVICE i64 between(const u32* words, int i, i64 low, i64 high) {
+  u64 range = low < high ? u64(high) - u64(low) : 1, x = u64(words[2 * i + 1]) << 32 | words[2 * i];
+  return i64(u64(low) + x % range);
+}
+#endif
+
+// `low` and `high` are the bounds of integers.
+DEVICE Group group_of(const Parameters& parameters, u64 number, const T* low, const T* high) {
   Group group;
   u32 words[4];
 #if defined(TRUNCATED_NORMAL)
@@ -119,10 +132,7 @@ DEVICE Group group_of(const Parameters& parameters, u64 number) {
     for (int i = 0; i < 2; ++i) group.of[word * 2 / Normals<T>::WORDS + i] = T(pair[i]);
   }
 #elif defined(UNIFORM_INT)
-  for (int i = 0; i < GROUP; ++i) {
-    u64 x = GROUP == 2 ? u64(words[2 * i % 4 + 1]) << 32 | words[2 * i % 4] : u64(words[i]);
-    group.of[i] = T(u64(parameters.low) + x % parameters.range);
-  }
+  for (int i = 0; i < GROUP; ++i) group.of[i] = between(words, i, *low, *high);
 #else
   for (int i = 0; i < GROUP; ++i) group.of[i] = uniform(words, i, (const T*)nullptr);
 #endif
@@ -130,10 +140,10 @@ DEVICE Group group_of(const Parameters& parameters, u64 number) {
   return group;
 }
 
-KERNEL(fill, T* out, const Parameters* parameters, i64 n) {
+KERNEL(fill, T* out, const Parameters* parameters, i64 n, const T* low, const T* high) {
   i64 groups = (n + GROUP - 1) / GROUP;
   GRID_LOOP(number, groups) {
-    Group group = group_of(*parameters, u64(number));
+    Group group = group_of(*parameters, u64(number), low, high);
     i64 begin = number * GROUP;
     if (begin + GROUP <= n) {
       *(Group*)(out + begin) = group;
