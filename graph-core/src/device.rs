@@ -64,6 +64,18 @@ impl DeviceSpec {
         self.kind.as_deref()
     }
 
+    /// Whether a device of the name `full` is what this asks for: all that it says, `full` says too.
+    pub fn fits(&self, full: &Self) -> bool {
+        fn says<T: PartialEq>(asked: &Option<T>, full: &Option<T>) -> bool {
+            asked.is_none() || asked == full
+        }
+        says(&self.job, &full.job)
+            && says(&self.replica, &full.replica)
+            && says(&self.task, &full.task)
+            && says(&self.kind, &full.kind)
+            && says(&self.index, &full.index)
+    }
+
     /// Takes over what `inner` says, as a scope inside of another does.
     pub fn merge(&mut self, inner: &Self) {
         fn take<T: Clone>(outer: &mut Option<T>, inner: &Option<T>) {

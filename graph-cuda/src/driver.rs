@@ -44,6 +44,8 @@ pub type Handle = usize;
 #[derive(Clone, Copy)]
 pub struct Argument<'a> {
     pub(crate) value: *const c_void,
+    // CUDA's driver knows how long the arguments of a kernel are.
+    #[cfg_attr(not(feature = "emulator"), expect(dead_code))]
     pub(crate) bytes: usize,
     lives: PhantomData<&'a ()>,
 }

@@ -32,11 +32,11 @@ pub use source::{PRELUDE, Source};
 
 use graph_core::{Error, Result};
 
-/// Opens the device of this index; with `tf32`, products of `float` matrices round their operands to TensorFloat-32.
+/// Opens the device of this index.
 ///
 /// # Errors
 /// `Unavailable` if the driver or NVRTC is not there, `FailedPrecondition` for a driver that is too old, and the driver's.
-pub fn open(index: u32, tf32: bool, options: &DeviceOptions) -> Result<Cuda> {
+pub fn open(index: u32, options: &DeviceOptions) -> Result<Cuda> {
     // Says what is missing before anything that is missing is called.
     let devices = devices()?;
     if index as usize >= devices.len() {
@@ -44,7 +44,7 @@ pub fn open(index: u32, tf32: bool, options: &DeviceOptions) -> Result<Cuda> {
             .expected(format!("an index below {}", devices.len()))
             .got(index));
     }
-    let driver = nvidia::Nvidia::open(index, tf32)?;
+    let driver = nvidia::Nvidia::open(index, options.tf32)?;
     let compiler = nvrtc::Nvrtc::new(driver::Driver::info(&driver).capability)?;
     Ok(Cuda::new(
         Box::new(driver),
@@ -52,4 +52,12 @@ pub fn open(index: u32, tf32: bool, options: &DeviceOptions) -> Result<Cuda> {
         cache::Cache::of_user(),
         options,
     ))
+}
+
+/// Opens all devices of the machine that are visible; see [`devices`] and [`open`].
+///
+/// # Errors
+/// Those of [`devices`] and [`open`].
+pub fn open_all(options: &DeviceOptions) -> Result<Vec<Cuda>> {
+    devices()?.iter().map(|info| open(info.index, options)).collect()
 }

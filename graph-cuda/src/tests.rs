@@ -182,6 +182,7 @@ fn memory_that_is_given_back_is_handed_out_again() {
 fn too_much_memory_is_an_error_that_says_how_much() {
     let options = DeviceOptions {
         memory_limit: Some(1 << 20),
+        ..DeviceOptions::default()
     };
     let Ok(cuda) = device_with(4 << 20, &options) else {
         return println!("skipped: no C++ compiler");
@@ -249,7 +250,7 @@ fn looking_for_devices_is_never_more_than_an_error() {
                 ["Unavailable", "FailedPrecondition"].contains(&error.class()),
                 "{error}"
             );
-            let Err(error) = crate::open(0, false, &DeviceOptions::default()) else {
+            let Err(error) = crate::open(0, &DeviceOptions::default()) else {
                 panic!("a device that is not there was opened");
             };
             assert!(

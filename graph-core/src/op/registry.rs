@@ -2,8 +2,11 @@
 
 use std::sync::OnceLock;
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
+use crate::accelerator::Accelerator;
 use crate::error::{Error, Result};
 use crate::op::definition::OpDefinition;
 use crate::rewrite::Rewrite;
@@ -14,6 +17,8 @@ static REGISTRY: OnceLock<Registry> = OnceLock::new();
 pub struct Registry {
     ops: FxHashMap<&'static str, &'static OpDefinition>,
     rewrites: Vec<&'static dyn Rewrite>,
+    find_accelerators: fn() -> Vec<Arc<dyn Accelerator>>,
+    accelerators: OnceLock<Vec<Arc<dyn Accelerator>>>,
 }
 
 impl Registry {
@@ -33,7 +38,24 @@ impl Registry {
                 definition.name
             );
         }
-        Self { ops, rewrites }
+        Self {
+            ops,
+            rewrites,
+            find_accelerators: Vec::new,
+            accelerators: OnceLock::new(),
+        }
+    }
+
+    /// Says how to find the accelerators that some kernels are for. It is called once, when a session first wants one.
+    #[must_use]
+    pub fn accelerators_from(mut self, find: fn() -> Vec<Arc<dyn Accelerator>>) -> Self {
+        self.find_accelerators = find;
+        self
+    }
+
+    /// The accelerators of the machine.
+    pub fn accelerators(&self) -> &[Arc<dyn Accelerator>] {
+        self.accelerators.get_or_init(self.find_accelerators)
     }
 
     /// The op of type `name`.

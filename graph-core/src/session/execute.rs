@@ -11,7 +11,9 @@ use crate::op::kernel::{KernelContext, KernelRequest, Planned, Slot, VariableCel
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
-use crate::session::plan::{LoopSteps, Place, Plan, Step, Work, plan_time_inputs};
+use crate::session::accelerate::{copy_within, device_of};
+use crate::session::placement::Memory;
+use crate::session::plan::{DevicePlan, LoopSteps, Place, Plan, Step, Work, plan_time_inputs};
 use crate::session::profile::{NodeStats, RunMetadata};
 use crate::session::state::SessionState;
 use crate::shape::{PartialShape, Shape};
@@ -20,6 +22,8 @@ use crate::value::Value;
 /// What one run is given beside its feeds.
 pub(crate) struct RunControl<'a> {
     pub(crate) timeout: Option<Duration>,
+    /// Whether work of accelerators may be recorded, and replayed.
+    pub(crate) record: bool,
     pub(crate) trace: Option<&'a mut RunMetadata>,
 }
 
@@ -34,6 +38,7 @@ impl Plan {
         control: &mut RunControl<'_>,
     ) -> Result<()> {
         self.set_up(state, feeds, outputs)?;
+        self.set_up_accelerators(program, state)?;
         if let Some(trace) = &mut control.trace {
             trace.arena_bytes = self.arena_size;
         }
@@ -47,8 +52,9 @@ impl Plan {
     fn set_up(&mut self, state: &mut SessionState, feeds: &[Value], outputs: &mut [Value]) -> Result<()> {
         let base = state.arena(self.arena_size)?;
         if base != self.arena_base {
-            for (slot, place) in self.slots.iter_mut().zip(&self.places) {
-                if let Place::Arena(offset) = place {
+            let places = self.places.iter().zip(&self.memory);
+            for (slot, place) in self.slots.iter_mut().zip(places) {
+                if let (Place::Arena(offset), Memory::Host) = place {
                     // SAFETY: the arena has `arena_size` bytes, within which the planner placed every tensor.
                     slot.data = unsafe { base.add(*offset) };
                 }
@@ -87,6 +93,10 @@ impl Plan {
         let begin = Instant::now();
         let mut index = 0;
         while index < self.steps.len() {
+            if let Some(next) = self.run_recorded(index, program, state, control)? {
+                index = next;
+                continue;
+            }
             if control.timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
                 return Err(Error::deadline_exceeded("the run took longer than its time limit"));
             }
@@ -94,6 +104,10 @@ impl Plan {
             let node = program.node(self.steps[index].node);
             self.run_step(index, node, state)
                 .map_err(|error| error.at(node.site()))?;
+            if start.is_some() {
+                // What takes time on an accelerator is waited for.
+                self.wait_for(index)?;
+            }
             if let (Some(start), Some(trace)) = (start, control.trace.as_deref_mut()) {
                 let step = &self.steps[index];
                 let outputs = step.outputs.iter().map(|&output| &self.slots[output as usize]);
@@ -130,7 +144,7 @@ impl Plan {
         again.body.start
     }
 
-    fn run_step(&mut self, index: usize, node: &Node, state: &mut SessionState) -> Result<()> {
+    pub(crate) fn run_step(&mut self, index: usize, node: &Node, state: &mut SessionState) -> Result<()> {
         if let Some(guards) = &self.steps[index].guards {
             let step = &self.steps[index];
             let mut dead_inputs = step.inputs.iter().map(|&input| self.slots[input as usize].dead);
@@ -171,38 +185,38 @@ impl Plan {
                     &self.slots[step.outputs[0] as usize],
                 );
                 let bytes = input.shape.num_elements() * input.dtype.size().unwrap_or(0);
-                // SAFETY: both are valid for the bytes of the same shape and dtype, and are different memory.
-                unsafe { std::ptr::copy_nonoverlapping(input.data, output.data, bytes) };
-                Ok(())
+                copy_within(self.accelerated.as_deref(), step.memory, input.data, output.data, bytes)
             }
+            Work::Copy => self.copy_between(index),
             Work::Read { copy } => {
                 let variable = self.slots[step.inputs[0] as usize].variable;
-                let value = variable.and_then(|variable| state.cells[variable].value.as_ref());
-                let value = value.ok_or_else(|| Error::internal("a read of no variable"))?;
+                let cell = variable.map(|variable| &state.cells[variable]);
+                let value = cell.and_then(|cell| cell.extent().zip(cell.data()));
+                let ((dtype, shape), data) = value.ok_or_else(|| Error::internal("a read of no variable"))?;
                 let output = &mut self.slots[step.outputs[0] as usize];
-                if (output.dtype, &output.shape) != (value.dtype(), value.shape()) {
+                if (output.dtype, &output.shape) != (dtype, shape) {
                     return Err(
                         Error::invalid_argument("the variable's value is another than the handle says")
                             .expected(format!("{} {}", output.dtype, output.shape))
-                            .got(format!("{} {}", value.dtype(), value.shape())),
+                            .got(format!("{dtype} {shape}")),
                     );
                 }
-                let bytes = value.bytes();
                 if *copy {
-                    // SAFETY: the planner gave the output the bytes of its dtype and shape, which are the value's (checked).
-                    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), output.data, bytes.len()) };
-                } else {
-                    output.data = bytes.as_ptr().cast_mut();
+                    let bytes = shape.num_elements() * dtype.size().unwrap_or(0);
+                    return copy_within(self.accelerated.as_deref(), step.memory, data, output.data, bytes);
                 }
+                output.data = data;
                 Ok(())
             }
             Work::Static(planned) => {
+                let device = device_of(self.accelerated.as_deref(), step.memory);
+                let base = device.map_or(self.arena_base, |device| device.arena_base.0 as *mut u8);
                 let scratch = match step.scratch {
                     (_, 0) => (std::ptr::null_mut(), 0),
-                    // SAFETY: the planner placed the scratch memory inside the arena.
-                    (offset, bytes) => (unsafe { self.arena_base.add(offset) }, bytes),
+                    // The planner placed the scratch memory inside the arena.
+                    (offset, bytes) => (base.wrapping_add(offset), bytes),
                 };
-                run_kernel(planned, step, &mut self.slots, scratch, node, state)
+                run_kernel(planned, step, &mut self.slots, scratch, node, state, device)
             }
             Work::Dynamic => run_dynamic(step, &mut self.slots, node, state),
         }
@@ -215,7 +229,7 @@ impl Plan {
             let slot = &self.slots[step.inputs[position] as usize];
             if slot
                 .variable
-                .is_none_or(|variable| state.cells[variable].value.is_none())
+                .is_none_or(|variable| !state.cells[variable].is_initialized())
             {
                 let by_handle = slot.dtype == DType::Resource && node.op() != vocabulary::READ_VARIABLE;
                 return Err(self.uninitialized(index, by_handle, state));
@@ -223,18 +237,20 @@ impl Plan {
         }
         for &position in &step.reads {
             let slot = &self.slots[step.inputs[position] as usize];
-            let Some(value) = slot.variable.and_then(|variable| state.cells[variable].value.as_ref()) else {
+            let cell = slot.variable.map(|variable| &state.cells[variable]);
+            let Some(((dtype, shape), data)) = cell.and_then(|cell| cell.extent().zip(cell.data())) else {
                 return Err(self.uninitialized(index, false, state));
             };
-            if slot.shape != *value.shape() && !matches!(step.work, Work::Dynamic) {
+            if slot.shape != *shape && !matches!(step.work, Work::Dynamic) {
                 return Err(
                     Error::invalid_argument("the variable's value has another shape than the variable")
                         .expected(&slot.shape)
-                        .got(value.shape()),
+                        .got(shape),
                 );
             }
-            let (data, shape) = (value.bytes().as_ptr().cast_mut(), value.shape());
-            let strings = (value.dtype() == DType::String).then(|| value.clone());
+            let strings = cell
+                .and_then(|cell| cell.value.clone())
+                .filter(|_| dtype == DType::String);
             let slot = &mut self.slots[self.steps[index].inputs[position] as usize];
             slot.data = data;
             if slot.shape != *shape {
@@ -252,7 +268,7 @@ impl Plan {
         for step in &self.steps[from..] {
             for &position in step.reads.iter().chain(&step.refs) {
                 let variable = self.slots[step.inputs[position] as usize].variable;
-                if let Some(variable) = variable.filter(|&variable| state.cells[variable].value.is_none())
+                if let Some(variable) = variable.filter(|&variable| !state.cells[variable].is_initialized())
                     && !names.contains(&&*state.variable_names[variable])
                 {
                     names.push(&state.variable_names[variable]);
@@ -335,6 +351,7 @@ fn run_kernel(
     scratch: (*mut u8, usize),
     node: &Node,
     state: &mut SessionState,
+    device: Option<&DevicePlan>,
 ) -> Result<()> {
     let SessionState {
         cells, kernel_states, ..
@@ -348,7 +365,7 @@ fn run_kernel(
         variables: cells,
         taken: Cell::new(0),
         in_place: step.in_place,
-        accelerator: None,
+        accelerator: device.map(|device| (&device.accelerator, device.parameters_address(step))),
         site: &|| node.site(),
     })
 }
@@ -364,10 +381,10 @@ impl InputValues for SlotValues<'_> {
     fn handle(&self, index: usize) -> Option<HandleData> {
         let slot = &self.slots[self.inputs[index] as usize];
         let variable = slot.variable.filter(|_| slot.dtype == DType::Resource)?;
-        let value = self.cells[variable].value.as_ref()?;
+        let (dtype, shape) = self.cells[variable].extent()?;
         Some(HandleData {
-            dtype: value.dtype(),
-            shape: value.shape().into(),
+            dtype,
+            shape: shape.into(),
         })
     }
 
@@ -390,7 +407,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
     let input_dtypes: Vec<DType> = input_slots().map(|slot| slot.dtype).collect();
     // A reference tells the shape of its variable's value, where it has one.
     let known = |slot: &Slot| match slot.variable.filter(|_| slot.dtype != DType::Resource) {
-        Some(variable) => state.cells[variable].value.as_ref().map(|value| value.shape().clone()),
+        Some(variable) => state.cells[variable].extent().map(|(_, shape)| shape.clone()),
         None => Some(slot.shape.clone()),
     };
     let known: Vec<Option<Shape>> = input_slots().map(known).collect();
@@ -479,6 +496,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         (scratch.as_mut_ptr(), scratch.len()),
         node,
         state,
+        None,
     )
 }
 

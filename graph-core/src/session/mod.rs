@@ -4,6 +4,7 @@
 //! order) is cached by those names; under it, its *shaped* plans (kernels, memory) by the shapes that are fed. Variables,
 //! random streams and the arena belong to the session and outlive all plans.
 
+mod accelerate;
 pub mod evaluate;
 mod execute;
 mod feed;
@@ -36,7 +37,8 @@ use execute::RunControl;
 pub use feed::{Feedable, Feeds};
 pub use fetch::{Fetch, FetchItem, FetchedValues};
 pub use observer::{ObservedRun, RunObserver};
-pub use options::{RewriteOptions, RunOptions, SessionOptions};
+pub use options::{Accelerators, RewriteOptions, RunOptions, SessionOptions};
+use placement::Devices;
 use plan::Plan;
 pub use profile::{NodeStats, RunMetadata};
 use state::SessionState;
@@ -61,6 +63,7 @@ struct Inner {
 /// What runs need one at a time.
 struct Running {
     state: SessionState,
+    devices: Devices,
     plans: Vec<StructuralPlan>,
     by_request: FxHashMap<Request, usize>,
     /// The graph's count of rewirings when the plans were made.
@@ -88,11 +91,12 @@ impl ShapedPlan {
     fn new(
         structure: &Structure,
         feeds: Vec<Shape>,
-        options: &RewriteOptions,
+        options: &SessionOptions,
         state: &mut SessionState,
+        devices: &Devices,
     ) -> Result<Self> {
-        if !options.enabled(SPECIALIZATION) || !structure.loops.is_empty() {
-            let plan = Plan::new(structure, &feeds, state)?;
+        if !options.rewrites.enabled(SPECIALIZATION) || !structure.loops.is_empty() {
+            let plan = Plan::new(structure, &feeds, state, devices, options.log_device_placement)?;
             return Ok(Self {
                 feeds,
                 structure: None,
@@ -100,8 +104,8 @@ impl ShapedPlan {
             });
         }
         let survey = Survey::new(structure, &feeds, state)?;
-        let specialized = structure.specialized(survey, options)?;
-        let plan = Plan::new(&specialized, &feeds, state)?;
+        let specialized = structure.specialized(survey, &options.rewrites)?;
+        let plan = Plan::new(&specialized, &feeds, state, devices, options.log_device_placement)?;
         Ok(Self {
             feeds,
             structure: Some(specialized),
@@ -136,6 +140,7 @@ impl Session {
             };
         let running = Running {
             state: SessionState::new()?,
+            devices: Devices::of(&options),
             plans: Vec::new(),
             by_request: FxHashMap::default(),
             rewirings: 0,
@@ -357,12 +362,13 @@ impl Session {
     ) -> Result<()> {
         let mut control = RunControl {
             timeout: options.timeout_in_ms.map(Duration::from_millis),
+            record: self.options().record_steps,
             trace: options.trace.then_some(metadata),
         };
-        let rewrites = &self.options().rewrites;
+        let session = self.options();
         match &self.0.pool {
-            Some(pool) => pool.install(|| running.run(plan, feeds, outputs, rewrites, &mut control)),
-            None => running.run(plan, feeds, outputs, rewrites, &mut control),
+            Some(pool) => pool.install(|| running.run(plan, feeds, outputs, session, &mut control)),
+            None => running.run(plan, feeds, outputs, session, &mut control),
         }
     }
 }
@@ -378,7 +384,7 @@ impl Running {
         if let Some(&plan) = self.by_request.get(request) {
             return Ok(plan);
         }
-        let structure = Structure::new(session.graph(), request, session.options())?;
+        let structure = Structure::new(session.graph(), request, session.options(), &self.devices)?;
         self.plans.push(StructuralPlan {
             structure,
             shaped: Vec::new(),
@@ -392,10 +398,13 @@ impl Running {
         plan: usize,
         feeds: &[Value],
         outputs: &mut Vec<Value>,
-        options: &RewriteOptions,
+        options: &SessionOptions,
         control: &mut RunControl<'_>,
     ) -> Result<()> {
-        let StructuralPlan { structure, shaped } = &mut self.plans[plan];
+        let Self {
+            plans, state, devices, ..
+        } = self;
+        let StructuralPlan { structure, shaped } = &mut plans[plan];
         let known = shaped
             .iter()
             .position(|plan| plan.feeds.iter().eq(feeds.iter().map(Value::shape)));
@@ -404,7 +413,7 @@ impl Running {
             Some(_) => {}
             None => {
                 let shapes: Vec<Shape> = feeds.iter().map(|feed| feed.shape().clone()).collect();
-                let plan = ShapedPlan::new(structure, shapes, options, &mut self.state)?;
+                let plan = ShapedPlan::new(structure, shapes, options, state, devices)?;
                 if let Some(trace) = &mut control.trace {
                     trace.planned = true;
                 }
@@ -418,7 +427,7 @@ impl Running {
             .last_mut()
             .ok_or_else(|| Error::internal("a plan was just made"))?;
         let program = &shaped.structure.as_ref().unwrap_or(structure).program;
-        shaped.plan.run(program, &mut self.state, feeds, outputs, control)
+        shaped.plan.run(program, state, feeds, outputs, control)
     }
 }
 

@@ -4,7 +4,18 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::accelerator::Accelerator;
 use crate::session::observer::RunObserver;
+
+/// Which accelerators a session uses beside the host's processor.
+#[derive(Clone, Debug, Default)]
+pub enum Accelerators {
+    /// All that the machine has and the program knows how to use.
+    #[default]
+    All,
+    /// These; none for a session on the host alone.
+    Only(Vec<Arc<dyn Accelerator>>),
+}
 
 /// How a session runs graphs, in the manner of TensorFlow's `ConfigProto`.
 #[derive(Clone)]
@@ -18,6 +29,10 @@ pub struct SessionOptions {
     pub allow_soft_placement: bool,
     /// Whether the device of every operation is written to standard error when a plan is made, and what it fell back from.
     pub log_device_placement: bool,
+    /// The accelerators; what asks for no device goes to the first of them.
+    pub accelerators: Accelerators,
+    /// Whether the steps of an accelerator are recorded after the first run and replayed from then on.
+    pub record_steps: bool,
     /// What is told of every run, as for recording it.
     pub observer: Option<Arc<dyn RunObserver>>,
 }
@@ -29,6 +44,8 @@ impl fmt::Debug for SessionOptions {
             .field("rewrites", &self.rewrites)
             .field("allow_soft_placement", &self.allow_soft_placement)
             .field("log_device_placement", &self.log_device_placement)
+            .field("accelerators", &self.accelerators)
+            .field("record_steps", &self.record_steps)
             .field("observed", &self.observer.is_some())
             .finish()
     }
@@ -41,6 +58,8 @@ impl Default for SessionOptions {
             rewrites: RewriteOptions::all(),
             allow_soft_placement: true,
             log_device_placement: false,
+            accelerators: Accelerators::All,
+            record_steps: true,
             observer: None,
         }
     }
@@ -56,6 +75,20 @@ impl SessionOptions {
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.intra_op_parallelism_threads = Some(threads);
+        self
+    }
+
+    /// Uses these accelerators and no others: none for a session on the host alone.
+    #[must_use]
+    pub fn accelerators(mut self, accelerators: Vec<Arc<dyn Accelerator>>) -> Self {
+        self.accelerators = Accelerators::Only(accelerators);
+        self
+    }
+
+    /// Sets whether the steps of an accelerator are recorded after the first run and replayed from then on.
+    #[must_use]
+    pub fn record_steps(mut self, record: bool) -> Self {
+        self.record_steps = record;
         self
     }
 

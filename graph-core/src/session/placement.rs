@@ -1,55 +1,131 @@
-//! On which device each operation of a program runs. So far there is one: the CPU.
+//! The devices of a session, and which of them an operation asks for.
 
+use std::sync::Arc;
+
+use crate::accelerator::Accelerator;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::graph::Node;
+use crate::op::registry;
 use crate::rewrite::Program;
-use crate::session::options::SessionOptions;
+use crate::session::options::{Accelerators, SessionOptions};
 
-/// The full name of the only device.
-const CPU: &str = "/job:localhost/replica:0/task:0/device:CPU:0";
+/// What device names of this process begin with.
+const HERE: &str = "/job:localhost/replica:0/task:0";
 
-/// Places every operation; logs it where the options say so.
-///
-/// # Errors
-/// `InvalidArgument` for an operation that asks for a device that is not there, unless it may fall back.
-pub(crate) fn place(program: &Program, options: &SessionOptions) -> Result<()> {
-    if options.allow_soft_placement && !options.log_device_placement {
-        return Ok(());
+/// Where a tensor lies: beside the device that works on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Memory {
+    /// The host's.
+    Host,
+    /// That of the session's accelerator at this position.
+    Device(usize),
+}
+
+/// The accelerators of a session; the first is used by what does not ask for one.
+#[derive(Default)]
+pub(crate) struct Devices(Vec<Arc<dyn Accelerator>>);
+
+/// What an operation gets of what it asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) memory: Memory,
+    /// Whether the device that it asks for is there.
+    pub(crate) is_there: bool,
+}
+
+impl Devices {
+    /// The devices that the options say, or else all that there are.
+    pub(crate) fn of(options: &SessionOptions) -> Self {
+        Self(match &options.accelerators {
+            // Without ops there are no kernels either.
+            Accelerators::All => registry().map_or(Vec::new(), |registry| registry.accelerators().to_vec()),
+            Accelerators::Only(accelerators) => accelerators.clone(),
+        })
     }
-    for node in &program.nodes {
-        let is_there = is_there(node)?;
-        if !is_there && !options.allow_soft_placement {
+
+    /// Whether there is the host alone.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The accelerators.
+    pub(crate) fn accelerators(&self) -> &[Arc<dyn Accelerator>] {
+        &self.0
+    }
+
+    /// The accelerator of this memory; none for the host's.
+    pub(crate) fn get(&self, memory: Memory) -> Option<&Arc<dyn Accelerator>> {
+        match memory {
+            Memory::Host => None,
+            Memory::Device(position) => self.0.get(position),
+        }
+    }
+
+    /// What an operation gets of what it asks for: the first device, accelerators before the host, that its words fit.
+    pub(crate) fn wanted(&self, node: &Node) -> Wanted {
+        let memories = || (0..self.0.len()).map(Memory::Device).chain([Memory::Host]);
+        let first = memories().next().unwrap_or(Memory::Host);
+        if node.device.is_empty() {
+            return Wanted {
+                memory: first,
+                is_there: true,
+            };
+        }
+        let fits = |memory: &Memory| {
+            let name = DeviceSpec::parse(&self.name(*memory));
+            name.is_ok_and(|name| DeviceSpec::parse(&node.device).is_ok_and(|asked| asked.fits(&name)))
+        };
+        let found = memories().find(fits);
+        Wanted {
+            memory: found.unwrap_or(first),
+            is_there: found.is_some(),
+        }
+    }
+
+    /// The full name of the device whose memory this is.
+    pub(crate) fn name(&self, memory: Memory) -> String {
+        match self.get(memory) {
+            Some(accelerator) => format!("{HERE}/device:GPU:{}", accelerator.index()),
+            None => format!("{HERE}/device:CPU:0"),
+        }
+    }
+
+    /// Checks that every operation of the program finds the device that it asks for, if it must.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an operation that asks for a device that is not there, unless it may fall back.
+    pub(crate) fn check(&self, program: &Program, options: &SessionOptions) -> Result<()> {
+        if options.allow_soft_placement {
+            return Ok(());
+        }
+        for node in program.nodes.iter().filter(|node| !self.wanted(node).is_there) {
+            let memories = (0..self.0.len()).map(Memory::Device).chain([Memory::Host]);
+            let names: Vec<String> = memories.map(|memory| self.name(memory)).collect();
             return Err(Error::invalid_argument(format!(
                 "cannot assign a device to operation '{}': the one that it asks for is not there",
                 node.name
             ))
-            .expected(CPU)
+            .expected(names.join(" or "))
             .got(&node.device)
             .at(node.site())
             .hint("let operations fall back with SessionOptions::allow_soft_placement"));
         }
-        if options.log_device_placement {
-            eprintln!("{}", report(node, is_there));
+        Ok(())
+    }
+
+    /// A line in TensorFlow's form: name, op, device; and what it fell back from, and why.
+    pub(crate) fn report(&self, node: &Node, memory: Memory, why: Option<&str>) -> String {
+        let mut line = format!("{}: ({}): {}", node.name, node.op(), self.name(memory));
+        let wanted = self.wanted(node);
+        if !wanted.is_there {
+            line.push_str(&format!(", since there is no {}", node.device));
         }
+        if let Some(why) = why.filter(|_| wanted.memory != memory) {
+            line.push_str(&format!(", not on {}: {why}", self.name(wanted.memory)));
+        }
+        line
     }
-    Ok(())
-}
-
-fn is_there(node: &Node) -> Result<bool> {
-    let there = DeviceSpec::parse(CPU)?;
-    let mut asked = there.clone();
-    asked.merge(&DeviceSpec::parse(&node.device)?);
-    Ok(asked == there)
-}
-
-/// A line in TensorFlow's form: name, op, device; and what it fell back from.
-fn report(node: &Node, is_there: bool) -> String {
-    let mut line = format!("{}: ({}): {CPU}", node.name, node.op());
-    if !is_there {
-        line.push_str(&format!(", since there is no {}", node.device));
-    }
-    line
 }
 
 #[cfg(test)]
@@ -72,15 +148,22 @@ mod tests {
 
     #[test]
     fn what_asks_for_less_than_the_cpu_is_on_it() {
+        let devices = Devices::default();
         for device in ["", "/cpu:0", "/device:CPU:*", "/job:localhost", "/task:0/cpu:0"] {
             let node = node_on(device);
-            assert!(is_there(&node).unwrap(), "{device}");
-            assert_eq!(report(&node, true), format!("n: (NoOp): {CPU}"));
+            assert!(devices.wanted(&node).is_there, "{device}");
+            assert_eq!(
+                devices.report(&node, Memory::Host, None),
+                format!("n: (NoOp): {HERE}/device:CPU:0")
+            );
         }
         for device in ["/gpu:0", "/cpu:1", "/job:ps", "/task:3/cpu:0"] {
-            assert!(!is_there(&node_on(device)).unwrap(), "{device}");
+            assert!(!devices.wanted(&node_on(device)).is_there, "{device}");
         }
-        let line = report(&node_on("/device:GPU:0"), false);
-        assert_eq!(line, format!("n: (NoOp): {CPU}, since there is no /device:GPU:0"));
+        let line = devices.report(&node_on("/device:GPU:0"), Memory::Host, None);
+        assert_eq!(
+            line,
+            format!("n: (NoOp): {HERE}/device:CPU:0, since there is no /device:GPU:0")
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory};
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::{Node, NodeId};
@@ -22,6 +23,8 @@ pub(crate) struct SessionState {
     states: FxHashMap<NodeId, usize>,
     pub(crate) kernel_states: Vec<Box<dyn KernelState>>,
     arena: Buffer,
+    /// An arena on each accelerator.
+    device_arenas: Vec<Option<DeviceMemory>>,
 }
 
 impl SessionState {
@@ -33,6 +36,7 @@ impl SessionState {
             states: FxHashMap::default(),
             kernel_states: Vec::new(),
             arena: Buffer::zeroed(0)?,
+            device_arenas: Vec::new(),
         })
     }
 
@@ -104,5 +108,27 @@ impl SessionState {
             self.arena = Buffer::zeroed(size)?;
         }
         Ok(self.arena.as_mut_ptr())
+    }
+
+    /// The base address of an arena of at least `size` bytes on the accelerator at this position; 0 for none.
+    pub(crate) fn device_arena(
+        &mut self,
+        position: usize,
+        accelerator: &Arc<dyn Accelerator>,
+        size: usize,
+    ) -> Result<DeviceAddress> {
+        if size == 0 {
+            return Ok(DeviceAddress::default());
+        }
+        if self.device_arenas.len() <= position {
+            self.device_arenas.resize_with(position + 1, || None);
+        }
+        let arena = &mut self.device_arenas[position];
+        if arena.as_ref().is_none_or(|arena| arena.len() < size) {
+            // The old one goes first: the two need not fit side by side.
+            *arena = None;
+            *arena = Some(DeviceMemory::new(accelerator, size)?);
+        }
+        Ok(arena.as_ref().map_or(DeviceAddress::default(), DeviceMemory::address))
     }
 }

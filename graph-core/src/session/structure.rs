@@ -14,7 +14,7 @@ use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry
 use crate::rewrite::{self, Program, Rewrite};
 use crate::session::loops::{self, Loop};
 use crate::session::options::{RewriteOptions, SessionOptions};
-use crate::session::placement;
+use crate::session::placement::Devices;
 use crate::session::survey::Survey;
 
 /// What a run feeds, fetches and runs: the key of a structural plan.
@@ -47,9 +47,9 @@ fn feed_definition() -> &'static OpDefinition {
 }
 
 impl Structure {
-    pub(crate) fn new(graph: &Graph, request: &Request, options: &SessionOptions) -> Result<Self> {
+    pub(crate) fn new(graph: &Graph, request: &Request, options: &SessionOptions, devices: &Devices) -> Result<Self> {
         let mut program = graph.read(|data| extract(data, request))?;
-        placement::place(&program, options)?;
+        devices.check(&program, options)?;
         if loops::has_loops(&program) {
             // Rewrites know straight lines only.
             return Self::of(program);

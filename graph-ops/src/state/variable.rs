@@ -60,7 +60,7 @@ pub(crate) fn is_variable_initialized_definition() -> OpDefinition {
 }
 
 pub(super) fn tell_initialized(context: &mut KernelContext<'_>) -> Result<()> {
-    let initialized = context.variable(0)?.value.is_some();
+    let initialized = context.variable(0)?.is_initialized();
     context.output::<bool>(0)?[0] = initialized;
     Ok(())
 }
