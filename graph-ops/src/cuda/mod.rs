@@ -6,8 +6,13 @@
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod convolution;
+pub(crate) mod copy;
+pub(crate) mod elementwise;
+pub(crate) mod fill;
 pub(crate) mod philox;
 pub(crate) mod pooling;
+pub(crate) mod reduce;
+pub(crate) mod scatter;
 pub(crate) mod softmax;
 pub(crate) mod window;
 
