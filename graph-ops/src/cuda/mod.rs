@@ -3,6 +3,7 @@
 //! An op's CUDA kernel stands in its file, beside its CPU kernel. Kernels only give work to the device; what they read on the
 //! host (attributes, shapes, plan-time inputs) they read when they are made.
 
+pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod convolution;
@@ -87,7 +88,11 @@ pub(crate) fn type_name(dtype: DType) -> Result<&'static str> {
         DType::UInt32 => "u32",
         DType::UInt64 => "u64",
         DType::Bool => "bool",
-        _ => return Err(Error::unimplemented(format!("no kernel of the device calculates with {dtype}"))),
+        _ => {
+            return Err(Error::unimplemented(format!(
+                "no kernel of the device calculates with {dtype}"
+            )));
+        }
     })
 }
 

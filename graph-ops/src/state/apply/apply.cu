@@ -2,7 +2,8 @@
 //
 // Defined from outside: T, the elements' type; VARIABLES, how many there are, with their slots; SCALARS, how many numbers the
 // formula has; PREPARE, what is calculated once; and STEP, what is done to the elements `a`, `b`, `c` and `d` of the variables
-// by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C.
+// by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C. With CHAIN defined, the
+// gradient is what a chain of element-wise operations gives (`chain.cuh`, which lies before this text).
 
 typedef typename Compute<T>::type C;
 
@@ -25,14 +26,22 @@ struct Numbers {
   const T* of[8];
 };
 
+#ifdef CHAIN
+KERNEL(apply, T* pa, T* pb, T* pc, T* pd, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole) {
+#else
 KERNEL(apply, T* pa, T* pb, T* pc, T* pd, const T* gradient, i64 n, Numbers numbers, const i64* whole) {
+#endif
   C s[SCALARS + 1];
   for (int k = 0; k < SCALARS; ++k) s[k] = C(*numbers.of[k]);
   // A number that counts, where a formula has one.
   s[SCALARS] = whole != nullptr ? C(*whole) : C(0);
   PREPARE;
   GRID_LOOP(at, n) {
+#ifdef CHAIN
+    C grad = chains(load(operands, strides, at)).of[0];
+#else
     C grad = C(gradient[at]);
+#endif
     C a = C(pa[at]);
 #if VARIABLES > 1
     C b = C(pb[at]);

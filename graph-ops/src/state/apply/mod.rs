@@ -115,7 +115,8 @@ impl Rule {
             definition = definition.input(input);
         }
         let kernel = KernelDefinition::cuda(self.on_device).types("T", crate::cuda::FLOATS);
-        self.finish(definition.output("out: Ref(T)").attr("T: numbertype")).kernel(kernel)
+        self.finish(definition.output("out: Ref(T)").attr("T: numbertype"))
+            .kernel(kernel)
     }
 
     /// The op over references, for the rows that `indices` names; `indices` comes behind the gradient.
@@ -153,7 +154,7 @@ impl Rule {
             let kernel = KernelDefinition::cpu(make).types("T", dtypes).reads_before_update();
             definition = definition.kernel(kernel);
         }
-        definition
+        definition.kernel(KernelDefinition::cuda(self.on_device).reads_before_update())
     }
 
     fn with_attrs(&self, mut definition: OpDefinition) -> OpDefinition {
