@@ -111,6 +111,11 @@ impl Cuda {
         Ok(self.kernel(function))
     }
 
+    /// The whole texts of the kernels that were asked for so far, as the compiler gets them.
+    pub fn texts(&self) -> Vec<String> {
+        lock(&self.0.modules).keys().cloned().collect()
+    }
+
     fn kernel(&self, function: Handle) -> Function {
         Function {
             device: self.0.clone(),

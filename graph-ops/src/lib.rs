@@ -11,6 +11,7 @@ pub mod array;
 mod composite;
 pub mod control;
 pub mod cpu;
+mod cuda;
 pub mod gpu;
 pub mod image;
 pub mod io;

@@ -1,5 +1,6 @@
 //! Numeric test cases of ops: one table, run by every device.
 
+mod cuda;
 mod gradient;
 mod hostile;
 
@@ -56,8 +57,13 @@ impl Case {
 
     /// Runs the op on the CPU and compares.
     pub(crate) fn check(&self) {
+        self.compare(self.run());
+    }
+
+    /// Compares outputs with what they must be.
+    fn compare(&self, outputs: Result<Vec<Value>>) {
         let label = format!("{} {:?}", self.op, self.attrs);
-        let outputs = self.run().unwrap_or_else(|error| panic!("{label}: {error}"));
+        let outputs = outputs.unwrap_or_else(|error| panic!("{label}: {error}"));
         assert_eq!(outputs.len(), self.expected.len(), "{label}: number of outputs");
         for (index, (got, expected)) in outputs.iter().zip(&self.expected).enumerate() {
             assert_close(got, expected, self.tolerance, &format!("{label}: output {index}"));
@@ -66,6 +72,11 @@ impl Case {
 
     /// Runs the op on the CPU.
     pub(crate) fn run(&self) -> Result<Vec<Value>> {
+        graph_core::session::evaluate::evaluate_node(&self.node()?, &self.inputs)
+    }
+
+    /// The op as a node by itself.
+    fn node(&self) -> Result<Node> {
         let definition = crate::install().op(self.op)?;
         let mut attrs = Attributes::new();
         for (name, value) in &self.attrs {
@@ -125,7 +136,7 @@ impl Case {
             };
             outputs.extend(dtypes.into_iter().map(info));
         }
-        let node = Node {
+        Ok(Node {
             name: "case".into(),
             definition,
             attrs,
@@ -134,8 +145,7 @@ impl Case {
             outputs: outputs.into_iter().collect(),
             device: "".into(),
             location: std::panic::Location::caller(),
-        };
-        graph_core::session::evaluate::evaluate_node(&node, &self.inputs)
+        })
     }
 }
 

@@ -199,6 +199,16 @@ static inline float bits_float(unsigned bits) {
   std::memcpy(&value, &bits, 4);
   return value;
 }
+static inline unsigned long long double_bits(double value) {
+  unsigned long long bits;
+  std::memcpy(&bits, &value, 8);
+  return bits;
+}
+static inline double bits_double(unsigned long long bits) {
+  double value;
+  std::memcpy(&value, &bits, 8);
+  return value;
+}
 static inline unsigned multiply_high(unsigned x, unsigned y) {
   return unsigned((unsigned long long)x * y >> 32);
 }

@@ -19,6 +19,11 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+// A word of 16 bytes, for what is moved and not calculated with.
+struct alignas(16) u128 {
+  u64 halves[2];
+};
+
 #ifndef GRAPH_EMULATOR
 #define DEVICE __device__ __forceinline__
 #define SHARED __shared__
@@ -41,6 +46,8 @@ DEVICE u16 float_to_half(float value) {
 }
 DEVICE u32 float_bits(float value) { return __float_as_uint(value); }
 DEVICE float bits_float(u32 bits) { return __uint_as_float(bits); }
+DEVICE u64 double_bits(double value) { return u64(__double_as_longlong(value)); }
+DEVICE double bits_double(u64 bits) { return __longlong_as_double(i64(bits)); }
 // The upper half of the product.
 DEVICE u32 multiply_high(u32 x, u32 y) { return __umulhi(x, y); }
 #endif
@@ -93,6 +100,14 @@ DEVICE float not_a_number() { return bits_float(0x7fc00000u); }
 template <class A>
 DEVICE bool is_nan(A x) {
   return x != x;
+}
+template <class A>
+DEVICE bool is_finite(A x) {
+  return x - x == x - x;
+}
+template <class A>
+DEVICE bool is_infinite(A x) {
+  return !is_nan(x) && !is_finite(x);
 }
 
 struct Add {

@@ -7,6 +7,8 @@ use graph_core::{DType, Element, Error, PartialShape, Result};
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::cpu::copy::{CopyAxis, copy_strided, strides};
+use crate::cuda::SIZED;
+use crate::cuda::copy::copy;
 
 /// `BroadcastTo`
 pub(crate) fn to_definition() -> OpDefinition {
@@ -38,7 +40,10 @@ pub(crate) fn to_definition() -> OpDefinition {
         let sum = context.node("Reshape").input(sum).input(shape).build()?;
         Ok(vec![Some(sum), None])
     })
-    .kernel(KernelDefinition::cpu(kernel))
+    .kernel(KernelDefinition::cpu(|request| {
+        plan(request, [0], Broadcast(axes(request)?))
+    }))
+    .kernel(KernelDefinition::cuda(|request| copy(request, 0, 0, &axes(request)?)).types("T", SIZED))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -67,7 +72,8 @@ impl Movement for Broadcast {
     }
 }
 
-fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The output's axes, along some of which the input is repeated.
+fn axes(request: &KernelRequest<'_>) -> Result<Vec<CopyAxis>> {
     let (input, output) = (request.input_shape(0), request.output_shape(0)?);
     let (from, to) = (strides(input), strides(output));
     let missing = output.rank() - input.rank();
@@ -82,7 +88,7 @@ fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
             to: to[axis] as isize,
         }
     });
-    plan(request, [0], Broadcast(axes.collect()))
+    Ok(axes.collect())
 }
 
 /// `BroadcastArgs`

@@ -12,6 +12,9 @@ use graph_core::{Dim, Element, Error, Graph, PartialShape, Result};
 use crate::array::axis::{around, axis_of, known_scalar, planned_scalar};
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape_of::rank_of;
+use crate::cpu::copy::CopyAxis;
+use crate::cuda::SIZED;
+use crate::cuda::copy::{Transfer, copies};
 
 /// `Concat`
 pub(crate) fn concat_definition() -> OpDefinition {
@@ -28,6 +31,7 @@ pub(crate) fn concat_definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(|request| {
             kernel(request, 0, 1..request.num_inputs())
         }))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, 0, 1..request.num_inputs())).types("T", SIZED))
 }
 
 /// `ConcatV2`
@@ -47,6 +51,13 @@ pub(crate) fn concat_v2_definition() -> OpDefinition {
             let last = request.num_inputs() - 1;
             kernel(request, last, 0..last)
         }))
+        .kernel(
+            KernelDefinition::cuda(|request| {
+                let last = request.num_inputs() - 1;
+                on_device(request, last, 0..last)
+            })
+            .types("T", SIZED),
+        )
 }
 
 fn joined(context: &mut InferenceContext<'_>, axis: usize, values: Range<usize>) -> Result<()> {
@@ -108,6 +119,16 @@ struct Join {
     inner: usize,
 }
 
+impl Join {
+    fn new(request: &KernelRequest<'_>, axis: usize, values: Range<usize>) -> Result<Self> {
+        let first = request.input_shape(values.start);
+        let axis = axis_of(planned_scalar(request, axis)?, first.rank())?;
+        let [outer, _, inner] = around(first, axis);
+        let lengths = values.map(|index| request.input_shape(index)[axis]).collect();
+        Ok(Self { lengths, outer, inner })
+    }
+}
+
 impl Movement for Join {
     fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
         crate::cpu::copy::concat(inputs, &self.lengths, self.outer, self.inner, outputs[0]);
@@ -116,10 +137,31 @@ impl Movement for Join {
 }
 
 fn kernel(request: &KernelRequest<'_>, axis: usize, values: Range<usize>) -> Result<Planned> {
-    let axis = axis_of(planned_scalar(request, axis)?, request.input_shape(values.start).rank())?;
-    let [outer, _, inner] = around(request.input_shape(values.start), axis);
-    let lengths = values.clone().map(|index| request.input_shape(index)[axis]).collect();
-    plan(request, values, Join { lengths, outer, inner })
+    let join = Join::new(request, axis, values.clone())?;
+    plan(request, values, join)
+}
+
+fn on_device(request: &KernelRequest<'_>, axis: usize, values: Range<usize>) -> Result<Planned> {
+    let Join { lengths, outer, inner } = Join::new(request, axis, values.clone())?;
+    let whole = lengths.iter().sum::<usize>() * inner;
+    let mut start = 0;
+    let parts = values.zip(lengths).map(|(input, length)| {
+        let run = length * inner;
+        let rows = CopyAxis {
+            len: outer,
+            from: run as isize,
+            to: whole as isize,
+        };
+        let elements = CopyAxis {
+            len: run,
+            from: 1,
+            to: 1,
+        };
+        let copy = Transfer::new(request, request.input_dtype(input), 0, start, &[rows, elements])?;
+        start += run;
+        Ok((input, 0, copy))
+    });
+    Ok(copies(parts.collect::<Result<_>>()?))
 }
 
 /// Slices of the gradient, at the offsets of the inputs.

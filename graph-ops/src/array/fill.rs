@@ -9,6 +9,7 @@ use graph_core::{DType, Element, Error, Graph, Result, Shape, Value};
 
 use crate::array::moving::{Movement, Word, plan, with_element};
 use crate::array::shape_of::shape_of;
+use crate::cuda::{NAMED, SIZED, elementwise, fill, word_of};
 
 /// `Fill`
 pub(crate) fn fill_definition() -> OpDefinition {
@@ -22,6 +23,7 @@ pub(crate) fn fill_definition() -> OpDefinition {
         .shape(filled)
         .gradient(gradient)
         .kernel(KernelDefinition::cpu(|request| plan(request, [1], Spread)))
+        .kernel(KernelDefinition::cuda(spreading).types("T", SIZED))
 }
 
 fn filled(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -58,6 +60,21 @@ fn gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
     ])
 }
 
+/// The scalar, which lies on the device, everywhere.
+fn spreading(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (_, word) = word_of(request.input_dtype(1))?;
+    if request.input_shape(1).num_elements() != 1 {
+        return Err(Error::invalid_argument("the value must be a scalar"));
+    }
+    let value = elementwise::Operand {
+        input: 1,
+        name: "value",
+        type_name: word,
+        shape: Vec::new(),
+    };
+    elementwise::map_operands(request, &[value], word, "value")
+}
+
 struct Spread;
 
 impl Movement for Spread {
@@ -79,6 +96,7 @@ pub(crate) fn zeros_like_definition() -> OpDefinition {
         .shape(InferenceContext::unchanged)
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| everywhere(request, 0)))
+        .kernel(KernelDefinition::cuda(fill::zeros).types("T", SIZED))
 }
 
 /// `OnesLike`
@@ -90,6 +108,7 @@ pub(crate) fn ones_like_definition() -> OpDefinition {
         .shape(InferenceContext::unchanged)
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| everywhere(request, 1)))
+        .kernel(KernelDefinition::cuda(|request| fill::fill(request, "1")).types("T", NAMED))
 }
 
 /// A kernel that writes 0 or 1 (false or true) everywhere, and empty strings.

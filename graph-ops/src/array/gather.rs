@@ -5,10 +5,16 @@ use graph_core::graph::scope::colocate_with;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, PartialShape, Result, Value, typed_builder};
+use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::{axis_of, known_scalar, planned_scalar};
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape_of::{shape_of, size_of};
+use crate::cuda::copy::longest_word;
+use crate::cuda::{SIZED, type_name, word_of};
+
+/// The kernels that pick parts of a tensor.
+pub(crate) const SOURCE: Source = source!("gather.cu");
 
 /// `Gather`
 pub(crate) fn gather_definition() -> OpDefinition {
@@ -23,6 +29,7 @@ pub(crate) fn gather_definition() -> OpDefinition {
         .shape(|context| shape(context, Some(0), 0))
         .gradient(gradient)
         .kernel(KernelDefinition::cpu(|request| kernel(request, 0, 0)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, 0, 0)).types("Tparams", SIZED))
 }
 
 /// `GatherV2`
@@ -49,6 +56,10 @@ pub(crate) fn gather_v2_definition() -> OpDefinition {
     .kernel(KernelDefinition::cpu(|request| {
         kernel(request, planned_scalar(request, 2)?, request.attr("batch_dims")?)
     }))
+    .kernel(
+        KernelDefinition::cuda(|request| on_device(request, planned_scalar(request, 2)?, request.attr("batch_dims")?))
+            .types("Tparams", SIZED),
+    )
 }
 
 /// The shape is that of `params` with the axis replaced by the shape of `indices` behind the batch.
@@ -400,20 +411,50 @@ impl Pick {
 }
 
 fn kernel(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Planned> {
-    let (params, indices) = (request.input_shape(0), request.input_shape(1));
-    let axis = axis_of(axis, params.rank())?;
-    let batch = batch_of(batch_dims, indices.rank())?;
-    let pick = Pick {
-        batches: params[..batch].iter().product(),
-        params: [
-            params[batch..axis].iter().product(),
-            params[axis],
-            params[axis + 1..].iter().product(),
-        ],
-        indices: indices[batch..].iter().product(),
-        index_type: request.input_dtype(1),
-    };
+    let pick = Pick::new(request, axis, batch_dims)?;
     plan(request, [0], pick)
+}
+
+/// On a device, where an index outside of the axis picks zeros.
+fn on_device(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Planned> {
+    let pick = Pick::new(request, axis, batch_dims)?;
+    let [outer, rows, inner] = pick.params;
+    let (bytes, _) = word_of(request.input_dtype(0))?;
+    let (longest, word) = longest_word(bytes, inner)?;
+    let inner = inner * bytes / longest;
+    let n = pick.batches * outer * pick.indices * inner;
+    let defines = [("W", word), ("I", type_name(pick.index_type)?)];
+    let function = Cuda::of(request)?.function(&SOURCE, "gather", &defines)?;
+    Ok(Planned::new(move |context| {
+        let (params, indices) = (context.input_address(0), context.input_address(1));
+        let output = context.output_address(0);
+        let (outer, rows, count, inner) = (outer as i64, rows as i64, pick.indices as i64, inner as i64);
+        // SAFETY: these are the kernel's parameters, which say how many words each tensor has.
+        unsafe {
+            function.launch_over(
+                n,
+                arguments![output, params, indices, n as i64, outer, rows, count, inner],
+            )
+        }
+    }))
+}
+
+impl Pick {
+    fn new(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Self> {
+        let (params, indices) = (request.input_shape(0), request.input_shape(1));
+        let axis = axis_of(axis, params.rank())?;
+        let batch = batch_of(batch_dims, indices.rank())?;
+        Ok(Self {
+            batches: params[..batch].iter().product(),
+            params: [
+                params[batch..axis].iter().product(),
+                params[axis],
+                params[axis + 1..].iter().product(),
+            ],
+            indices: indices[batch..].iter().product(),
+            index_type: request.input_dtype(1),
+        })
+    }
 }
 
 typed_builder! {

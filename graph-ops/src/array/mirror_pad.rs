@@ -5,8 +5,9 @@ use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Tables, plan};
-use crate::array::pad::{pairs, shape as padded_shape};
+use crate::array::pad::{Mode, on_device, pairs, shape as padded_shape};
 use crate::array::scatter_nd::Accumulate;
+use crate::cuda::SIZED;
 
 /// `MirrorPad`
 pub(crate) fn definition() -> OpDefinition {
@@ -36,6 +37,14 @@ pub(crate) fn definition() -> OpDefinition {
         let shape = request.input_shape(0).to_vec();
         plan(request, [0], mirror(shape, request)?)
     }))
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let symmetric = request.attr::<String>("mode")? == "SYMMETRIC";
+            check_paddings(request.input_shape(0), &pairs(&planned_ints(request, 1)?)?, symmetric)?;
+            on_device(request, if symmetric { Mode::Symmetric } else { Mode::Reflect })
+        })
+        .types("T", SIZED),
+    )
 }
 
 /// `MirrorPadGrad`
@@ -99,29 +108,33 @@ fn inner_shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A border must not be longer than what it mirrors.
+fn check_paddings(shape: &[usize], pairs: &[(usize, usize)], symmetric: bool) -> Result<()> {
+    for (axis, (&dim, &(before, behind))) in shape.iter().zip(pairs).enumerate() {
+        let most = if symmetric { dim } else { dim.saturating_sub(1) };
+        if before > most || behind > most {
+            return Err(
+                Error::invalid_argument(format!("the paddings of dimension {axis} are too large to mirror"))
+                    .expected(format!("at most {most}"))
+                    .got(before.max(behind)),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Where each place of the padded tensor comes from in a tensor of shape `shape`.
 fn mirror(shape: Vec<usize>, request: &KernelRequest<'_>) -> Result<Tables> {
     // At the edge the outermost element comes twice, else once.
     let twice = usize::from(request.attr::<String>("mode")? == "SYMMETRIC");
     let pairs = pairs(&planned_ints(request, 1)?)?;
-    let places = shape
-        .iter()
-        .zip(pairs)
-        .enumerate()
-        .map(|(axis, (&dim, (before, behind)))| {
-            let most = if twice == 1 { dim } else { dim.saturating_sub(1) };
-            if before > most || behind > most {
-                return Err(Error::invalid_argument(format!(
-                    "the paddings of dimension {axis} are too large to mirror"
-                ))
-                .expected(format!("at most {most}"))
-                .got(before.max(behind)));
-            }
-            let head = (0..before).rev().map(move |at| at + 1 - twice);
-            let tail = (0..behind).map(move |at| dim + twice - 2 - at);
-            Ok(head.chain(0..dim).chain(tail))
-        });
-    let places = places.collect::<Result<Vec<_>>>()?;
+    check_paddings(&shape, &pairs, twice == 1)?;
+    let places = shape.iter().zip(pairs).map(|(&dim, (before, behind))| {
+        let head = (0..before).rev().map(move |at| at + 1 - twice);
+        let tail = (0..behind).map(move |at| dim + twice - 2 - at);
+        head.chain(0..dim).chain(tail)
+    });
+    let places: Vec<_> = places.collect();
     Ok(Tables::new(shape, places))
 }
 

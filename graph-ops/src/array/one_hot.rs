@@ -4,9 +4,11 @@ use graph_core::graph::scope::name_scope_in;
 use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, Graph, PartialShape, Result};
+use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::{axis_of, known_scalar};
 use crate::array::moving::{Movement, Word, plan};
+use crate::cuda::{SIZED, type_name, word_of};
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -26,6 +28,7 @@ pub(crate) fn definition() -> OpDefinition {
     .shape(shape)
     .not_differentiable()
     .kernel(KernelDefinition::cpu(kernel))
+    .kernel(KernelDefinition::cuda(on_device).types("T", SIZED))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -90,6 +93,24 @@ impl Mark {
             }
         }
     }
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("one_hot.cu");
+    let shape = request.output_shape(0)?;
+    let axis = new_axis(request.attr("axis")?, request.input_shape(0).rank())?;
+    let [_, depth, inner] = crate::array::axis::around(shape, axis);
+    let n = shape.num_elements();
+    let (_, word) = word_of(request.output_dtype(0))?;
+    let defines = [("W", word), ("I", type_name(request.input_dtype(0))?)];
+    let function = Cuda::of(request)?.function(&SOURCE, "one_hot", &defines)?;
+    Ok(Planned::new(move |context| {
+        let [indices, on, off] = [0, 2, 3].map(|input| context.input_address(input));
+        let output = context.output_address(0);
+        let (depth, inner) = (depth as i64, inner as i64);
+        // SAFETY: these are the kernel's parameters: an index for each `depth` of the `n` elements, and two scalars.
+        unsafe { function.launch_over(n, arguments![output, indices, on, off, n as i64, depth, inner]) }
+    }))
 }
 
 fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {

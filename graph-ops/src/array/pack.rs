@@ -8,6 +8,8 @@ use graph_core::{Error, Graph, PartialShape, Result};
 use crate::array::axis::{around, axis_of};
 use crate::array::moving::{Movement, Word, plan};
 use crate::cpu::copy::{CopyAxis, copy_strided};
+use crate::cuda::SIZED;
+use crate::cuda::copy::{Transfer, copies};
 
 /// `Pack`
 pub(crate) fn pack_definition() -> OpDefinition {
@@ -29,6 +31,7 @@ pub(crate) fn pack_definition() -> OpDefinition {
             Ok(parts.name("unstack").build_all()?.into_iter().map(Some).collect())
         })
         .kernel(KernelDefinition::cpu(pack_kernel))
+        .kernel(KernelDefinition::cuda(packing).types("T", SIZED))
 }
 
 fn packed(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -82,6 +85,53 @@ fn pack_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
     plan(request, 0..request.num_inputs(), Stack { outer, inner })
 }
 
+/// How a slice along an axis lies by itself, and among `count`.
+fn slice_axes(outer: usize, count: usize, inner: usize) -> [CopyAxis; 2] {
+    let rows = CopyAxis {
+        len: outer,
+        from: inner as isize,
+        to: (count * inner) as isize,
+    };
+    let elements = CopyAxis {
+        len: inner,
+        from: 1,
+        to: 1,
+    };
+    [rows, elements]
+}
+
+fn packing(request: &KernelRequest<'_>) -> Result<Planned> {
+    let output = request.output_shape(0)?;
+    let [outer, count, inner] = around(output, axis_of(request.attr("axis")?, output.rank())?);
+    let axes = slice_axes(outer, count, inner);
+    let slices = (0..count).map(|at| {
+        Ok((
+            at,
+            0,
+            Transfer::new(request, request.output_dtype(0), 0, at * inner, &axes)?,
+        ))
+    });
+    Ok(copies(slices.collect::<Result<_>>()?))
+}
+
+fn unpacking(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0);
+    let [outer, count, inner] = around(shape, axis_of(request.attr("axis")?, shape.rank())?);
+    let axes = slice_axes(outer, count, inner).map(|axis| CopyAxis {
+        from: axis.to,
+        to: axis.from,
+        ..axis
+    });
+    let slices = (0..count).map(|at| {
+        Ok((
+            0,
+            at,
+            Transfer::new(request, request.input_dtype(0), at * inner, 0, &axes)?,
+        ))
+    });
+    Ok(copies(slices.collect::<Result<_>>()?))
+}
+
 /// `Unpack`
 pub(crate) fn unpack_definition() -> OpDefinition {
     OpDefinition::new(
@@ -108,6 +158,7 @@ pub(crate) fn unpack_definition() -> OpDefinition {
         )])
     })
     .kernel(KernelDefinition::cpu(unpack_kernel))
+    .kernel(KernelDefinition::cuda(unpacking).types("T", SIZED))
 }
 
 fn unpacked(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -4,11 +4,13 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Dim, Error, PartialShape, Result};
+use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::array::shape_of::rank_of;
+use crate::cuda::{NOWHERE, SIZED, word_of};
 
 /// `Pad`
 pub(crate) fn pad_definition() -> OpDefinition {
@@ -25,6 +27,7 @@ pub(crate) fn pad_definition() -> OpDefinition {
     .shape(shape)
     .gradient(gradient)
     .kernel(KernelDefinition::cpu(|request| kernel(request, &[0])))
+    .kernel(KernelDefinition::cuda(|request| on_device(request, Mode::Constant)).types("T", SIZED))
 }
 
 /// `PadV2`
@@ -43,6 +46,7 @@ pub(crate) fn pad_v2_definition() -> OpDefinition {
         })
         .gradient(gradient)
         .kernel(KernelDefinition::cpu(|request| kernel(request, &[0, 2])))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, Mode::Constant)).types("T", SIZED))
 }
 
 /// The shape with the paddings added, of which there are pairs at input 1.
@@ -142,9 +146,67 @@ fn kernel(request: &KernelRequest<'_>, data: &[usize]) -> Result<Planned> {
     )
 }
 
+/// The most dimensions that the kernel of a device takes.
+const MOST: usize = 8;
+
+/// The dimensions of a tensor with a border, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Dims {
+    rank: i64,
+    outer: [i64; MOST],
+    inner: [i64; MOST],
+    before: [i64; MOST],
+}
+
+/// A border around input 0 on a device; a constant is input 2, or zero where there is none.
+pub(crate) fn on_device(request: &KernelRequest<'_>, mode: Mode) -> Result<Planned> {
+    const SOURCE: Source = source!("pad.cu");
+    let before: Vec<usize> = pairs(&planned_ints(request, 1)?)?
+        .into_iter()
+        .map(|pair| pair.0)
+        .collect();
+    let (inner, outer) = (request.input_shape(0), request.output_shape(0)?);
+    let mut axes: Vec<[usize; 3]> = Vec::new();
+    for axis in 0..outer.rank() {
+        // A dimension without a border is one with the dimension before it.
+        match axes.last_mut() {
+            Some(last) if inner[axis] == outer[axis] && (mode == Mode::Constant || last[0] == last[1]) => {
+                last.iter_mut().for_each(|number| *number *= inner[axis]);
+            }
+            _ => axes.push([outer[axis], inner[axis], before[axis]]),
+        }
+    }
+    if axes.len() > MOST {
+        return Err(Error::unimplemented(format!(
+            "a border along more than {MOST} dimensions"
+        )));
+    }
+    let mut dims = Dims {
+        rank: axes.len() as i64,
+        outer: [1; MOST],
+        inner: [1; MOST],
+        before: [0; MOST],
+    };
+    for (at, axis) in axes.iter().enumerate() {
+        [dims.outer[at], dims.inner[at], dims.before[at]] = axis.map(|number| number as i64);
+    }
+    let (_, word) = word_of(request.input_dtype(0))?;
+    let function = Cuda::of(request)?.function(&SOURCE, "pad", &[("W", word)])?;
+    let with_value = request.num_inputs() > 2;
+    let n = outer.num_elements();
+    Ok(Planned::new(move |context| {
+        let (input, output) = (context.input_address(0), context.output_address(0));
+        let value = if with_value { context.input_address(2) } else { NOWHERE };
+        let number = mode as i32;
+        // SAFETY: these are the kernel's parameters; the dimensions are those of the tensors.
+        unsafe { function.launch_over(n, arguments![output, input, value, n as i64, dims, number]) }
+    }))
+}
+
 /// What stands in a border.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
+pub(crate) enum Mode {
     Constant,
     Reflect,
     Symmetric,

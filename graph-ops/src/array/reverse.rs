@@ -6,6 +6,8 @@ use graph_core::{DType, Error, Result, typed_builder};
 
 use crate::array::axis::{axis_of, planned_ints};
 use crate::array::moving::{Movement, Tables, Word, plan};
+use crate::cuda::SIZED;
+use crate::cuda::copy::{copy, sliced};
 
 /// `Reverse`
 pub(crate) fn reverse_definition() -> OpDefinition {
@@ -36,6 +38,10 @@ pub(crate) fn reverse_definition() -> OpDefinition {
             let marks = request.value(1)?.as_slice::<bool>()?.to_vec();
             reversing(request, &marks)
         }))
+        .kernel(
+            KernelDefinition::cuda(|request| on_device(request, request.value(1)?.as_slice::<bool>()?))
+                .types("T", SIZED),
+        )
 }
 
 /// `ReverseV2`
@@ -62,6 +68,13 @@ pub(crate) fn reverse_v2_definition() -> OpDefinition {
             let marks = marked(&planned_ints(request, 1)?, request.input_shape(0).rank())?;
             reversing(request, &marks)
         }))
+        .kernel(
+            KernelDefinition::cuda(|request| {
+                let marks = marked(&planned_ints(request, 1)?, request.input_shape(0).rank())?;
+                on_device(request, &marks)
+            })
+            .types("T", SIZED),
+        )
 }
 
 fn marked(axes: &[i64], rank: usize) -> Result<Vec<bool>> {
@@ -73,6 +86,18 @@ fn marked(axes: &[i64], rank: usize) -> Result<Vec<bool>> {
         }
     }
     Ok(marks)
+}
+
+fn on_device(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {
+    let shape = request.input_shape(0);
+    let begin: Vec<usize> = shape
+        .iter()
+        .zip(marks)
+        .map(|(dim, &turned)| if turned { dim.saturating_sub(1) } else { 0 })
+        .collect();
+    let steps: Vec<isize> = marks.iter().map(|&turned| if turned { -1 } else { 1 }).collect();
+    let (from, axes) = sliced(shape, &begin, &steps, shape);
+    copy(request, 0, from, &axes)
 }
 
 fn reversing(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {

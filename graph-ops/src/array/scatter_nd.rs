@@ -4,9 +4,12 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
+use graph_cuda::{Cuda, arguments};
 
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
+use crate::cuda::copy::longest_word;
+use crate::cuda::{SIZED, type_name, word_of};
 
 /// Numbers that can be added up in any kernel; integers wrap.
 pub(crate) trait Accumulate: Element {
@@ -62,6 +65,42 @@ pub(crate) fn gather_nd_definition() -> OpDefinition {
     .kernel(KernelDefinition::cpu(|request| {
         let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
         plan(request, [0], Pick(address))
+    }))
+    .kernel(KernelDefinition::cuda(picking).types("Tparams", SIZED))
+}
+
+/// The dimensions that indices speak of, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Depth {
+    depth: i64,
+    sizes: [i64; 8],
+}
+
+/// `GatherNd` on a device, where indices outside of the tensor pick zeros.
+fn picking(request: &KernelRequest<'_>) -> Result<Planned> {
+    let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
+    let mut dims = Depth {
+        depth: address.dims.len() as i64,
+        sizes: [1; 8],
+    };
+    if address.dims.len() > dims.sizes.len() {
+        return Err(Error::unimplemented("indices into more than 8 dimensions"));
+    }
+    for (size, &dim) in dims.sizes.iter_mut().zip(&address.dims) {
+        *size = dim as i64;
+    }
+    let (bytes, _) = word_of(request.input_dtype(0))?;
+    let (longest, word) = longest_word(bytes, address.slice)?;
+    let inner = address.slice * bytes / longest;
+    let n = address.count * inner;
+    let defines = [("W", word), ("I", type_name(address.index_type)?)];
+    let function = Cuda::of(request)?.function(&super::gather::SOURCE, "gather_points", &defines)?;
+    Ok(Planned::new(move |context| {
+        let (params, indices) = (context.input_address(0), context.input_address(1));
+        let output = context.output_address(0);
+        // SAFETY: these are the kernel's parameters, which say how many words each tensor has.
+        unsafe { function.launch_over(n, arguments![output, params, indices, n as i64, inner as i64, dims]) }
     }))
 }
 

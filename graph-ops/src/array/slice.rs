@@ -2,7 +2,7 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
 use graph_core::{Dim, Error, PartialShape, Result};
 
 use crate::array::axis::planned_ints;
@@ -10,6 +10,8 @@ use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::array::shape_of::rank_of;
 use crate::cpu::copy::strided_slice;
+use crate::cuda::SIZED;
+use crate::cuda::copy::{copy, sliced};
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -26,7 +28,17 @@ pub(crate) fn definition() -> OpDefinition {
     .plan_time_inputs(&[1, 2])
     .shape(shape)
     .gradient(gradient)
-    .kernel(KernelDefinition::cpu(kernel))
+    .kernel(KernelDefinition::cpu(|request| {
+        plan(request, [0], Block::new(request)?)
+    }))
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let Block { shape, begin, size } = Block::new(request)?;
+            let (from, axes) = sliced(&shape, &begin, &vec![1; shape.len()], &size);
+            copy(request, 0, from, &axes)
+        })
+        .types("T", SIZED),
+    )
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -120,30 +132,32 @@ impl Movement for Block {
     }
 }
 
-fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
-    let shape = request.input_shape(0).to_vec();
-    let (begins, sizes) = (planned_ints(request, 1)?, planned_ints(request, 2)?);
-    let (mut begin, mut size) = (Vec::new(), Vec::new());
-    for (axis, &dim) in shape.iter().enumerate() {
-        let start = usize::try_from(begins[axis]).ok().filter(|&start| start <= dim);
-        let start = start.ok_or_else(|| outside(begins[axis], dim))?;
-        let len = if sizes[axis] == -1 {
-            (dim - start) as i64
-        } else {
-            sizes[axis]
-        };
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|&len| len <= dim - start)
-            .ok_or_else(|| {
-                Error::invalid_argument(format!("the slice ends outside of dimension {axis}"))
-                    .expected(format!("a size of at most {}", dim - start))
-                    .got(len)
-            })?;
-        begin.push(start);
-        size.push(len);
+impl Block {
+    fn new(request: &KernelRequest<'_>) -> Result<Self> {
+        let shape = request.input_shape(0).to_vec();
+        let (begins, sizes) = (planned_ints(request, 1)?, planned_ints(request, 2)?);
+        let (mut begin, mut size) = (Vec::new(), Vec::new());
+        for (axis, &dim) in shape.iter().enumerate() {
+            let start = usize::try_from(begins[axis]).ok().filter(|&start| start <= dim);
+            let start = start.ok_or_else(|| outside(begins[axis], dim))?;
+            let len = if sizes[axis] == -1 {
+                (dim - start) as i64
+            } else {
+                sizes[axis]
+            };
+            let len = usize::try_from(len)
+                .ok()
+                .filter(|&len| len <= dim - start)
+                .ok_or_else(|| {
+                    Error::invalid_argument(format!("the slice ends outside of dimension {axis}"))
+                        .expected(format!("a size of at most {}", dim - start))
+                        .got(len)
+                })?;
+            begin.push(start);
+            size.push(len);
+        }
+        Ok(Self { shape, begin, size })
     }
-    plan(request, [0], Block { shape, begin, size })
 }
 
 /// The block of `input` that begins at `begin` and has size `size`; a size of -1 is all that is left of the dimension.

@@ -7,6 +7,8 @@ use graph_core::{Error, Graph, PartialShape, Result};
 use crate::array::axis::{around, axis_of, known_scalar, planned_scalar, with_dim};
 use crate::array::moving::{Movement, Word, plan};
 use crate::cpu::copy::{CopyAxis, copy_strided};
+use crate::cuda::SIZED;
+use crate::cuda::copy::{Transfer, copies};
 
 /// `Split`
 pub(crate) fn split_definition() -> OpDefinition {
@@ -20,6 +22,7 @@ pub(crate) fn split_definition() -> OpDefinition {
         .shape(equal_parts)
         .gradient(|context| gradient(context, 0, 0))
         .kernel(KernelDefinition::cpu(|request| kernel(request, 1, 0)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, 1, 0)).types("T", SIZED))
 }
 
 /// `SplitV`
@@ -39,6 +42,7 @@ pub(crate) fn split_v_definition() -> OpDefinition {
     .shape(given_parts)
     .gradient(|context| gradient(context, 2, 1))
     .kernel(KernelDefinition::cpu(|request| kernel(request, 0, 2)))
+    .kernel(KernelDefinition::cuda(|request| on_device(request, 0, 2)).types("T", SIZED))
 }
 
 fn equal_parts(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -147,47 +151,65 @@ struct Cut {
     inner: usize,
 }
 
-impl Movement for Cut {
-    fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+impl Cut {
+    /// Where the parts begin, and how they lie in the whole and by themselves.
+    fn parts(&self) -> impl Iterator<Item = (usize, [CopyAxis; 2])> {
         let row = self.lengths.iter().sum::<usize>() * self.inner;
         let mut start = 0;
-        for (output, length) in outputs.iter_mut().zip(&self.lengths) {
+        self.lengths.iter().map(move |length| {
             let run = length * self.inner;
-            let axes = [
-                CopyAxis {
-                    len: self.outer,
-                    from: row as isize,
-                    to: run as isize,
-                },
-                CopyAxis {
-                    len: run,
-                    from: 1,
-                    to: 1,
-                },
-            ];
+            let rows = CopyAxis {
+                len: self.outer,
+                from: row as isize,
+                to: run as isize,
+            };
+            let elements = CopyAxis {
+                len: run,
+                from: 1,
+                to: 1,
+            };
+            start += run;
+            (start - run, [rows, elements])
+        })
+    }
+}
+
+impl Movement for Cut {
+    fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        for (output, (start, axes)) in outputs.iter_mut().zip(self.parts()) {
             if !output.is_empty() {
                 copy_strided(inputs[0], start, output, 0, &axes);
             }
-            start += run;
         }
         Ok(())
     }
 }
 
+fn on_device(request: &KernelRequest<'_>, value: usize, axis: usize) -> Result<Planned> {
+    let dtype = request.input_dtype(value);
+    let cut = cut(request, value, axis)?;
+    let parts = cut.parts().enumerate().map(|(slot, (start, axes))| {
+        let copy = Transfer::new(request, dtype, start, 0, &axes)?;
+        Ok((value, slot, copy))
+    });
+    Ok(copies(parts.collect::<Result<_>>()?))
+}
+
 fn kernel(request: &KernelRequest<'_>, value: usize, axis: usize) -> Result<Planned> {
+    let cut = cut(request, value, axis)?;
+    plan(request, [value], cut)
+}
+
+fn cut(request: &KernelRequest<'_>, value: usize, axis: usize) -> Result<Cut> {
     let shape = request.input_shape(value);
     let axis = axis_of(planned_scalar(request, axis)?, shape.rank())?;
     let [outer, _, inner] = around(shape, axis);
     let lengths = (0..request.num_outputs()).map(|slot| Ok(request.output_shape(slot)?[axis]));
-    plan(
-        request,
-        [value],
-        Cut {
-            outer,
-            lengths: lengths.collect::<Result<_>>()?,
-            inner,
-        },
-    )
+    Ok(Cut {
+        outer,
+        lengths: lengths.collect::<Result<_>>()?,
+        inner,
+    })
 }
 
 /// Into what a tensor is cut.

@@ -14,6 +14,9 @@ use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::cpu::copy::{strided_assign, strided_slice as copy_slice};
+use crate::cuda::SIZED;
+use crate::cuda::copy::{Transfer, copy, sliced};
+use crate::cuda::fill::Fill;
 use spec::{Entries, Masks, NAMES, Resolved, resolve};
 
 pub(crate) fn masks(definition: OpDefinition) -> OpDefinition {
@@ -46,6 +49,7 @@ pub(crate) fn definition() -> OpDefinition {
     .value_as_shape(sliced_shape)
     .gradient(gradient)
     .kernel(KernelDefinition::cpu(kernel))
+    .kernel(KernelDefinition::cuda(taking).types("T", SIZED))
 }
 
 /// `StridedSliceGrad`
@@ -69,6 +73,7 @@ pub(crate) fn grad_definition() -> OpDefinition {
         })
         .gradient(gradient_of_gradient)
         .kernel(KernelDefinition::cpu(grad_kernel))
+        .kernel(KernelDefinition::cuda(putting).types("T", SIZED))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -214,14 +219,49 @@ fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
     plan(request, [0], Take(known))
 }
 
+/// The slice on a device.
+fn taking(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (known, _) = Known::new(request, request.input_shape(0))?;
+    let (from, axes) = sliced(&known.shape, &known.begin, &known.steps, &known.lengths);
+    copy(request, 0, from, &axes)
+}
+
+/// The gradient on a device.
+fn putting(request: &KernelRequest<'_>) -> Result<Planned> {
+    let known = known_of_grad(request)?;
+    let (to, mut axes) = sliced(&known.shape, &known.begin, &known.steps, &known.lengths);
+    // The other way round: from the slice to its place.
+    axes.iter_mut()
+        .for_each(|axis| (axis.from, axis.to) = (axis.to, axis.from));
+    let dtype = request.input_dtype(4);
+    let (zeros, copy) = (
+        Fill::zeros(request, dtype)?,
+        Transfer::new(request, dtype, 0, to, &axes)?,
+    );
+    let count = request.output_shape(0)?.num_elements();
+    Ok(Planned::new(move |context| {
+        let (input, output) = (context.input_address(4), context.output_address(0));
+        // SAFETY: the output has `count` elements, and the copy was made for both shapes.
+        unsafe {
+            zeros.run(output, count)?;
+            copy.run(input, output)
+        }
+    }))
+}
+
 fn grad_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
+    let known = known_of_grad(request)?;
+    plan(request, [4], Put(known))
+}
+
+fn known_of_grad(request: &KernelRequest<'_>) -> Result<Known> {
     let (known, result) = Known::new(request, request.output_shape(0)?)?;
     if result != *request.input_shape(4) {
         return Err(Error::invalid_argument("'dy' has not the shape of the slice")
             .expected(result)
             .got(request.input_shape(4)));
     }
-    plan(request, [4], Put(known))
+    Ok(known)
 }
 
 typed_builder! {

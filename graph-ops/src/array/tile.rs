@@ -9,6 +9,9 @@ use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::array::shape_of::size_of;
+use crate::cpu::copy::{CopyAxis, strides};
+use crate::cuda::SIZED;
+use crate::cuda::copy::copy;
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -22,6 +25,7 @@ pub(crate) fn definition() -> OpDefinition {
         .shape(shape)
         .gradient(gradient)
         .kernel(KernelDefinition::cpu(kernel))
+        .kernel(KernelDefinition::cuda(on_device).types("T", SIZED))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -90,6 +94,25 @@ impl Movement for Repeat {
         crate::cpu::copy::tile(inputs[0], &self.shape, &self.multiples, outputs[0]);
         Ok(())
     }
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (input, output) = (request.input_shape(0), request.output_shape(0)?);
+    let (from, to) = (strides(input), strides(output));
+    let axes = (0..input.rank()).flat_map(|axis| {
+        let repetitions = CopyAxis {
+            len: output[axis].checked_div(input[axis]).unwrap_or(0),
+            from: 0,
+            to: (input[axis] * to[axis]) as isize,
+        };
+        let elements = CopyAxis {
+            len: input[axis],
+            from: from[axis] as isize,
+            to: to[axis] as isize,
+        };
+        [repetitions, elements]
+    });
+    copy(request, 0, 0, &axes.collect::<Vec<_>>())
 }
 
 fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {

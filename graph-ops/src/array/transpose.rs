@@ -8,6 +8,9 @@ use graph_core::{Complex, DType, Element, Error, Graph, PartialShape, Result, Va
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, plan};
+use crate::cpu::copy::{CopyAxis, strides};
+use crate::cuda::copy::copy;
+use crate::cuda::{NAMED, SIZED};
 
 /// `Transpose`
 pub(crate) fn transpose_definition() -> OpDefinition {
@@ -17,6 +20,7 @@ pub(crate) fn transpose_definition() -> OpDefinition {
     )
     .gradient(|context| gradient(context, "Transpose"))
     .kernel(KernelDefinition::cpu(permuting))
+    .kernel(KernelDefinition::cuda(on_device).types("T", SIZED))
 }
 
 /// `ConjugateTranspose`
@@ -29,6 +33,7 @@ pub(crate) fn conjugate_transpose_definition() -> OpDefinition {
     .kernel(KernelDefinition::cpu(conjugating::<f32>).types("T", &[DType::Complex64]))
     .kernel(KernelDefinition::cpu(conjugating::<f64>).types("T", &[DType::Complex128]))
     .kernel(KernelDefinition::cpu(permuting))
+    .kernel(KernelDefinition::cuda(on_device).types("T", NAMED))
 }
 
 fn definition(name: &'static str, summary: &'static str) -> OpDefinition {
@@ -109,6 +114,18 @@ fn permuting(request: &KernelRequest<'_>) -> Result<Planned> {
     let shape = request.input_shape(0).to_vec();
     let axes = permutation(&planned_ints(request, 1)?, shape.len())?;
     plan(request, [0], Permute { shape, axes })
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0);
+    let axes = permutation(&planned_ints(request, 1)?, shape.rank())?;
+    let (from, to) = (strides(shape), strides(request.output_shape(0)?));
+    let axes = axes.into_iter().zip(to).map(|(axis, to)| CopyAxis {
+        len: shape[axis],
+        from: from[axis] as isize,
+        to: to as isize,
+    });
+    copy(request, 0, 0, &axes.collect::<Vec<_>>())
 }
 
 fn conjugating<F: num_traits::Float + 'static>(request: &KernelRequest<'_>) -> Result<Planned>

@@ -1,12 +1,15 @@
 //! Sums of any number of tensors of one shape: `AddN`, `AccumulateNV2`.
 
+use graph_core::accelerator::DeviceAddress;
 use graph_core::graph::{IntoOperand, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, OpDefinition};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, Element, Error, Graph, PartialShape, Result};
+use graph_cuda::{Cuda, Source, arguments, source};
 use half::{bf16, f16};
 
 use super::elementwise::kernel;
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
+use crate::cuda::{NOWHERE, NUMBERS, type_name};
 
 /// Adds the tensors from the first to the last, so that the order of the sum is the order of the list.
 fn run<T: Element>(context: &mut KernelContext<'_>, add: impl Fn(T, T) -> T + Sync) -> Result<()> {
@@ -43,6 +46,37 @@ fn run<T: Element>(context: &mut KernelContext<'_>, add: impl Fn(T, T) -> T + Sy
     Ok(())
 }
 
+/// The inputs of one launch, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Terms([DeviceAddress; 8]);
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("add_n.cu");
+    let defines = [("T", type_name(request.output_dtype(0))?)];
+    let function = Cuda::of(request)?.function(&SOURCE, "add_n", &defines)?;
+    let n = request.output_shape(0)?.num_elements();
+    Ok(Planned::new(move |context| {
+        let output = context.output_address(0);
+        let mut next = 0;
+        while next < context.num_inputs() {
+            // From the second launch on, the first term is the sum so far.
+            let sum = (next > 0).then_some(output);
+            let rest = (next..context.num_inputs()).map(|index| context.input_address(index));
+            let mut terms = Terms([NOWHERE; 8]);
+            let mut count = 0;
+            for (place, address) in terms.0.iter_mut().zip(sum.into_iter().chain(rest)) {
+                *place = address;
+                count += 1;
+            }
+            next += count - usize::from(next > 0);
+            // SAFETY: these are the kernel's parameters; all tensors have `n` elements.
+            unsafe { function.launch_over(n, arguments![output, terms, count as i32, n as i64])? };
+        }
+        Ok(())
+    }))
+}
+
 fn with_kernels(definition: OpDefinition) -> OpDefinition {
     macro_rules! kernels {
         ($($t:ty: |$x:ident, $y:ident| $e:expr;)*) => {
@@ -52,6 +86,7 @@ fn with_kernels(definition: OpDefinition) -> OpDefinition {
                     Ok(vec![Some(gradient); context.op().inputs().len()])
                 })
                 $(.kernel(kernel!($t, |context| run::<$t>(context, |$x, $y| $e)).in_place(0, 0)))*
+                .kernel(KernelDefinition::cuda(on_device).types("T", NUMBERS))
         };
     }
     kernels! {

@@ -3,10 +3,12 @@
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
+use graph_cuda::{Cuda, Source, arguments, source};
 use half::{bf16, f16};
 
 use crate::cpu::reduce;
 use crate::cpu::scratch::with_scratch;
+use crate::cuda::{NUMBERS, blocks, type_name};
 
 fn base(name: &'static str, summary: &'static str) -> OpDefinition {
     OpDefinition::new(name, summary)
@@ -52,6 +54,7 @@ pub(crate) fn arg_max() -> OpDefinition {
         ),
         argmax
     )
+    .kernel(KernelDefinition::cuda(|request| on_device(request, "x > y")).types("T", NUMBERS))
 }
 
 /// `ArgMin`
@@ -63,6 +66,7 @@ pub(crate) fn arg_min() -> OpDefinition {
         ),
         argmin
     )
+    .kernel(KernelDefinition::cuda(|request| on_device(request, "x < y")).types("T", NUMBERS))
 }
 
 /// The axis that `axis` names, of `rank`.
@@ -79,6 +83,39 @@ pub(crate) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
                 .expected(format!("an axis of rank {rank}, in [-{rank}, {rank})"))
                 .got(axis)
         })
+}
+
+/// A kernel on a device; `better` says whether `x` wins against `y`.
+fn on_device(request: &KernelRequest<'_>, better: &str) -> Result<Planned> {
+    const SOURCE: Source = source!("arg.cu");
+    let [outer, len, inner] = lengths(request)?;
+    let defines = [
+        ("T", type_name(request.input_dtype(0))?),
+        ("O", type_name(request.output_dtype(0))?),
+        ("BETTER", better),
+    ];
+    let rows = inner == 1 && len >= 32;
+    let function = Cuda::of(request)?.function(&SOURCE, if rows { "arg_rows" } else { "arg_along" }, &defines)?;
+    let results = outer * inner;
+    Ok(Planned::new(move |context| {
+        let (input, output) = (context.input_address(0), context.output_address(0));
+        if results == 0 {
+            return Ok(());
+        }
+        let (count, len, inner) = (results as i64, len as i64, inner as i64);
+        // SAFETY: these are the kernels' parameters: an input of `[outer, len, inner]` and an output of `[outer, inner]`.
+        unsafe {
+            if rows {
+                function.launch(
+                    blocks(results.div_ceil(8)),
+                    [256, 1, 1],
+                    arguments![output, input, count, len],
+                )
+            } else {
+                function.launch_over(results, arguments![output, input, count, len, inner])
+            }
+        }
+    }))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -103,7 +140,11 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
 /// How an extremum is found along the middle axis of three.
 type Find<T> = fn(&[T], [usize; 3], &mut [i64]);
 
-fn kernel<T: Element>(request: &KernelRequest<'_>, find: Find<T>) -> Result<Planned> {
+/// The lengths before, at and behind the axis.
+///
+/// # Errors
+/// `InvalidArgument` for an axis that is none, or that is empty.
+fn lengths(request: &KernelRequest<'_>) -> Result<[usize; 3]> {
     let shape = request.input_shape(0);
     let axis = axis_of(request.value(1)?.to_i64_vec()?[0], shape.rank())?;
     let lens = [
@@ -116,6 +157,11 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, find: Find<T>) -> Result<Plan
             "axis {axis} of shape {shape} is empty: it has no extremum"
         )));
     }
+    Ok(lens)
+}
+
+fn kernel<T: Element>(request: &KernelRequest<'_>, find: Find<T>) -> Result<Planned> {
+    let lens = lengths(request)?;
     let wide = request.output_dtype(0) == DType::Int64;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let input = context.input::<T>(0)?;

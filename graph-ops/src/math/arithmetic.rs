@@ -23,6 +23,7 @@ fn sum_kernels(definition: OpDefinition) -> OpDefinition {
         fast [i32] |x, y| x.wrapping_add(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_add(y);
         complex |x, y| x + y;
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x + y";
     }
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn sub() -> OpDefinition {
         fast [i32] |x, y| x.wrapping_sub(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_sub(y);
         complex |x, y| x - y;
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x - y";
     }
 }
 
@@ -121,6 +123,7 @@ pub(crate) fn mul() -> OpDefinition {
         fast [i32] |x, y| x.wrapping_mul(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_mul(y);
         complex |x, y| x * y;
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x * y";
     }
 }
 
@@ -167,6 +170,7 @@ pub(crate) fn mul_no_nan() -> OpDefinition {
         });
         slow |x, y| if y == 0.0 { 0.0 } else { x * y };
         complex |x, y| if y.is_zero() { y } else { x * y };
+        cuda |x, y| "y == C(0) ? C(0) : x * y";
     }
 }
 
@@ -183,6 +187,7 @@ pub(crate) fn squared_difference_op() -> OpDefinition {
         float |x, y| { let difference = x - y; difference * difference };
         plain [i32, i64] |x, y| { let difference = x.wrapping_sub(y); difference.wrapping_mul(difference) };
         complex |x, y| (x - y).conj() * (x - y);
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "(x - y) * (x - y)";
     }
 }
 
@@ -227,6 +232,7 @@ pub(crate) fn maximum_op() -> OpDefinition {
             .gradient(|context| extreme_gradient(context, "GreaterEqual"));
         float |x, y| { let larger = if x < y { y } else { x }; if y.is_nan() { y } else { larger } };
         plain [i32, i64, i8, i16, u8, u16, u32, u64] |x, y| x.max(y);
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "is_nan(y) || x < y ? y : x";
     }
 }
 
@@ -237,6 +243,7 @@ pub(crate) fn minimum_op() -> OpDefinition {
             .gradient(|context| extreme_gradient(context, "LessEqual"));
         float |x, y| { let smaller = if y < x { y } else { x }; if y.is_nan() { y } else { smaller } };
         plain [i32, i64, i8, i16, u8, u16, u32, u64] |x, y| x.min(y);
+        cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "is_nan(y) || y < x ? y : x";
     }
 }
 

@@ -5,6 +5,10 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefini
 use graph_core::{Complex, DType, PartialShape, Result, Value, typed_builder};
 use half::{bf16, f16};
 
+use crate::cuda::elementwise::{self, expression};
+use crate::cuda::fill::fill;
+use crate::cuda::{NAMED, NUMBERS};
+
 use super::arithmetic::broadcast_strings;
 use super::elementwise::{REAL_NUMBERS, kernel, run_binary};
 
@@ -48,7 +52,7 @@ macro_rules! ordered_kernels {
         let mut definition = $definition;
         definition.kernels.extend(comparison_kernels!(fast [f32] |$x, $y| $e));
         definition.kernels.extend(comparison_kernels!(plain [f64, i32, i64, i8, i16, u8, u16, u32, u64, f16, bf16] |$x, $y| $e));
-        definition
+        definition.kernel(expression!(|$x, $y| stringify!($e)).types("T", NUMBERS))
     }};
 }
 
@@ -76,6 +80,15 @@ macro_rules! equality {
             plain equality $unequal
             [f64, i32, i64, i8, i16, u8, u16, u32, u64, f16, bf16, bool, Complex<f32>, Complex<f64>] |$x, $y| $e
         ));
+        let definition = definition.kernel(
+            KernelDefinition::cuda(|request| {
+                if request.input_shape(0).broadcast(request.input_shape(1)).is_none() {
+                    return fill(request, stringify!($unequal));
+                }
+                elementwise::map(request, &[stringify!($x), stringify!($y)], stringify!($e))
+            })
+            .types("T", NAMED),
+        );
         definition.kernel(
             KernelDefinition::direct(|context| {
                     let shape = context.output_shape(0).clone();

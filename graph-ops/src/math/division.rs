@@ -57,6 +57,7 @@ pub(crate) fn real_div() -> OpDefinition {
         half |x, y| x / y;
         fast [f32, f64] |x, y| x / y;
         complex |x, y| x / y;
+        cuda |x, y| "x / y";
     }
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn div() -> OpDefinition {
             .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.truediv(x, y)));
         slow |x, y| x / y;
         complex |x, y| x / y;
+        cuda |x, y| "x / y";
     };
     let definition = checked!(definition; [i8, i16, i32, i64] |x, y| x.wrapping_div(y));
     checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
@@ -86,6 +88,7 @@ pub(crate) fn floor_div() -> OpDefinition {
         binary_op("FloorDiv", "x / y, rounded down, element by element.", ALL_NUMBERS)
             .gradient(|_| Ok(vec![None, None]));
         slow |x, y| (x / y).floor();
+        cuda |x, y| "floor(x / y)";
     };
     let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
         let quotient = x.wrapping_div(y);
@@ -115,6 +118,7 @@ pub(crate) fn floor_mod() -> OpDefinition {
             let remainder = x % y;
             if (x < 0.0) == (y < 0.0) { remainder } else { (remainder + y) % y }
         };
+        cuda |x, y| "(x < C(0)) == (y < C(0)) ? fmod(x, y) : fmod(fmod(x, y) + y, y)";
     };
     let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
         let remainder = x.wrapping_rem(y);
@@ -132,6 +136,7 @@ fn remainder(name: &'static str) -> OpDefinition {
             "T: {int32, int64, half, bfloat16, float, double}",
         );
         slow |x, y| x % y;
+        cuda |x, y| "fmod(x, y)";
     };
     checked!(definition; [i32, i64] |x, y| x.wrapping_rem(y))
 }
@@ -159,6 +164,7 @@ pub(crate) fn div_no_nan_op() -> OpDefinition {
         });
         slow |x, y| if y == 0.0 { 0.0 } else { x / y };
         complex |x, y| if y.is_zero() { y } else { x / y };
+        cuda |x, y| "y == C(0) ? C(0) : x / y";
     }
 }
 
@@ -191,6 +197,7 @@ pub(crate) fn pow_op() -> OpDefinition {
         .gradient(pow_gradient);
         slow |x, y| x.powf(y);
         complex |x, y| if y.is_zero() { num_traits::One::one() } else { x.powc(y) };
+        cuda |x, y| "pow(x, y)";
     };
     integer_power!(definition; [i8, i16, i32, i64])
 }
@@ -227,6 +234,7 @@ pub(crate) fn atan2_op() -> OpDefinition {
         )
         .gradient(atan2_gradient);
         slow |y, x| y.atan2(x);
+        cuda |y, x| "atan2(y, x)";
     };
     (definition.inputs[0].name, definition.inputs[1].name) = ("y", "x");
     definition
@@ -293,6 +301,7 @@ pub(crate) fn xdivy_op() -> OpDefinition {
             });
         slow |x, y| if x == 0.0 { 0.0 } else { x / y };
         complex |x, y| if x.is_zero() { x } else { x / y };
+        cuda |x, y| "x == C(0) ? C(0) : x / y";
     }
 }
 
@@ -305,6 +314,7 @@ pub(crate) fn xlogy_op() -> OpDefinition {
             });
         slow |x, y| if x == 0.0 { 0.0 } else { x * y.ln() };
         complex |x, y| if x.is_zero() { x } else { x * y.ln() };
+        cuda |x, y| "x == C(0) ? C(0) : x * log(y)";
     }
 }
 

@@ -92,7 +92,8 @@ macro_rules! kernel {
 }
 
 /// Adds kernels of one operand. `float` stands for `f32` and `f64` with loops of their own and for the half types computed
-/// in `f32`; `complex` for both complex types; `fast` and `plain` for the types listed.
+/// in `f32`; `complex` for both complex types; `fast` and `plain` for the types listed. `cuda` has the expression in CUDA C
+/// ([`expression`](crate::cuda::elementwise::expression)), for the types listed or for all floating-point types.
 macro_rules! unary_kernels {
     ($definition:expr; $($kind:ident $([$($t:ty),*])? |$x:ident| $e:expr;)*) => {{
         let mut definition = $definition;
@@ -109,6 +110,14 @@ macro_rules! unary_kernels {
             let f: fn($t) -> $t = |$x: $t| $e;
             $crate::math::elementwise::run_unary::<$t, $t>(context, f)
         }).in_place(0, 0)),*]
+    };
+    (@cuda |$x:ident| $e:expr) => {
+        $crate::math::elementwise::unary_kernels!(@cuda [f32, f64, half::f16, half::bf16] |$x| $e)
+    };
+    (@cuda [$($t:ty),*] |$x:ident| $e:expr) => {
+        [$crate::cuda::elementwise::expression!(|$x| $e)
+            .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
+            .in_place(0, 0)]
     };
     (@complex |$x:ident| $e:expr) => {
         $crate::math::elementwise::unary_kernels!(
@@ -179,6 +188,15 @@ macro_rules! binary_kernels {
             let f: fn($t, $t) -> $t = |$x: $t, $y: $t| $e;
             $crate::math::elementwise::run_binary::<$t, $t, $t>(context, f)
         }).in_place(0, 0).in_place(1, 0)),*]
+    };
+    (@cuda |$x:ident, $y:ident| $e:expr) => {
+        $crate::math::elementwise::binary_kernels!(@cuda [f32, f64, half::f16, half::bf16] |$x, $y| $e)
+    };
+    (@cuda [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
+        [$crate::cuda::elementwise::expression!(|$x, $y| $e)
+            .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
+            .in_place(0, 0)
+            .in_place(1, 0)]
     };
     (@complex |$x:ident, $y:ident| $e:expr) => {
         $crate::math::elementwise::binary_kernels!(

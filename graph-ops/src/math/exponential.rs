@@ -32,6 +32,7 @@ pub(crate) fn exp_op() -> OpDefinition {
         single |x| vector_math::exp(x);
         plain [f64] |x| x.exp();
         complex |x| x.exp();
+        cuda |x| "exp(x)";
     }
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn expm1_op() -> OpDefinition {
         single |x| vector_math::exp_m1(x);
         plain [f64] |x| x.exp_m1();
         complex |x| x.exp() - 1.0;
+        cuda |x| "expm1(x)";
     }
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn log_op() -> OpDefinition {
         single |x| vector_math::ln(x);
         plain [f64] |x| x.ln();
         complex |x| x.ln();
+        cuda |x| "log(x)";
     }
 }
 
@@ -68,6 +71,7 @@ pub(crate) fn log1p_op() -> OpDefinition {
             });
         slow |x| x.ln_1p();
         complex |x| (x + 1.0).ln();
+        cuda |x| "log1p(x)";
     }
 }
 
@@ -94,6 +98,7 @@ pub(crate) fn sigmoid_op() -> OpDefinition {
             (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
         };
         complex |x| ((-x).exp() + 1.0).inv();
+        cuda |x| "(x < C(0) ? exp(x) : C(1)) / (C(1) + exp(-abs(x)))";
     }
 }
 
@@ -111,6 +116,7 @@ pub(crate) fn sigmoid_grad() -> OpDefinition {
         });
         float |y, dy| dy * y * (1.0 - y);
         complex |y, dy| dy * y * -(y - 1.0);
+        cuda |y, dy| "dy * y * (C(1) - y)";
     }
 }
 
@@ -122,6 +128,7 @@ pub(crate) fn tanh_op() -> OpDefinition {
         single |x| vector_math::tanh(x);
         plain [f64] |x| x.tanh();
         complex |x| x.tanh();
+        cuda |x| "tanh(x)";
     }
 }
 
@@ -138,6 +145,7 @@ pub(crate) fn tanh_grad() -> OpDefinition {
         });
         float |y, dy| dy * (1.0 - y * y);
         complex |y, dy| dy * -(y * y - 1.0);
+        cuda |y, dy| "dy * (C(1) - y * y)";
     }
 }
 

@@ -3,6 +3,9 @@
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
+use graph_cuda::{Cuda, Source, arguments, source};
+
+use crate::cuda::type_name;
 
 /// `HistogramFixedWidth`
 pub(crate) fn definition() -> OpDefinition {
@@ -20,10 +23,41 @@ pub(crate) fn definition() -> OpDefinition {
     .plan_time_inputs(&[2])
     .shape(shape)
     .not_differentiable()
+    .kernel(KernelDefinition::cuda(on_device).types("T", HISTOGRAM_TYPES))
     .kernel(KernelDefinition::cpu(|request| kernel::<i32>(request, |x| x.into())).types("T", &[DType::Int32]))
     .kernel(KernelDefinition::cpu(|request| kernel::<i64>(request, |x| x as f64)).types("T", &[DType::Int64]))
     .kernel(KernelDefinition::cpu(|request| kernel::<f32>(request, |x| x.into())).types("T", &[DType::Float32]))
     .kernel(KernelDefinition::cpu(|request| kernel::<f64>(request, |x| x)).types("T", &[DType::Float64]))
+}
+
+const HISTOGRAM_TYPES: &[DType] = &[DType::Float32, DType::Float64, DType::Int32, DType::Int64];
+
+/// On a device, where a range that is none is not an error.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("histogram.cu");
+    let count = bins(request.value(2)?.to_i64_vec()?.first().copied().unwrap_or(0))?;
+    // Atomic additions are of unsigned numbers.
+    let counter = if request.output_dtype(0) == DType::Int64 {
+        "u64"
+    } else {
+        "u32"
+    };
+    let defines = [("T", type_name(request.input_dtype(0))?), ("O", counter)];
+    let cuda = Cuda::of(request)?;
+    let (clear, add) = (
+        cuda.function(&SOURCE, "clear", &defines)?,
+        cuda.function(&SOURCE, "count", &defines)?,
+    );
+    let n = request.input_shape(0).num_elements();
+    Ok(Planned::new(move |context| {
+        let (values, range) = (context.input_address(0), context.input_address(1));
+        let counts = context.output_address(0);
+        // SAFETY: these are the kernels' parameters: `n` values, a range of two numbers, a count for each bin.
+        unsafe {
+            clear.launch_over(count, arguments![counts, count as i64])?;
+            add.launch_over(n, arguments![counts, values, range, n as i64, count as i64])
+        }
+    }))
 }
 
 fn bins(nbins: i64) -> Result<usize> {

@@ -4,6 +4,8 @@ use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition};
 use graph_core::{Graph, Result};
 
+use crate::cuda::elementwise::expression;
+
 use super::elementwise::{INTEGERS, binary_kernels, binary_op, run_binary, run_unary, unary_kernels, unary_op};
 use super::nodes::Nodes;
 
@@ -22,6 +24,7 @@ macro_rules! connective {
                     .in_place(0, 0)
                     .in_place(1, 0),
             )
+            .kernel(expression!(|$x, $y| stringify!($e)).in_place(0, 0).in_place(1, 0))
     };
 }
 
@@ -43,6 +46,7 @@ pub(crate) fn logical_not_op() -> OpDefinition {
         .shape(InferenceContext::unchanged)
         .not_differentiable()
         .kernel(KernelDefinition::direct(|context| run_unary::<bool, bool>(context, |x| !x)).in_place(0, 0))
+        .kernel(expression!(|x| "!x").in_place(0, 0))
 }
 
 /// An op of the bits of two integers.

@@ -6,10 +6,12 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Operand, Tensor, scope};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, DType, Dim, Element, Error, Graph, PartialShape, Result};
+use graph_cuda::Cuda;
 use half::{bf16, f16};
 
 use super::nodes::Nodes;
 use crate::cpu::gemm::{GemmElement, Product, gemm};
+use crate::cuda::FLOATS;
 
 mod batch;
 mod sparse;
@@ -57,6 +59,7 @@ pub(crate) fn definition() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(on_device).types("T", FLOATS))
 }
 
 /// Rows, columns of the first and the second operand, from the last two dimensions of each.
@@ -94,11 +97,28 @@ fn check_inner(context: &InferenceContext<'_>, a: Dim, b: Dim) -> Result<()> {
         })
 }
 
-fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
+/// Rows, columns and inner dimension of the product.
+fn extent(request: &KernelRequest<'_>, [transpose_a, transpose_b]: [bool; 2]) -> [usize; 3] {
     let (a, b) = (request.input_shape(0), request.input_shape(1));
     let (m, k) = if transpose_a { (a[1], a[0]) } else { (a[0], a[1]) };
-    let n = if transpose_b { b[0] } else { b[1] };
+    [m, if transpose_b { b[0] } else { b[1] }, k]
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
+    let [m, n, k] = extent(request, [transpose_a, transpose_b]);
+    let product = graph_cuda::Product::new(request.input_dtype(0), m, n, k).transposed(transpose_a, transpose_b);
+    let cuda = Cuda::of(request)?;
+    Ok(Planned::new(move |context| {
+        let (a, b) = (context.input_address(0), context.input_address(1));
+        // SAFETY: the tensors have the dimensions of the product, and the output is no input's memory.
+        unsafe { cuda.multiply(&product, a, b, context.output_address(0)) }
+    }))
+}
+
+fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
+    let [m, n, k] = extent(request, [transpose_a, transpose_b]);
     let product = Product::new(m, n, k).transposed(transpose_a, transpose_b);
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         gemm(

@@ -20,6 +20,7 @@ pub(crate) fn neg() -> OpDefinition {
         float |x| -x;
         complex |x| -x;
         plain [i8, i16, i32, i64] |x| x.wrapping_neg();
+        cuda [f32, f64, half::f16, half::bf16, i64] |x| "-x";
     }
 }
 
@@ -38,6 +39,8 @@ pub(crate) fn abs_op() -> OpDefinition {
         });
         float |x| x.abs();
         plain [i8, i16, i32, i64] |x| x.wrapping_abs();
+        cuda |x| "abs(x)";
+        cuda [i64] |x| "x < 0 ? -x : x";
     }
 }
 
@@ -53,6 +56,7 @@ pub(crate) fn sign_op() -> OpDefinition {
         float |x| if x.is_nan() { x } else { f32_or_f64_sign(x) };
         complex |x| if x.is_zero() { x } else { x / x.norm() };
         plain [i8, i16, i32, i64] |x| x.signum();
+        cuda [f32, f64, half::f16, half::bf16, i64] |x| "is_nan(x) ? x : C(x > C(0)) - C(x < C(0))";
     }
 }
 
@@ -89,6 +93,7 @@ pub(crate) fn square_op() -> OpDefinition {
         float |x| x * x;
         complex |x| x * x;
         plain [i8, i16, i32, i64, u8, u16, u32, u64] |x| x.wrapping_mul(x);
+        cuda [f32, f64, half::f16, half::bf16, i64] |x| "x * x";
     }
 }
 
@@ -119,6 +124,7 @@ pub(crate) fn sqrt_op() -> OpDefinition {
             .gradient(by_output!("SqrtGrad"));
         float |x| x.sqrt();
         complex |x| x.sqrt();
+        cuda |x| "sqrt(x)";
     }
 }
 
@@ -129,6 +135,7 @@ pub(crate) fn rsqrt_op() -> OpDefinition {
             .gradient(by_output!("RsqrtGrad"));
         float |x| 1.0 / x.sqrt();
         complex |x| x.sqrt().inv();
+        cuda |x| "C(1) / sqrt(x)";
     }
 }
 
@@ -140,6 +147,7 @@ fn inverse(name: &'static str) -> OpDefinition {
         float |x| 1.0 / x;
         complex |x| x.inv();
         plain [i8, i16, i32, i64] |x| if x == 0 { 0 } else { 1 / x };
+        cuda |x| "C(1) / x";
     }
 }
 
@@ -173,6 +181,7 @@ pub(crate) fn sqrt_grad() -> OpDefinition {
         });
         slow |y, dy| 0.5 * dy / y;
         complex |y, dy| dy * 0.5 / y.conj();
+        cuda |y, dy| "C(0.5) * dy / y";
     }
 }
 
@@ -190,6 +199,7 @@ pub(crate) fn rsqrt_grad() -> OpDefinition {
         });
         slow |y, dy| (-0.5) * dy * y * y * y;
         complex |y, dy| dy * -0.5 * y.conj() * y.conj() * y.conj();
+        cuda |y, dy| "C(-0.5) * dy * y * y * y";
     }
 }
 
@@ -207,6 +217,7 @@ fn inverse_grad(name: &'static str) -> OpDefinition {
         });
         slow |y, dy| -dy * y * y;
         complex |y, dy| -dy * y.conj() * y.conj();
+        cuda |y, dy| "-dy * y * y";
     }
 }
 

@@ -6,6 +6,8 @@ use half::{bf16, f16};
 
 use crate::cpu::reduce::{self, Reduction, reduce};
 use crate::cpu::scratch::{Plain, with_scratch};
+use crate::cuda::elementwise::{greatest, least};
+use crate::cuda::{self, NUMBERS};
 
 mod builders;
 mod euclidean;
@@ -64,7 +66,7 @@ macro_rules! mean_of {
 
 /// `Sum`
 pub(crate) fn sum() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base("Sum", "The sum of the elements along axes.", "T: numbertype").gradient(gradients::sum);
         Float32: |r| kernel(r, reduce::Sum::<f32>::new());
         Float64: |r| kernel(r, reduce::Sum::<f64>::new());
@@ -80,12 +82,13 @@ pub(crate) fn sum() -> OpDefinition {
         UInt16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as u16);
         UInt32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as u32);
         UInt64: |r| through(r, reduce::IntSum::<i64>::new(), |x: u64| x as i64, |x, _| x as u64);
-    }
+    };
+    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x", "total"])).types("T", NUMBERS))
 }
 
 /// `Prod`
 pub(crate) fn prod() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base("Prod", "The product of the elements along axes.", "T: numbertype").gradient(gradients::prod);
         Float32: |r| kernel(r, reduce::Prod::<f32>::new());
         Float64: |r| kernel(r, reduce::Prod::<f64>::new());
@@ -101,12 +104,14 @@ pub(crate) fn prod() -> OpDefinition {
         UInt16: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u16);
         UInt32: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u32);
         UInt64: |r| through(r, reduce::IntProd::<i64>::new(), |x: u64| x as i64, |x, _| x as u64);
-    }
+    };
+    definition
+        .kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Multiply", "1", "x", "total"])).types("T", NUMBERS))
 }
 
 /// `Mean`
 pub(crate) fn mean() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base(
             "Mean",
             "The mean of the elements along axes; of integers cut towards zero, of no floating-point numbers not a number.",
@@ -127,7 +132,32 @@ pub(crate) fn mean() -> OpDefinition {
         UInt16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u16, n as u16));
         UInt32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u32, n as u32));
         UInt64: |r| through(r, reduce::IntSum::<i64>::new(), |x: u64| x as i64, |x, n| mean_of!(x as u64, n as u64));
-    }
+    };
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x", "total / A(count)"])).types("T", cuda::FLOATS),
+    )
+}
+
+/// A kernel on a device: the accumulator's type unless it is the usual one, the operation, the result of no elements, what is
+/// taken of the element `x`, and the result of the total `total` of `count` elements.
+fn on_device(
+    request: &KernelRequest<'_>,
+    accumulator: Option<&str>,
+    [operation, first, map, finish]: [&str; 4],
+) -> Result<Planned> {
+    let (_, reduced) = plan(request)?;
+    let accumulator = match accumulator {
+        Some(accumulator) => accumulator,
+        None => cuda::reduce::accumulator(request.input_dtype(0))?,
+    };
+    let reduction = cuda::reduce::Reduction {
+        accumulator,
+        operation,
+        first,
+        map,
+        finish,
+    };
+    cuda::reduce::reduce(request, &reduced, &reduction)
 }
 
 /// A type list shared by `Min` and `Max`.
@@ -135,7 +165,7 @@ const ORDERED: &str = "T: realnumbertype";
 
 /// `Min`
 pub(crate) fn min() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base("Min", "The least of the elements along axes; of none, infinity.", ORDERED).gradient(gradients::min_or_max);
         Float32: |r| kernel(r, reduce::Min::<f32>::new());
         Float64: |r| kernel(r, reduce::Min::<f64>::new());
@@ -149,12 +179,16 @@ pub(crate) fn min() -> OpDefinition {
         UInt16: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
         UInt32: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Min::<u64>::new());
-    }
+    };
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Minimum", greatest(r.input_dtype(0)), "x", "total"]))
+            .types("T", NUMBERS),
+    )
 }
 
 /// `Max`
 pub(crate) fn max() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base("Max", "The greatest of the elements along axes; of none, minus infinity.", ORDERED)
             .gradient(gradients::min_or_max);
         Float32: |r| kernel(r, reduce::Max::<f32>::new());
@@ -169,7 +203,11 @@ pub(crate) fn max() -> OpDefinition {
         UInt16: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
         UInt32: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Max::<u64>::new());
-    }
+    };
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Maximum", least(r.input_dtype(0)), "x", "total"]))
+            .types("T", NUMBERS),
+    )
 }
 
 /// `All`
@@ -177,6 +215,9 @@ pub(crate) fn all() -> OpDefinition {
     base("All", "Whether all elements along axes are true; of none, true.", "")
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| kernel(request, reduce::All)))
+        .kernel(KernelDefinition::cuda(|r| {
+            on_device(r, None, ["LogicalAnd", "1", "x", "total != 0"])
+        }))
 }
 
 /// `Any`
@@ -184,11 +225,14 @@ pub(crate) fn any() -> OpDefinition {
     base("Any", "Whether any element along axes is true; of none, false.", "")
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| kernel(request, reduce::Any)))
+        .kernel(KernelDefinition::cuda(|r| {
+            on_device(r, None, ["LogicalOr", "0", "x", "total != 0"])
+        }))
 }
 
 /// `EuclideanNorm`
 pub(crate) fn euclidean_norm() -> OpDefinition {
-    kernels! {
+    let definition = kernels! {
         base("EuclideanNorm", "The square root of the sum of the squared magnitudes along axes.", "T: numbertype")
             .gradient(gradients::euclidean_norm);
         Float32: |r| kernel(r, EuclideanNorm::<f32>::new());
@@ -199,7 +243,10 @@ pub(crate) fn euclidean_norm() -> OpDefinition {
         Complex128: |r| kernel(r, EuclideanNorm::<Complex<f64>>::new());
         Int32: |r| through(r, EuclideanNorm::<f64>::new(), f64::from, |x, _| x as i32);
         Int64: |r| through(r, EuclideanNorm::<f64>::new(), |x| x as f64, |x, _| x as i64);
-    }
+    };
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x * x", "sqrt(total)"])).types("T", cuda::FLOATS),
+    )
 }
 
 /// Which of `rank` axes `axes` name; negative ones count from the end.

@@ -3,6 +3,9 @@
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{InferenceContext, OpDefinition};
 
+use crate::cuda::FLOATS as FLOATING;
+use crate::cuda::elementwise::expression;
+
 use super::elementwise::{FLOATS, kernel, run_unary, unary_kernels, unary_op};
 
 /// `Floor`
@@ -11,6 +14,7 @@ pub(crate) fn floor_op() -> OpDefinition {
         unary_op("Floor", "The largest whole number that is not above each element.", FLOATS)
             .gradient(|_| Ok(vec![None]));
         float |x| x.floor();
+        cuda |x| "floor(x)";
     }
 }
 
@@ -20,6 +24,7 @@ pub(crate) fn ceil_op() -> OpDefinition {
         unary_op("Ceil", "The smallest whole number that is not below each element.", FLOATS)
             .gradient(|_| Ok(vec![None]));
         float |x| x.ceil();
+        cuda |x| "ceil(x)";
     }
 }
 
@@ -29,6 +34,7 @@ pub(crate) fn rint_op() -> OpDefinition {
         unary_op("Rint", "The nearest whole number, the even one of two that are as near.", FLOATS)
             .gradient(|_| Ok(vec![None]));
         float |x| x.round_ties_even();
+        cuda |x| "rint(x)";
     }
 }
 
@@ -43,13 +49,14 @@ pub(crate) fn round_op() -> OpDefinition {
         .gradient(|_| Ok(vec![None]));
         float |x| x.round_ties_even();
         plain [i8, i16, i32, i64] |x| x;
+        cuda |x| "rint(x)";
         complex |z| graph_core::Complex::new(z.re.round_ties_even(), z.im.round_ties_even());
     }
 }
 
 /// A test of each element.
 macro_rules! predicate {
-    ($op:literal, $summary:literal, |$x:ident| $e:expr) => {
+    ($op:literal, $summary:literal, |$x:ident| $e:expr, $cuda:literal) => {
         OpDefinition::new($op, $summary)
             .input("x: T")
             .output("y: bool")
@@ -66,23 +73,38 @@ macro_rules! predicate {
                 context,
                 |$x: half::bf16| $e
             )))
+            .kernel(expression!(|$x| $cuda).types("T", FLOATING))
     };
 }
 
 /// `IsNan`
 pub(crate) fn is_nan_op() -> OpDefinition {
-    predicate!("IsNan", "Whether each element is not a number.", |x| x.is_nan())
+    predicate!(
+        "IsNan",
+        "Whether each element is not a number.",
+        |x| x.is_nan(),
+        "is_nan(x)"
+    )
 }
 
 /// `IsInf`
 pub(crate) fn is_inf_op() -> OpDefinition {
-    predicate!("IsInf", "Whether each element is infinite.", |x| x.is_infinite())
+    predicate!(
+        "IsInf",
+        "Whether each element is infinite.",
+        |x| x.is_infinite(),
+        "is_infinite(x)"
+    )
 }
 
 /// `IsFinite`
 pub(crate) fn is_finite_op() -> OpDefinition {
-    predicate!("IsFinite", "Whether each element is neither infinite nor NaN.", |x| x
-        .is_finite())
+    predicate!(
+        "IsFinite",
+        "Whether each element is neither infinite nor NaN.",
+        |x| x.is_finite(),
+        "is_finite(x)"
+    )
 }
 
 /// The largest whole number that is not above each element; no gradient flows through it.

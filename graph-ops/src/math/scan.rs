@@ -4,12 +4,14 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, DType, Element, Result, Value, typed_builder};
+use graph_cuda::{Cuda, Source, arguments, source};
 use half::{bf16, f16};
 use num_traits::{One, Zero};
 
 use super::arg::axis_of;
 use super::nodes::Nodes;
 use crate::cpu::parallel::{SharedMut, for_each_range, grain_for};
+use crate::cuda::{NUMBERS, blocks, type_name};
 
 fn base(name: &'static str, summary: &'static str, types: &'static str) -> OpDefinition {
     OpDefinition::new(name, summary)
@@ -68,6 +70,7 @@ pub(crate) fn cum_sum() -> OpDefinition {
         "T: numbertype",
     );
     numbers!(definition.gradient(sum_gradient), zero, +, wrapping_add)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "Add", "0")).types("T", NUMBERS))
 }
 
 /// `Cumprod`
@@ -78,6 +81,7 @@ pub(crate) fn cum_prod() -> OpDefinition {
         "T: numbertype",
     );
     numbers!(definition.gradient(product_gradient), one, *, wrapping_mul)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "Multiply", "1")).types("T", NUMBERS))
 }
 
 /// `log(exp(a) + exp(b))`
@@ -119,6 +123,68 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What is scanned, and how.
+struct Lines {
+    lines: usize,
+    /// The elements of a line.
+    len: usize,
+    /// How far apart they lie.
+    inner: usize,
+    exclusive: bool,
+    reverse: bool,
+}
+
+impl Lines {
+    fn new(request: &KernelRequest<'_>) -> Result<Self> {
+        let shape = request.input_shape(0);
+        let axis = axis_of(request.value(1)?.to_i64_vec()?[0], shape.rank())?;
+        let len = shape[axis];
+        Ok(Self {
+            lines: shape.num_elements().checked_div(len).unwrap_or(0),
+            len,
+            inner: shape[axis + 1..].iter().product(),
+            exclusive: request.attr("exclusive")?,
+            reverse: request.attr("reverse")?,
+        })
+    }
+}
+
+fn on_device(request: &KernelRequest<'_>, operation: &str, first: &str) -> Result<Planned> {
+    const SOURCE: Source = source!("scan.cu");
+    let Lines {
+        lines,
+        len,
+        inner,
+        exclusive,
+        reverse,
+    } = Lines::new(request)?;
+    let defines = [
+        ("T", type_name(request.input_dtype(0))?),
+        ("OPERATION", operation),
+        ("FIRST", first),
+    ];
+    let rows = inner == 1 && len >= 64;
+    let function = Cuda::of(request)?.function(&SOURCE, if rows { "scan_rows" } else { "scan_lines" }, &defines)?;
+    Ok(Planned::new(move |context| {
+        if lines == 0 || len == 0 {
+            return Ok(());
+        }
+        let (input, output) = (context.input_address(0), context.output_address(0));
+        let (count, len, inner) = (lines as i64, len as i64, inner as i64);
+        let (exclusive, reverse) = (i32::from(exclusive), i32::from(reverse));
+        // SAFETY: these are the kernels' parameters, which say how many elements both tensors have.
+        unsafe {
+            if rows {
+                let arguments = arguments![output, input, count, len, exclusive, reverse];
+                function.launch(blocks(lines), [256, 1, 1], arguments)
+            } else {
+                let arguments = arguments![output, input, count, len, inner, exclusive, reverse];
+                function.launch_over(lines, arguments)
+            }
+        }
+    }))
+}
+
 fn kernel<T: Element, W: Copy + Send + Sync + 'static>(
     request: &KernelRequest<'_>,
     first: W,
@@ -126,15 +192,13 @@ fn kernel<T: Element, W: Copy + Send + Sync + 'static>(
     step: fn(W, W) -> W,
     narrow: fn(W) -> T,
 ) -> Result<Planned> {
-    let shape = request.input_shape(0);
-    let axis = axis_of(request.value(1)?.to_i64_vec()?[0], shape.rank())?;
-    let (exclusive, reverse): (bool, bool) = (request.attr("exclusive")?, request.attr("reverse")?);
-    let (len, inner): (usize, usize) = (shape[axis], shape[axis + 1..].iter().product());
-    let lines = if shape.num_elements() == 0 {
-        0
-    } else {
-        shape.num_elements() / len
-    };
+    let Lines {
+        lines,
+        len,
+        inner,
+        exclusive,
+        reverse,
+    } = Lines::new(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let input = SharedMut::from_ptr(context.input_ptr::<T>(0)?.cast_mut());
         let output = SharedMut::from_ptr(context.output_ptr::<T>(0)?);

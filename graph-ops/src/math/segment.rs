@@ -5,6 +5,10 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRe
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, typed_builder};
 use half::{bf16, f16};
 
+use crate::cuda::NUMBERS;
+use crate::cuda::fill::Fill;
+use crate::cuda::scatter::{Extent, Scatter};
+
 mod gradients;
 mod sparse;
 #[cfg(test)]
@@ -94,6 +98,53 @@ macro_rules! extrema {
                 if $bound { $type::$worst } else { $zero };)*
         }
     };
+}
+
+/// A kernel on a device: what a segment begins with, by dtype, and what becomes of its element `old` that meets the element
+/// `update` of a row. Segment numbers outside of the output are left out.
+macro_rules! on_device {
+    (|$dtype:pat_param| $first:expr, $change:literal) => {
+        KernelDefinition::cuda(|request| {
+            let $dtype = request.input_dtype(0);
+            scattering(request, $first, $change)
+        })
+        .types("T", NUMBERS)
+    };
+}
+
+fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<Planned> {
+    let (dtype, numbers) = (request.input_dtype(0), request.input_shape(1));
+    let output = request.output_shape(0)?;
+    let extent = Extent {
+        count: numbers.num_elements(),
+        rows: output[0],
+        inner: width(request.input_shape(0), numbers.rank()),
+        repeated: false,
+    };
+    let fill = Fill::new(request, dtype, first)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), change)?;
+    let len = output.num_elements();
+    Ok(Planned::new(move |context| {
+        let (data, numbers) = (context.input_address(0), context.input_address(1));
+        let output = context.output_address(0);
+        // SAFETY: the sizes are those of the tensors.
+        unsafe {
+            fill.run(output, len)?;
+            scatter.run(output, numbers, data, extent)
+        }
+    }))
+}
+
+/// The least and the greatest finite number of a dtype in CUDA C.
+fn bounds(dtype: DType) -> [&'static str; 2] {
+    match dtype {
+        DType::Float64 => ["-1.7976931348623157e308", "1.7976931348623157e308"],
+        DType::Half => ["-65504.0f", "65504.0f"],
+        DType::BFloat16 => ["bits_float(0xff7f0000u)", "bits_float(0x7f7f0000u)"],
+        DType::Int32 => ["(-2147483647 - 1)", "2147483647"],
+        DType::Int64 => ["(-9223372036854775807LL - 1)", "9223372036854775807LL"],
+        _ => ["bits_float(0xff7fffffu)", "bits_float(0x7f7fffffu)"],
+    }
 }
 
 /// A sorted segment op without kernels.
@@ -189,6 +240,7 @@ pub(crate) fn unsorted_segment_sum_op() -> OpDefinition {
         "T: numbertype",
     );
     numbers!(definition.gradient(gradients::unsorted_sum), unsorted_kernel, +, wrapping_add, 0)
+        .kernel(on_device!(|_| "0", "old + update"))
 }
 
 /// `UnsortedSegmentProd`
@@ -199,6 +251,7 @@ pub(crate) fn unsorted_segment_prod_op() -> OpDefinition {
         "T: numbertype",
     );
     numbers!(definition.gradient(gradients::unsorted_prod), unsorted_kernel, *, wrapping_mul, 1)
+        .kernel(on_device!(|_| "1", "old * update"))
 }
 
 /// `UnsortedSegmentMin`
@@ -209,6 +262,7 @@ pub(crate) fn unsorted_segment_min_op() -> OpDefinition {
         "T: realnumbertype",
     );
     extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, <, MAX, true)
+        .kernel(on_device!(|dtype| bounds(dtype)[1], "update < old ? update : old"))
 }
 
 /// `UnsortedSegmentMax`
@@ -219,6 +273,7 @@ pub(crate) fn unsorted_segment_max_op() -> OpDefinition {
         "T: realnumbertype",
     );
     extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, >, MIN, true)
+        .kernel(on_device!(|dtype| bounds(dtype)[0], "update > old ? update : old"))
 }
 
 /// The dimensions behind the first `skipped` ones.

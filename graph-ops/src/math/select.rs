@@ -3,13 +3,15 @@
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::name_scope_in;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Graph, PartialShape, Result, Shape, Value};
 
 use super::broadcasting::Broadcast;
 use super::nodes::Nodes;
 use super::powers::zeros;
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
+use crate::cuda::elementwise::{Operand as Mapped, map, map_operands};
+use crate::cuda::{NUMBERS, SIZED, word_of};
 
 fn select(name: &'static str, summary: &'static str) -> OpDefinition {
     OpDefinition::new(name, summary)
@@ -44,6 +46,7 @@ macro_rules! kernels_by_size {
                     DType::UInt64,
                 ],
             ))
+            .kernel(KernelDefinition::cuda(|request| choose(request, Runs::$run)).types("T", SIZED))
             .kernel(KernelDefinition::direct($strings).types("T", &[DType::String]))
     };
 }
@@ -52,6 +55,31 @@ macro_rules! kernels_by_size {
 enum Runs {
     Select,
     SelectV2,
+}
+
+/// The choice on a device.
+fn choose(request: &KernelRequest<'_>, run: Runs) -> Result<Planned> {
+    let (_, word) = word_of(request.input_dtype(1))?;
+    let operand = |input: usize, name: &'static str, type_name: &'static str| Mapped {
+        input,
+        name,
+        type_name,
+        shape: request.input_shape(input).to_vec(),
+    };
+    let mut operands = [
+        operand(0, "condition", "bool"),
+        operand(1, "t", word),
+        operand(2, "e", word),
+    ];
+    if let Runs::Select = run {
+        // A vector of conditions chooses rows, beside a scalar and one for each element.
+        let ones = request
+            .input_shape(1)
+            .rank()
+            .saturating_sub(request.input_shape(0).rank());
+        operands[0].shape.extend(std::iter::repeat_n(1, ones));
+    }
+    map_operands(request, &operands, word, "condition ? t : e")
 }
 
 fn by_size(context: &mut KernelContext<'_>, run: Runs) -> Result<()> {
@@ -316,17 +344,34 @@ pub(crate) fn clip_by_value_op() -> OpDefinition {
     .may_fail()
     .shape(InferenceContext::unchanged)
     .gradient(clip_gradient);
+    let definition = definition.kernel(
+        KernelDefinition::cuda(|request| {
+            for index in [1, 2] {
+                check_bound(request.input_shape(index), request.input_shape(0))?;
+            }
+            let expression = "low > (high < t ? high : t) ? low : (high < t ? high : t)";
+            map(request, &["t", "low", "high"], expression)
+        })
+        .types("T", NUMBERS)
+        .in_place(0, 0),
+    );
     clip!(definition; f32, f64, half::f16, half::bf16, i8, i16, i32, i64, u8, u16)
+}
+
+/// A bound is one number, or one for each element.
+fn check_bound(bound: &Shape, whole: &Shape) -> Result<()> {
+    if bound.num_elements() != 1 && bound != whole {
+        return Err(Error::invalid_argument("a bound has the wrong shape")
+            .expected(format!("a scalar or {whole}"))
+            .got(bound));
+    }
+    Ok(())
 }
 
 fn run_clip<T: Element + PartialOrd>(context: &mut KernelContext<'_>) -> Result<()> {
     let (t, low, high) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
-    for (index, bound) in [(1, low), (2, high)] {
-        if bound.len() != 1 && context.input_shape(index) != context.input_shape(0) {
-            return Err(Error::invalid_argument("a bound has the wrong shape")
-                .expected(format!("a scalar or {}", context.input_shape(0)))
-                .got(context.input_shape(index)));
-        }
+    for index in [1, 2] {
+        check_bound(context.input_shape(index), context.input_shape(0))?;
     }
     let out = context.output::<T>(0)?;
     let shared = SharedMut::new(out);

@@ -31,6 +31,7 @@ pub(crate) fn erf_op() -> OpDefinition {
         unary_op("Erf", "The error function of each element.", FLOATS)
             .gradient(|context| erf_gradient(context, TWO_OVER_ROOT_PI));
         double |x| special::erf(x);
+        cuda |x| "erf(x)";
     }
 }
 
@@ -40,6 +41,7 @@ pub(crate) fn erfc_op() -> OpDefinition {
         unary_op("Erfc", "1 - erf(x), precise also where it is tiny.", FLOATS)
             .gradient(|context| erf_gradient(context, -TWO_OVER_ROOT_PI));
         double |x| special::erfc(x);
+        cuda |x| "erfc(x)";
     }
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn lgamma_op() -> OpDefinition {
         unary_op("Lgamma", "The logarithm of the absolute value of the gamma function.", FLOATS)
             .gradient(|context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Digamma", x)));
         double |x| special::lgamma(x);
+        cuda |x| "lgamma(x)";
     }
 }
 

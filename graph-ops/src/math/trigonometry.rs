@@ -20,6 +20,7 @@ macro_rules! functions {
                     unary_op($op, $summary, FLOATS_AND_COMPLEX).gradient($gradient);
                     slow |$x| $e;
                     complex |$x| $e;
+                    cuda |$x| concat!(stringify!($builder), "(x)");
                 }
             }
 

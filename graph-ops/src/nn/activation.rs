@@ -8,6 +8,7 @@ use graph_core::{DType, Graph, Result};
 use half::{bf16, f16};
 
 use crate::cpu::vector_math;
+use crate::cuda::elementwise;
 use crate::math::elementwise::{
     FLOATS, REAL_NUMBERS, binary_kernels, binary_op, run_binary, run_unary, unary_kernels, unary_op,
 };
@@ -65,6 +66,7 @@ pub(crate) fn relu_op() -> OpDefinition {
         float |x| if x > 0.0 || x.is_nan() { x } else { 0.0 };
         plain [i8, i16, i32, i64] |x| x.max(0);
         plain [u8, u16, u32, u64] |x| x;
+        cuda |x| "x > C(0) || is_nan(x) ? x : C(0)";
     }
 }
 
@@ -76,6 +78,7 @@ pub(crate) fn relu_grad() -> OpDefinition {
             .gradient(|context| flat(context, context.node("ReluGrad")));
         float |g, x| g * if x > 0.0 { 1.0 } else { 0.0 };
         plain [i8, i16, i32, i64, u8, u16, u32, u64] |g, x| if x > 0 { g } else { 0 };
+        cuda |g, x| "g * (x > C(0) ? C(1) : C(0))";
     }
 }
 
@@ -87,6 +90,7 @@ pub(crate) fn relu6_op() -> OpDefinition {
         float |x| { let above = if x > 0.0 || x.is_nan() { x } else { 0.0 }; if above > 6.0 { 6.0 } else { above } };
         plain [i8, i16, i32, i64] |x| x.clamp(0, 6);
         plain [u8, u16, u32, u64] |x| x.min(6);
+        cuda |x| "x > C(6) ? C(6) : x > C(0) || is_nan(x) ? x : C(0)";
     }
 }
 
@@ -98,6 +102,7 @@ pub(crate) fn relu6_grad() -> OpDefinition {
             .gradient(|context| flat(context, context.node("Relu6Grad")));
         float |g, x| g * if x > 0.0 && x < 6.0 { 1.0 } else { 0.0 };
         plain [i8, i16, i32, i64, u8, u16, u32, u64] |g, x| if x > 0 && x < 6 { g } else { 0 };
+        cuda |g, x| "g * (x > C(0) && x < C(6) ? C(1) : C(0))";
     }
 }
 
@@ -161,7 +166,13 @@ pub(crate) fn leaky_relu_op() -> OpDefinition {
                 backprops.attr("alpha", context.attr_value("alpha")?).build()?,
             )])
         });
-    with_alpha!(definition; unary |alpha, x| if x > 0.0 { x } else { x * alpha })
+    let definition = with_alpha!(definition; unary |alpha, x| if x > 0.0 { x } else { x * alpha });
+    let kernel = KernelDefinition::cuda(|request| {
+        let alpha: f32 = request.attr("alpha")?;
+        let expression = format!("x > C(0) ? x : x * {}", elementwise::constant(alpha.into()));
+        elementwise::map(request, &["x"], &expression)
+    });
+    definition.kernel(kernel.types("T", crate::cuda::FLOATS).in_place(0, 0))
 }
 
 /// `LeakyReluGrad`
@@ -178,7 +189,13 @@ pub(crate) fn leaky_relu_grad() -> OpDefinition {
         let alpha = context.attr_value("alpha")?;
         flat(context, context.node("LeakyReluGrad").attr("alpha", alpha))
     });
-    with_alpha!(definition; binary |alpha, g, x| if x > 0.0 { g } else { g * alpha })
+    let definition = with_alpha!(definition; binary |alpha, g, x| if x > 0.0 { g } else { g * alpha });
+    let kernel = KernelDefinition::cuda(|request| {
+        let alpha: f32 = request.attr("alpha")?;
+        let expression = format!("x > C(0) ? g : g * {}", elementwise::constant(alpha.into()));
+        elementwise::map(request, &["g", "x"], &expression)
+    });
+    definition.kernel(kernel.types("T", crate::cuda::FLOATS).in_place(0, 0))
 }
 
 /// `Elu`
@@ -187,6 +204,7 @@ pub(crate) fn elu_op() -> OpDefinition {
         activation("Elu", "x above zero, e^x - 1 below.", FLOATS).gradient(by!("EluGrad", output));
         single |x| if x < 0.0 { vector_math::exp_m1(x) } else { x };
         plain [f64] |x| if x < 0.0 { x.exp_m1() } else { x };
+        cuda |x| "x < C(0) ? expm1(x) : x";
     }
 }
 
@@ -206,6 +224,7 @@ pub(crate) fn elu_grad() -> OpDefinition {
     binary_kernels! {
         activation_gradient("EluGrad", summary, FLOATS, "outputs").gradient(|context| curved(context, "EluGrad"));
         float |g, y| if y < 0.0 { (y + 1.0) * g } else { g };
+        cuda |g, y| "y < C(0) ? (y + C(1)) * g : g";
     }
 }
 
@@ -215,6 +234,7 @@ pub(crate) fn selu_op() -> OpDefinition {
         activation("Selu", "1.0507 x above zero, 1.7581 (e^x - 1) below.", FLOATS).gradient(by!("SeluGrad", output));
         single |x| if x < 0.0 { SCALE_ALPHA as f32 * vector_math::exp_m1(x) } else { SCALE as f32 * x };
         plain [f64] |x| if x < 0.0 { SCALE_ALPHA * x.exp_m1() } else { SCALE * x };
+        cuda |x| "x < C(0) ? C(1.7580993408473769) * expm1(x) : C(1.0507009873554805) * x";
     }
 }
 
@@ -225,6 +245,7 @@ pub(crate) fn selu_grad() -> OpDefinition {
         activation_gradient("SeluGrad", summary, FLOATS, "outputs").gradient(|context| curved(context, "SeluGrad"));
         single |g, y| if y < 0.0 { g * (y + SCALE_ALPHA as f32) } else { g * SCALE as f32 };
         plain [f64] |g, y| if y < 0.0 { g * (y + SCALE_ALPHA) } else { g * SCALE };
+        cuda |g, y| "y < C(0) ? g * (y + C(1.7580993408473769)) : g * C(1.0507009873554805)";
     }
 }
 
@@ -253,6 +274,9 @@ pub(crate) fn softplus_op() -> OpDefinition {
         });
         single |x| softplus!(x, f32, vector_math::exp);
         plain [f64] |x| softplus!(x, f64, f64::exp);
+        // The thresholds are those of `softplus!`.
+        cuda [f32, half::f16, half::bf16] |x| "x > C(13.942385) ? x : x < C(-13.942385) ? exp(x) : log1p(exp(x))";
+        cuda [f64] |x| "x > 34.04365338911715 ? x : x < -34.04365338911715 ? exp(x) : log1p(exp(x))";
     }
 }
 
@@ -272,6 +296,7 @@ pub(crate) fn softplus_grad() -> OpDefinition {
         });
         single |g, x| g / (vector_math::exp(-x) + 1.0);
         plain [f64] |g, x| g / ((-x).exp() + 1.0);
+        cuda |g, x| "g / (exp(-x) + C(1))";
     }
 }
 
@@ -280,6 +305,7 @@ pub(crate) fn softsign_op() -> OpDefinition {
     unary_kernels! {
         activation("Softsign", "x / (1 + |x|), element by element.", FLOATS).gradient(by!("SoftsignGrad", input));
         float |x| x / (1.0 + x.abs());
+        cuda |x| "x / (C(1) + abs(x))";
     }
 }
 
@@ -288,6 +314,7 @@ pub(crate) fn softsign_grad() -> OpDefinition {
     binary_kernels! {
         activation_gradient("SoftsignGrad", "The gradients over (1 + |x|)^2.", FLOATS, "features").no_gradient();
         slow |g, x| { let spread = 1.0 + x.abs(); g / (spread * spread) };
+        cuda |g, x| "g / ((C(1) + abs(x)) * (C(1) + abs(x)))";
     }
 }
 

@@ -11,6 +11,7 @@ use num_traits::Zero;
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::{Reduction, reduce};
 use crate::cpu::scratch::Plain;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 /// The op's definition.
@@ -28,6 +29,18 @@ pub(crate) fn definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
         .kernel(KernelDefinition::cpu(kernel::<f16>).types("T", &[DType::Half]))
         .kernel(KernelDefinition::cpu(kernel::<bf16>).types("T", &[DType::BFloat16]))
+        .kernel(KernelDefinition::cuda(on_device).types("T", cuda::FLOATS))
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let reduction = cuda::reduce::Reduction {
+        accumulator: cuda::reduce::accumulator(request.input_dtype(0))?,
+        operation: "Add",
+        first: "0",
+        map: "x * x",
+        finish: "total * A(0.5)",
+    };
+    cuda::reduce::reduce(request, &vec![true; request.input_shape(0).rank()], &reduction)
 }
 
 /// Half the sum of squares; half types are summed in `float`.

@@ -5,12 +5,15 @@ use std::ops::{Add, Sub};
 
 use graph_core::graph::IntoOperand;
 use graph_core::op::kernel::MakeKernel;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value};
 use half::{bf16, f16};
 
 use super::update::{Update, hand_on, update_builder};
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
+use crate::cuda::copy::Transfer;
+use crate::cuda::elementwise::Flat;
+use crate::cuda::{NOWHERE, NUMBERS, SIZED};
 
 /// `Assign`
 pub(crate) fn assign_definition() -> OpDefinition {
@@ -28,6 +31,44 @@ pub(crate) fn assign_definition() -> OpDefinition {
             let validate: bool = request.attr("validate_shape")?;
             Ok(Planned::new(move |context| set(context, validate)))
         }))
+        .kernel(
+            KernelDefinition::cuda(|request| {
+                let validate: bool = request.attr("validate_shape")?;
+                setting(request, validate)
+            })
+            .types("T", SIZED),
+        )
+}
+
+/// Sets the variable on a device.
+fn setting(request: &KernelRequest<'_>, validate: bool) -> Result<Planned> {
+    let (dtype, shape) = (request.input_dtype(1), request.input_shape(1).clone());
+    let copy = Transfer::all(request, dtype, shape.num_elements())?;
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let cell = context.variable(0)?;
+        match cell.extent() {
+            Some((old, _)) if old != dtype => {
+                return Err(
+                    Error::invalid_argument("the variable is set to a value of another dtype")
+                        .expected(old)
+                        .got(dtype),
+                );
+            }
+            Some((_, old)) if validate && *old != shape => {
+                return Err(different_shapes("the variable and its new value", old, &shape));
+            }
+            _ => {}
+        }
+        let value = context.input_address(1);
+        let variable = context.assign_address(0, dtype, &shape)?;
+        // The value may be the variable itself.
+        if variable != value {
+            // SAFETY: both are tensors of this dtype and shape.
+            unsafe { copy.run(value, variable)? };
+        }
+        hand_on(context);
+        Ok(())
+    }))
 }
 
 /// `AssignVariableOp`
@@ -56,6 +97,7 @@ pub(crate) fn assign_variable_definition() -> OpDefinition {
                 _ => set(context, false),
             }
         }))
+        .kernel(KernelDefinition::cuda(|request| setting(request, false)).types("dtype", SIZED))
 }
 
 fn assign_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -128,6 +170,7 @@ const ADD: Kernels = Kernels {
         |_| wrapping::<u64>(u64::wrapping_add),
     ],
     complex: [add::<Complex<f32>>, add::<Complex<f64>>],
+    on_device: |request| combining(request, "old + value"),
 };
 
 const SUB: Kernels = Kernels {
@@ -143,6 +186,7 @@ const SUB: Kernels = Kernels {
         |_| wrapping::<u64>(u64::wrapping_sub),
     ],
     complex: [sub::<Complex<f32>>, sub::<Complex<f64>>],
+    on_device: |request| combining(request, "old - value"),
 };
 
 /// `AssignAdd`
@@ -177,6 +221,7 @@ struct Kernels {
     floats: [MakeKernel; 4],
     integers: [MakeKernel; 8],
     complex: [MakeKernel; 2],
+    on_device: MakeKernel,
 }
 
 const FLOATS: [&[DType]; 4] = [&[DType::Float32], &[DType::Float64], &[DType::Half], &[DType::BFloat16]];
@@ -227,7 +272,27 @@ fn with_kernels(mut definition: OpDefinition, attr: &'static str, kernels: &Kern
     for (dtypes, make) in floats.chain(integers).chain(complex) {
         definition = definition.kernel(KernelDefinition::cpu(make).types(attr, dtypes));
     }
-    definition
+    definition.kernel(KernelDefinition::cuda(kernels.on_device).types(attr, NUMBERS))
+}
+
+/// Combines a variable with a value of its shape on a device.
+fn combining(request: &KernelRequest<'_>, expression: &str) -> Result<Planned> {
+    let (dtype, shape) = (request.input_dtype(1), request.input_shape(1).clone());
+    let flat = Flat::new(request, dtype, &["old", "value"], expression)?;
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let variable = context.variable_address(0)?;
+        match context.variable(0)?.extent() {
+            Some((_, own)) if *own != shape => {
+                return Err(different_shapes("the variable and the value", own, &shape));
+            }
+            _ => {}
+        }
+        let value = context.input_address(1);
+        // SAFETY: all are tensors of this dtype and shape.
+        unsafe { flat.run(variable, [variable, value, NOWHERE], shape.num_elements())? };
+        hand_on(context);
+        Ok(())
+    }))
 }
 
 fn add<T: Element + Add<Output = T>>(_: &graph_core::op::KernelRequest<'_>) -> Result<Planned> {

@@ -2,9 +2,14 @@
 //! parts of variables are changed.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned, kernel::MakeKernel};
+use graph_core::op::{
+    InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned, kernel::MakeKernel,
+};
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
+
+use crate::cuda::FLOATS;
+use crate::cuda::scatter::{Extent, Scatter};
 
 use super::assign::variable_shape;
 use super::update::{Update, hand_on, update_builder};
@@ -121,7 +126,8 @@ macro_rules! definitions {
                 .attr($types)
                 .attr("Tindices: {int32, int64}")
                 .attr($locking);
-            finish(definition, Addressing::$addressing, kernels!($addressing $change))
+            let definition = finish(definition, Addressing::$addressing, kernels!($addressing $change));
+            with_device(definition, Addressing::$addressing, |request| on_device(request, Change::$change))
         }
 
         #[doc = concat!("`Resource", $name, "`")]
@@ -136,7 +142,8 @@ macro_rules! definitions {
                 Addressing::Points => definition.input("indices: Tindices").input("updates: T"),
             };
             definition = definition.attr($handle_types).attr("Tindices: {int32, int64}")$(.attr($handle_locking))?;
-            finish(definition, Addressing::$addressing, kernels!($addressing $change))
+            let definition = finish(definition, Addressing::$addressing, kernels!($addressing $change));
+            with_device(definition, Addressing::$addressing, |request| on_device(request, Change::$change))
         }
     )*};
 }
@@ -201,6 +208,49 @@ fn finish(
         }
     }
     definition
+}
+
+/// Adds the kernel of a device, which there is for rows.
+fn with_device(definition: OpDefinition, addressing: Addressing, make: MakeKernel) -> OpDefinition {
+    let attr = definition.attrs[0].name;
+    match addressing {
+        Addressing::Rows => definition.kernel(KernelDefinition::cuda(make).types(attr, FLOATS)),
+        Addressing::Points => definition,
+    }
+}
+
+/// Rows of updates on a device, where numbers of no row are left out.
+fn on_device(request: &KernelRequest<'_>, change: Change) -> Result<Planned> {
+    let change = match change {
+        Change::Update => "update",
+        Change::Add => "old + update",
+        Change::Sub => "old - update",
+        Change::Mul => "old * update",
+        Change::Div => "old / update",
+        Change::Min => "update < old ? update : old",
+        Change::Max => "update > old ? update : old",
+    };
+    let scatter = Scatter::new(request, request.input_dtype(2), request.input_dtype(1), change)?;
+    let (numbers, updates) = (request.input_shape(1).clone(), request.input_shape(2).clone());
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let variable = context.variable_address(0)?;
+        let shape = match context.variable(0)?.extent() {
+            Some((_, shape)) => shape,
+            None => return Err(Error::failed_precondition("the variable is not initialized")),
+        };
+        let expected = updates_shape(&shape.into(), &(&numbers).into(), Addressing::Rows)?;
+        check_updates(&expected, &(&updates).into(), Addressing::Rows)?;
+        let extent = Extent {
+            count: numbers.num_elements(),
+            rows: shape.first().copied().unwrap_or(0),
+            inner: shape.iter().skip(1).product(),
+            repeated: updates.rank() == 0,
+        };
+        // SAFETY: the sizes are those of the tensors (checked).
+        unsafe { scatter.run(variable, context.input_address(1), context.input_address(2), extent)? };
+        hand_on(context);
+        Ok(())
+    }))
 }
 
 /// The shape that updates must have: as many parts as there are indices, each of the shape of a part.

@@ -16,6 +16,7 @@ pub(crate) fn batch_mat_mul() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(on_device).types("T", FLOATS))
 }
 
 /// `BatchMatMulV2`: the batch axes broadcast.
@@ -29,6 +30,7 @@ pub(crate) fn batch_mat_mul_v2() -> OpDefinition {
         .gradient(broadcast_gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(on_device).types("T", FLOATS))
 }
 
 fn base(name: &'static str, summary: &'static str) -> OpDefinition {
@@ -102,21 +104,71 @@ impl<T: Copy + num_traits::Num + std::ops::Neg<Output = T>> Conjugate for Comple
     }
 }
 
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let flags: [bool; 2] = [request.attr("adj_x")?, request.attr("adj_y")?];
+    let (batches, [m, n, k]) = Batches::new(request, flags)?;
+    let dtype = request.input_dtype(0);
+    let one = graph_cuda::Product::new(dtype, m, n, k).transposed(flags[0], flags[1]);
+    // Runs of products whose operands lie at equal distances are given at once.
+    let mut runs: Vec<([usize; 3], graph_cuda::Product)> = Vec::new();
+    let (mut begin, pairs) = (0, &batches.pairs);
+    while begin < pairs.len() {
+        let step = pairs.get(begin + 1).map_or((0, 0), |next| {
+            (next.0.wrapping_sub(pairs[begin].0), next.1.wrapping_sub(pairs[begin].1))
+        });
+        let follows =
+            |pair: &[(usize, usize)]| (pair[1].0.wrapping_sub(pair[0].0), pair[1].1.wrapping_sub(pair[0].1)) == step;
+        let forward = step.0 < pairs.len() && step.1 < pairs.len();
+        let more = pairs[begin..]
+            .windows(2)
+            .take_while(|pair| forward && follows(pair))
+            .count();
+        let start = [pairs[begin].0 * m * k, pairs[begin].1 * k * n, begin * m * n];
+        let strides = [step.0 * m * k, step.1 * k * n, m * n];
+        let strides = if more > 0 { strides } else { [0; 3] };
+        runs.push((start, one.clone().batched(more + 1, strides)));
+        begin += more + 1;
+    }
+    let size = dtype.size().unwrap_or(0);
+    let cuda = Cuda::of(request)?;
+    Ok(Planned::new(move |context| {
+        let (a, b, c) = (
+            context.input_address(0),
+            context.input_address(1),
+            context.output_address(0),
+        );
+        for ([in_a, in_b, in_c], product) in &runs {
+            let (a, b, c) = (a.offset(in_a * size), b.offset(in_b * size), c.offset(in_c * size));
+            // SAFETY: the batches lie where the shapes say, and the output is no input's memory.
+            unsafe { cuda.multiply(product, a, b, c)? };
+        }
+        Ok(())
+    }))
+}
+
+impl Batches {
+    /// The products, and the rows, columns and inner dimension of each.
+    fn new(request: &KernelRequest<'_>, flags: [bool; 2]) -> Result<(Self, [usize; 3])> {
+        let (a, b) = (request.input_shape(0), request.input_shape(1));
+        let output = request.output_shape(0)?;
+        let (rank, batch) = (output.rank(), &output[..output.rank() - 2]);
+        let (m, n) = (output[rank - 2], output[rank - 1]);
+        let k = if flags[0] { a[a.rank() - 2] } else { a[a.rank() - 1] };
+        let pairs = broadcast_positions(batch, &a[..a.rank() - 2])
+            .into_iter()
+            .zip(broadcast_positions(batch, &b[..b.rank() - 2]));
+        let batches = Self {
+            product: Product::new(m, n, k).transposed(flags[0], flags[1]),
+            pairs: pairs.collect(),
+            conjugate: flags,
+        };
+        Ok((batches, [m, n, k]))
+    }
+}
+
 fn kernel<T: Element + GemmElement + Conjugate + Plain>(request: &KernelRequest<'_>) -> Result<Planned> {
     let flags: [bool; 2] = [request.attr("adj_x")?, request.attr("adj_y")?];
-    let (a, b) = (request.input_shape(0), request.input_shape(1));
-    let output = request.output_shape(0)?;
-    let (rank, batch) = (output.rank(), &output[..output.rank() - 2]);
-    let (m, n) = (output[rank - 2], output[rank - 1]);
-    let k = if flags[0] { a[a.rank() - 2] } else { a[a.rank() - 1] };
-    let pairs = broadcast_positions(batch, &a[..a.rank() - 2])
-        .into_iter()
-        .zip(broadcast_positions(batch, &b[..b.rank() - 2]));
-    let batches = Batches {
-        product: Product::new(m, n, k).transposed(flags[0], flags[1]),
-        pairs: pairs.collect(),
-        conjugate: flags,
-    };
+    let (batches, _) = Batches::new(request, flags)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let (a, b) = (context.input::<T>(0)?, context.input::<T>(1)?);
         let output = context.output::<T>(0)?;

@@ -4,7 +4,7 @@ use graph_core::Result;
 use graph_core::op::{KernelRequest, Planned};
 
 use super::gradient_descent::shrink;
-use super::{Inputs, Number, Rule, for_numbers, pass2, pass3};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass2, pass3};
 
 /// `ApplyAdagrad`
 pub(super) const ADAGRAD: Rule = Rule {
@@ -12,6 +12,13 @@ pub(super) const ADAGRAD: Rule = Rule {
     inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T"],
     attrs: &["update_slots: bool = true"],
     kernels: for_numbers!(adagrad_kernel),
+    on_device: on_device!(
+        2,
+        3,
+        "",
+        "a = a - grad * s[0] * (C(1) / square_root(b))",
+        "update_slots": "b = b + grad * grad; a = a - grad * s[0] * (C(1) / square_root(b))"
+    ),
 };
 
 fn adagrad_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -38,6 +45,13 @@ pub(super) const ADAGRAD_V2: Rule = Rule {
     inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "epsilon: T", "grad: T"],
     attrs: &["update_slots: bool = true"],
     kernels: for_numbers!(adagrad_v2_kernel),
+    on_device: on_device!(
+        2,
+        4,
+        "",
+        "a = a - grad * s[0] / (square_root(b) + s[1])",
+        "update_slots": "b = b + grad * grad; a = a - grad * s[0] / (square_root(b) + s[1])"
+    ),
 };
 
 fn adagrad_v2_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -70,6 +84,14 @@ pub(super) const ADAGRAD_DA: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(adagrad_da_kernel),
+    on_device: on_device!(
+        3,
+        3,
+        "C count = s[3], penalty = s[2] * count * s[0]",
+        "b = b + grad; c = c + grad * grad; \
+         C drawn = s[1] > C(0) ? sign_of(b) * larger(C(abs(b)) - s[1] * count, C(0)) : b; \
+         a = s[0] * -drawn / (penalty + square_root(c))"
+    ),
 };
 
 fn adagrad_da_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -102,6 +124,12 @@ pub(super) const PROXIMAL: Rule = Rule {
     inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "l1: T", "l2: T", "grad: T"],
     attrs: &[],
     kernels: for_numbers!(proximal_kernel),
+    on_device: on_device!(
+        2,
+        5,
+        "",
+        "b = b + grad * grad; C rate = C(1) / square_root(b) * s[0]; a = shrink(a - grad * rate, rate, s[1], s[2])"
+    ),
 };
 
 fn proximal_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -136,6 +164,13 @@ pub(super) const ADADELTA: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(adadelta_kernel),
+    on_device: on_device!(
+        3,
+        6,
+        "C fresh = C(1) - s[1]",
+        "b = b * s[1] + grad * grad * fresh; C change = square_root(c + s[2]) * (C(1) / square_root(b + s[2])) * grad; \
+         a = a - change * s[0]; c = c * s[1] + change * change * fresh"
+    ),
 };
 
 fn adadelta_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

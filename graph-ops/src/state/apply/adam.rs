@@ -3,7 +3,7 @@
 use graph_core::Result;
 use graph_core::op::{KernelRequest, Planned};
 
-use super::{Inputs, Number, Rule, for_numbers, pass3, pass4};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass3, pass4};
 
 /// `ApplyAdam`
 pub(super) const ADAM: Rule = Rule {
@@ -23,6 +23,14 @@ pub(super) const ADAM: Rule = Rule {
     ],
     attrs: &["use_nesterov: bool = false"],
     kernels: for_numbers!(adam_kernel),
+    on_device: on_device!(
+        3,
+        9,
+        "C alpha = s[2] * square_root(C(1) - s[1]) / (C(1) - s[0]), new1 = C(1) - s[3], new2 = C(1) - s[4]",
+        "b = b + (grad - b) * new1; c = c + (grad * grad - c) * new2; a = a - b * alpha / (square_root(c) + s[5])",
+        "use_nesterov": "b = b + (grad - b) * new1; c = c + (grad * grad - c) * new2; \
+                         a = a - (grad * new1 + b * s[3]) * alpha / (square_root(c) + s[5])"
+    ),
 };
 
 fn adam_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -74,6 +82,13 @@ pub(super) const AMSGRAD: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(amsgrad_kernel),
+    on_device: on_device!(
+        4,
+        10,
+        "C alpha = s[2] * square_root(C(1) - s[1]) / (C(1) - s[0]), new1 = C(1) - s[3], new2 = C(1) - s[4]",
+        "b = b + (grad - b) * new1; c = c + (grad * grad - c) * new2; d = larger(d, c); \
+         a = a - b * alpha / (square_root(d) + s[5])"
+    ),
 };
 
 fn amsgrad_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -111,6 +126,12 @@ pub(super) const ADA_MAX: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(ada_max_kernel),
+    on_device: on_device!(
+        3,
+        8,
+        "C rate = s[1] / (C(1) - s[0]), new1 = C(1) - s[2]",
+        "b = b + (grad - b) * new1; c = larger(s[3] * c, C(abs(grad))); a = a - rate * (b / (c + s[4]))"
+    ),
 };
 
 fn ada_max_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -3,7 +3,7 @@
 use graph_core::Result;
 use graph_core::op::{KernelContext, KernelRequest, Planned};
 
-use super::{Inputs, Number, Rule, for_numbers, pass3};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass3};
 
 /// `ApplyFtrl`
 pub(super) const FTRL: Rule = Rule {
@@ -22,6 +22,14 @@ pub(super) const FTRL: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(ftrl_kernel),
+    on_device: on_device!(
+        3,
+        3,
+        "C power = -s[3], shrinkage = C(0)",
+        "C shrunk = shrinkage == C(0) ? grad : grad + C(2) * shrinkage * a; C next = b + grad * grad; \
+         C scaled = powered(next, power); c = c + (shrunk - (scaled - powered(b, power)) / s[0] * a); \
+         a = C(abs(c)) > s[1] ? (s[1] * sign_of(c) - c) / (scaled / s[0] + C(2) * s[2]) : C(0); b = next"
+    ),
 };
 
 fn ftrl_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -45,6 +53,14 @@ pub(super) const FTRL_V2: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(ftrl_v2_kernel),
+    on_device: on_device!(
+        3,
+        3,
+        "C power = -s[4], shrinkage = s[3]",
+        "C shrunk = shrinkage == C(0) ? grad : grad + C(2) * shrinkage * a; C next = b + grad * grad; \
+         C scaled = powered(next, power); c = c + (shrunk - (scaled - powered(b, power)) / s[0] * a); \
+         a = C(abs(c)) > s[1] ? (s[1] * sign_of(c) - c) / (scaled / s[0] + C(2) * s[2]) : C(0); b = next"
+    ),
 };
 
 fn ftrl_v2_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

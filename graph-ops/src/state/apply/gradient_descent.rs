@@ -3,7 +3,7 @@
 use graph_core::Result;
 use graph_core::op::{KernelRequest, Planned};
 
-use super::{Inputs, Number, Rule, for_numbers, pass1, pass2};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass1, pass2};
 
 /// `ApplyGradientDescent`
 pub(super) const GRADIENT_DESCENT: Rule = Rule {
@@ -11,6 +11,7 @@ pub(super) const GRADIENT_DESCENT: Rule = Rule {
     inputs: &["var: Ref(T)", "alpha: T", "delta: T"],
     attrs: &[],
     kernels: for_numbers!(gradient_descent_kernel),
+    on_device: on_device!(1, 2, "", "a = a - grad * s[0]"),
 };
 
 fn gradient_descent_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -28,6 +29,13 @@ pub(super) const MOMENTUM: Rule = Rule {
     inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T", "momentum: T"],
     attrs: &["use_nesterov: bool = false"],
     kernels: for_numbers!(momentum_kernel),
+    on_device: on_device!(
+        2,
+        3,
+        "",
+        "b = b * s[1] + grad; a = a - b * s[0]",
+        "use_nesterov": "b = b * s[1] + grad; a = a - (grad * s[0] + b * s[1] * s[0])"
+    ),
 };
 
 fn momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -56,6 +64,13 @@ pub(super) const KERAS_MOMENTUM: Rule = Rule {
     inputs: &["var: Ref(T)", "accum: Ref(T)", "lr: T", "grad: T", "momentum: T"],
     attrs: &["use_nesterov: bool = false"],
     kernels: for_numbers!(keras_momentum_kernel),
+    on_device: on_device!(
+        2,
+        3,
+        "",
+        "b = b * s[1] - grad * s[0]; a = a + b",
+        "use_nesterov": "b = b * s[1] - grad * s[0]; a = a + (b * s[1] - grad * s[0])"
+    ),
 };
 
 fn keras_momentum_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -84,6 +99,7 @@ pub(super) const PROXIMAL: Rule = Rule {
     inputs: &["var: Ref(T)", "alpha: T", "l1: T", "l2: T", "delta: T"],
     attrs: &[],
     kernels: for_numbers!(proximal_kernel),
+    on_device: on_device!(1, 4, "", "a = shrink(a - grad * s[0], s[0], s[1], s[2])"),
 };
 
 fn proximal_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

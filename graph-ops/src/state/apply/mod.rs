@@ -8,6 +8,7 @@
 
 mod adagrad;
 mod adam;
+mod device;
 mod ftrl;
 mod gradient_descent;
 mod rms_prop;
@@ -102,6 +103,8 @@ struct Rule {
     /// Beside `T` and `use_locking`.
     attrs: &'static [&'static str],
     kernels: [MakeKernel; 4],
+    /// The kernel of a device, for every element.
+    on_device: MakeKernel,
 }
 
 impl Rule {
@@ -111,7 +114,9 @@ impl Rule {
         for input in self.inputs {
             definition = definition.input(input);
         }
+        let kernel = KernelDefinition::cuda(self.on_device).types("T", crate::cuda::FLOATS);
         self.finish(definition.output("out: Ref(T)").attr("T: numbertype"))
+            .kernel(kernel)
     }
 
     /// The op over references, for the rows that `indices` names; `indices` comes behind the gradient.
@@ -266,6 +271,35 @@ pub(crate) const BY_HANDLE: &[fn() -> OpDefinition] = &[
     || by_handle(gradient_descent::KERAS_MOMENTUM.dense("ResourceApplyKerasMomentum")),
     || by_handle(gradient_descent::KERAS_MOMENTUM.sparse("ResourceSparseApplyKerasMomentum")),
 ];
+
+/// The kernel of a device: how many variables, which input the gradient is, what is calculated once, and the step, both in
+/// the words of `apply.cu`.
+macro_rules! on_device {
+    ($variables:literal, $gradient:literal, $prepare:literal, $step:literal) => {
+        |request| {
+            let formula = super::device::Formula {
+                variables: $variables,
+                gradient: $gradient,
+                prepare: $prepare,
+                step: $step,
+            };
+            super::device::update(request, formula)
+        }
+    };
+    // With another step if the attribute is set.
+    ($variables:literal, $gradient:literal, $prepare:literal, $step:literal, $attr:literal: $other:literal) => {
+        |request| {
+            let formula = super::device::Formula {
+                variables: $variables,
+                gradient: $gradient,
+                prepare: $prepare,
+                step: if request.attr($attr)? { $other } else { $step },
+            };
+            super::device::update(request, formula)
+        }
+    };
+}
+use on_device;
 
 /// A kernel for each dtype of [`Number`].
 macro_rules! for_numbers {

@@ -3,7 +3,7 @@
 use graph_core::Result;
 use graph_core::op::{KernelRequest, Planned};
 
-use super::{Inputs, Number, Rule, for_numbers, pass3, pass4};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass3, pass4};
 
 /// `ApplyRMSProp`
 pub(super) const RMS_PROP: Rule = Rule {
@@ -21,6 +21,12 @@ pub(super) const RMS_PROP: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(rms_prop_kernel),
+    on_device: on_device!(
+        3,
+        7,
+        "C fresh = C(1) - s[1]",
+        "b = b + (grad * grad - b) * fresh; c = c * s[2] + grad * s[0] / square_root(s[3] + b); a = a - c"
+    ),
 };
 
 fn rms_prop_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -54,6 +60,13 @@ pub(super) const CENTERED: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(centered_kernel),
+    on_device: on_device!(
+        4,
+        8,
+        "C fresh = C(1) - s[1]",
+        "c = c + (grad * grad - c) * fresh; b = b + (grad - b) * fresh; \
+         d = d * s[2] + grad * s[0] / square_root((c - b * b) + s[3]); a = a - d"
+    ),
 };
 
 fn centered_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

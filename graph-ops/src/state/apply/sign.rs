@@ -3,7 +3,7 @@
 use graph_core::Result;
 use graph_core::op::{KernelRequest, Planned};
 
-use super::{Inputs, Number, Rule, for_numbers, pass2};
+use super::{Inputs, Number, Rule, for_numbers, on_device, pass2};
 
 /// `ApplyAddSign`
 pub(super) const ADD_SIGN: Rule = Rule {
@@ -19,6 +19,12 @@ pub(super) const ADD_SIGN: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(add_sign_kernel),
+    on_device: on_device!(
+        2,
+        6,
+        "",
+        "b = b * s[3] + grad * (C(1) - s[3]); a = a - s[0] * (s[1] + s[2] * (sign_of(grad) * sign_of(b))) * grad"
+    ),
 };
 
 fn add_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -48,6 +54,12 @@ pub(super) const POWER_SIGN: Rule = Rule {
     ],
     attrs: &[],
     kernels: for_numbers!(power_sign_kernel),
+    on_device: on_device!(
+        2,
+        6,
+        "",
+        "b = b * s[3] + grad * (C(1) - s[3]); a = a - s[0] * C(exp(s[1] * s[2] * (sign_of(grad) * sign_of(b)))) * grad"
+    ),
 };
 
 fn power_sign_kernel<T: Number>(request: &KernelRequest<'_>) -> Result<Planned> {

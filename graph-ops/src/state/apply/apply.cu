@@ -1,0 +1,58 @@
+// The update of an optimizer: a step for each element of a variable, its slots and its gradient.
+//
+// Defined from outside: T, the elements' type; VARIABLES, how many there are, with their slots; SCALARS, how many numbers the
+// formula has; PREPARE, what is calculated once; and STEP, what is done to the elements `a`, `b`, `c` and `d` of the variables
+// by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C.
+
+typedef typename Compute<T>::type C;
+
+DEVICE C sign_of(C x) { return x > C(0) ? C(1) : x < C(0) ? C(-1) : x; }
+DEVICE C larger(C x, C y) { return x > y || is_nan(y) ? x : y; }
+DEVICE C square_root(C x) { return C(sqrt(x)); }
+
+// `x` to the power of `power`.
+DEVICE C powered(C x, C power) { return power == C(0.5) ? square_root(x) : C(pow(x, power)); }
+
+// What l1 and l2 leave of `x` after a step of size `rate`.
+DEVICE C shrink(C x, C rate, C l1, C l2) {
+  C scale = C(1) + l2 * rate;
+  if (l1 > C(0)) return sign_of(x) * larger(C(abs(x)) - rate * l1, C(0)) / scale;
+  return x / scale;
+}
+
+// Where the numbers lie.
+struct Numbers {
+  const T* of[8];
+};
+
+KERNEL(apply, T* pa, T* pb, T* pc, T* pd, const T* gradient, i64 n, Numbers numbers, const i64* whole) {
+  C s[SCALARS + 1];
+  for (int k = 0; k < SCALARS; ++k) s[k] = C(*numbers.of[k]);
+  // A number that counts, where a formula has one.
+  s[SCALARS] = whole != nullptr ? C(*whole) : C(0);
+  PREPARE;
+  GRID_LOOP(at, n) {
+    C grad = C(gradient[at]);
+    C a = C(pa[at]);
+#if VARIABLES > 1
+    C b = C(pb[at]);
+#endif
+#if VARIABLES > 2
+    C c = C(pc[at]);
+#endif
+#if VARIABLES > 3
+    C d = C(pd[at]);
+#endif
+    STEP;
+    pa[at] = T(a);
+#if VARIABLES > 1
+    pb[at] = T(b);
+#endif
+#if VARIABLES > 2
+    pc[at] = T(c);
+#endif
+#if VARIABLES > 3
+    pd[at] = T(d);
+#endif
+  }
+}
