@@ -108,7 +108,7 @@ fn a_read_before_an_update_is_a_snapshot_on_the_gpu_too() {
     let add = state::assign_add(&v, 1.0f32).build().unwrap();
     let (late, sum) = {
         let _after = control_dependencies([&add.op()]);
-        let late = array::identity(&v).build().unwrap();
+        let late = array::identity(v.reference()).build().unwrap();
         let sum = math::add(&before, &late).build().unwrap();
         (late, sum)
     };
