@@ -1,6 +1,7 @@
 //! Numeric test cases of ops: one table, run by every device.
 
 mod cuda;
+mod devices;
 mod gradient;
 mod hostile;
 

@@ -56,7 +56,7 @@ impl Pool2dGeometry {
     }
 
     /// Whether the windows are 2x2, side by side and wholly inside.
-    fn halves(&self) -> bool {
+    pub(crate) fn halves(&self) -> bool {
         let halves = |w: &Window| w.size == 2 && w.stride == 2 && w.inside();
         halves(&self.rows) && halves(&self.columns)
     }

@@ -2,16 +2,17 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Result, typed_builder};
 
 use super::conv2d::sizes_shape;
 use super::pooling::{Pooling, pool_options};
-use super::windows::{floating_kernels, require_shape, with_attrs_of};
+use super::windows::{Format, floating_kernels, require_shape, with_attrs_of};
 use crate::array::shape_of;
 use crate::cpu::element::Real;
 use crate::cpu::pooling;
 use crate::cpu::scratch::Plain;
+use crate::cuda;
 
 const ATTRS: [&str; 4] = ["ksize", "strides", "padding", "data_format"];
 
@@ -35,7 +36,7 @@ pub(super) fn avg_pool_definition() -> OpDefinition {
             pooling.infer(context)
         })
         .gradient(gradient);
-    floating_kernels!(definition, forward)
+    floating_kernels!(definition, forward).kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `AvgPoolGrad`
@@ -47,7 +48,11 @@ pub(super) fn avg_pool_grad_definition() -> OpDefinition {
     let definition = with_attrs(definition)
         .shape(|context| sizes_shape(context, 0))
         .gradient(grad_gradient);
-    floating_kernels!(definition, backward)
+    floating_kernels!(definition, backward).kernel(
+        KernelDefinition::cuda(backward_on_device)
+            .types("T", cuda::FLOATS)
+            .host_input(0),
+    )
 }
 
 fn forward<T: Real + Element + Plain>(request: &KernelRequest<'_>) -> Result<Planned>
@@ -68,21 +73,50 @@ where
     }))
 }
 
+/// The windows of a gradient, with the shapes of its operands checked.
+fn planned_gradient(request: &KernelRequest<'_>) -> Result<(Pooling, pooling::Pool2dGeometry)> {
+    let pooling = Pooling::of(request)?;
+    let geometry = pooling.geometry(request.output_shape(0)?)?;
+    let pooled = pooling.format.of_nhwc(geometry.out_shape());
+    require_shape("grad", request.input_shape(1), &pooled)?;
+    Ok((pooling, geometry))
+}
+
 fn backward<T: Real + Element + Plain>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain,
 {
-    let pooling = Pooling::of(request)?;
-    let shape = request.output_shape(0)?;
-    let (format, geometry) = (pooling.format, pooling.geometry(shape)?);
-    let images = format.sizes(shape)?;
-    require_shape("grad", request.input_shape(1), &format.of_nhwc(geometry.out_shape()))?;
+    let (Pooling { format, .. }, geometry) = planned_gradient(request)?;
+    let images = format.sizes(request.output_shape(0)?)?;
     Ok(Planned::new(move |context| {
         let (gradient, out) = (context.input::<T>(1)?, context.output::<T>(0)?);
         format.read(geometry.out_shape(), gradient, |gradient| {
             format.write(images, out, |out| pooling::avg_pool_grad(&geometry, gradient, out));
         });
         Ok(())
+    }))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let pooling = Pooling::of(request)?;
+    let (geometry, channels_last) = (
+        pooling.geometry(request.input_shape(0))?,
+        pooling.format == Format::Nhwc,
+    );
+    let kernel = cuda::pooling::Pooling::new(request, "avg_pool", request.input_dtype(0), &geometry, channels_last)?;
+    Ok(Planned::new(move |context| {
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.pool(context.input_address(0), context.output_address(0)) }
+    }))
+}
+
+fn backward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (pooling, geometry) = planned_gradient(request)?;
+    let (dtype, channels_last) = (request.input_dtype(1), pooling.format == Format::Nhwc);
+    let kernel = cuda::pooling::Pooling::new(request, "avg_pool_grad", dtype, &geometry, channels_last)?;
+    Ok(Planned::new(move |context| {
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.avg_grad(context.input_address(1), context.output_address(0)) }
     }))
 }
 

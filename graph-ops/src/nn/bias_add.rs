@@ -9,6 +9,8 @@ use half::{bf16, f16};
 use super::windows::Format;
 use crate::cpu::bias::add_channels;
 use crate::cpu::reduce::{IntSum, Reduction, Sum, reduce};
+use crate::cuda::channels::{ChannelSums, Sides};
+use crate::cuda::{self, NUMBERS};
 use crate::math::nodes::Nodes;
 
 /// `BiasAdd`
@@ -62,6 +64,7 @@ pub(super) fn bias_add_grad_definition() -> OpDefinition {
         IntSum<i32>,
         IntSum<i64>
     )
+    .kernel(KernelDefinition::cuda(sum_on_device).types("T", NUMBERS))
 }
 
 fn shape(context: &mut InferenceContext<'_>, format: Format) -> Result<()> {
@@ -126,22 +129,51 @@ fn add_kernels(definition: OpDefinition) -> OpDefinition {
     kernels!(f32, f64, f16, bf16, i8, i16, i32, i64, u8, u16)
         .into_iter()
         .fold(definition, OpDefinition::kernel)
+        .kernel(KernelDefinition::cuda(add_on_device).types("T", NUMBERS).in_place(0, 0))
 }
 
-fn add<T: Plus>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// Where the channels of input 0 are; the bias is checked to have one element each.
+fn sides(request: &KernelRequest<'_>) -> Result<Sides> {
     let format = match request.attrs.get("data_format") {
         Some(_) => Format::of(request)?,
         None => Format::Nhwc,
     };
     let shape = request.input_shape(0);
-    let axis = format.channels(shape.rank());
-    let (channels, bias) = (shape[axis], request.input_shape(1));
-    if bias.dims() != [channels] {
+    let sides = Sides::of(shape, format.channels(shape.rank()));
+    let bias = request.input_shape(1);
+    if bias.dims() != [sides.channels] {
         return Err(Error::invalid_argument("the bias must have one element a channel")
-            .expected(format!("[{channels}]"))
+            .expected(format!("[{}]", sides.channels))
             .got(bias));
     }
-    let (len, inner) = (shape.num_elements(), shape[axis + 1..].iter().product());
+    Ok(sides)
+}
+
+fn add_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let kernel = cuda::channels::BiasAdd::new(request, request.input_dtype(0), sides(request)?)?;
+    Ok(Planned::new(move |context| {
+        let (value, bias) = (context.input_address(0), context.input_address(1));
+        // SAFETY: the tensors have the sizes that the kernel was made for.
+        unsafe { kernel.run(value, bias, context.output_address(0)) }
+    }))
+}
+
+fn sum_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0);
+    let sides = Sides::of(shape, Format::of(request)?.channels(shape.rank()));
+    let kernel = ChannelSums::new(request, request.input_dtype(0), sides)?;
+    let scratch = kernel.scratch();
+    let planned = Planned::new(move |context| {
+        let (x, out) = (context.input_address(0), context.output_address(0));
+        // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
+        unsafe { kernel.run(x, out, context.scratch_address()) }
+    });
+    Ok(planned.with_scratch(scratch))
+}
+
+fn add<T: Plus>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let Sides { inner, .. } = sides(request)?;
+    let len = request.input_shape(0).num_elements();
     Ok(Planned::new(move |context| {
         let (value, bias, out) = (
             context.input_ptr::<T>(0)?,

@@ -2,12 +2,13 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::{InferenceContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, Shape, typed_builder};
 
 use super::windows::{Format, Sliding, floating_kernels, require_shape, with_attrs_of};
 use crate::array::shape_of;
 use crate::cpu::convolution::{self, Conv2dGeometry, ConvElement};
+use crate::cuda;
 
 /// The attributes that the three ops share, for their gradients to hand on.
 const ATTRS: [&str; 6] = [
@@ -41,6 +42,7 @@ pub(super) fn forward() -> OpDefinition {
     .output("output: T");
     let definition = with_attrs(definition).shape(forward_shape).gradient(forward_gradient);
     floating_kernels!(definition, forward_kernel)
+        .kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `Conv2DBackpropInput`
@@ -56,7 +58,11 @@ pub(super) fn backprop_input() -> OpDefinition {
     let definition = with_attrs(definition)
         .shape(|context| sizes_shape(context, 0))
         .gradient(backprop_input_gradient);
-    floating_kernels!(definition, backprop_input_kernel)
+    floating_kernels!(definition, backprop_input_kernel).kernel(
+        KernelDefinition::cuda(backprop_input_on_device)
+            .types("T", cuda::FLOATS)
+            .host_input(0),
+    )
 }
 
 /// `Conv2DBackpropFilter`
@@ -72,7 +78,11 @@ pub(super) fn backprop_filter() -> OpDefinition {
     let definition = with_attrs(definition)
         .shape(|context| sizes_shape(context, 1))
         .gradient(backprop_filter_gradient);
-    floating_kernels!(definition, backprop_filter_kernel)
+    floating_kernels!(definition, backprop_filter_kernel).kernel(
+        KernelDefinition::cuda(backprop_filter_on_device)
+            .types("T", cuda::FLOATS)
+            .host_input(1),
+    )
 }
 
 fn forward_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -143,6 +153,11 @@ impl Plan {
         })
     }
 
+    /// Whether the images' channels are their last axis.
+    fn channels_last(&self) -> bool {
+        self.format == Format::Nhwc
+    }
+
     /// Of a gradient, whose incoming gradient is input 2.
     fn backwards(request: &KernelRequest<'_>, images: &Shape, filter: &Shape) -> Result<Self> {
         let plan = Self::new(request, images, filter)?;
@@ -189,6 +204,42 @@ fn backprop_filter_kernel<T: ConvElement + Element>(request: &KernelRequest<'_>)
         });
         Ok(())
     }))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
+    let (dtype, last) = (request.input_dtype(0), plan.channels_last());
+    let kernel = cuda::convolution::Forward::new(request, dtype, &plan.geometry, last)?;
+    Ok(Planned::new(move |context| {
+        let (images, filter) = (context.input_address(0), context.input_address(1));
+        // SAFETY: the tensors have the sizes that the kernel was made for.
+        unsafe { kernel.run(images, filter, None, false, context.output_address(0)) }
+    }))
+}
+
+fn backprop_input_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.output_shape(0)?, request.input_shape(1))?;
+    let (dtype, last) = (request.input_dtype(1), plan.channels_last());
+    let kernel = cuda::convolution::BackpropInput::new(request, dtype, &plan.geometry, last)?;
+    Ok(Planned::new(move |context| {
+        let (filter, gradients) = (context.input_address(1), context.input_address(2));
+        // SAFETY: the tensors have the sizes that the kernel was made for.
+        unsafe { kernel.run(gradients, filter, context.output_address(0)) }
+    }))
+}
+
+fn backprop_filter_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.input_shape(0), request.output_shape(0)?)?;
+    let (dtype, last) = (request.input_dtype(0), plan.channels_last());
+    let kernel = cuda::convolution::BackpropFilter::new(request, dtype, &plan.geometry, last)?;
+    let scratch = kernel.scratch();
+    let planned = Planned::new(move |context| {
+        let (images, gradients) = (context.input_address(0), context.input_address(2));
+        let (out, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
+        unsafe { kernel.run(images, gradients, out, scratch) }
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 fn like(context: &GradientContext<'_>, op: &str) -> Result<OpBuilder> {

@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{Graph, IntoOperand, Operand, Tensor, scope};
-use graph_core::op::{InferenceContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 
 use super::windows::floating_kernels;
@@ -12,6 +12,7 @@ use crate::cpu::broadcast::broadcast_binary;
 use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
 use crate::cpu::softmax::softmax_cross_entropy;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 /// `SoftmaxCrossEntropyWithLogits`
@@ -27,7 +28,7 @@ pub(super) fn definition() -> OpDefinition {
     .attr("T: {half, bfloat16, float, double}")
     .shape(shape)
     .gradient(gradient);
-    floating_kernels!(definition, kernel)
+    floating_kernels!(definition, kernel).kernel(KernelDefinition::cuda(on_device).types("T", cuda::FLOATS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -75,6 +76,19 @@ where
         Ok(())
     });
     Ok(planned.with_scratch(expanded * len * size_of::<T>()))
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.output_shape(1)?;
+    let steps = cuda::softmax::Steps::new(request.input_shape(0), request.input_shape(1));
+    let dtype = request.input_dtype(0);
+    let kernel = cuda::softmax::Rows::new(request, "cross_entropy", dtype, None, shape[0], shape[1])?;
+    Ok(Planned::new(move |context| {
+        let inputs = [0, 1].map(|index| context.input_address(index));
+        let outputs = [0, 1].map(|index| context.output_address(index));
+        // SAFETY: the outputs have the sizes that the kernel was made for, the inputs broadcast to them as the steps say.
+        unsafe { kernel.cross_entropy(inputs, steps, outputs) }
+    }))
 }
 
 /// Broadcasts `from` to the shape of `to`.

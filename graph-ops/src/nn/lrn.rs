@@ -4,6 +4,7 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result, typed_builder};
+use graph_cuda::{Cuda, Function, Source, arguments};
 use half::{bf16, f16};
 
 use super::windows::{require_shape, with_attrs_of};
@@ -11,6 +12,11 @@ use crate::cpu::element::Real;
 use crate::cpu::lrn as routines;
 use crate::cpu::lrn::LocalResponse;
 use crate::cpu::scratch::Plain;
+use crate::cuda::type_name;
+use crate::cuda::window::{joined_source, small};
+
+const SOURCE: Source = joined_source!("lrn.cu": "../cuda/images.cuh", "lrn.cu");
+const DTYPES: &[DType] = &[DType::Float32, DType::Half, DType::BFloat16];
 
 fn with_attrs(definition: OpDefinition) -> OpDefinition {
     definition
@@ -40,6 +46,7 @@ pub(super) fn lrn_definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(forward::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(forward::<f16>).types("T", &[DType::Half]))
         .kernel(KernelDefinition::cpu(forward::<bf16>).types("T", &[DType::BFloat16]))
+        .kernel(KernelDefinition::cuda(forward_on_device).types("T", DTYPES))
 }
 
 /// `LRNGrad`
@@ -55,6 +62,7 @@ pub(super) fn lrn_grad_definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(backward::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(backward::<f16>).types("T", &[DType::Half]))
         .kernel(KernelDefinition::cpu(backward::<bf16>).types("T", &[DType::BFloat16]))
+        .kernel(KernelDefinition::cuda(backward_on_device).types("T", DTYPES))
 }
 
 fn grad_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -88,23 +96,71 @@ where
     }))
 }
 
+fn check_operands(request: &KernelRequest<'_>) -> Result<()> {
+    (1..3).try_for_each(|index| {
+        require_shape(
+            "an operand of LRNGrad",
+            request.input_shape(index),
+            request.input_shape(0),
+        )
+    })
+}
+
 fn backward<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain,
 {
     let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
-    for index in 1..3 {
-        require_shape(
-            "an operand of LRNGrad",
-            request.input_shape(index),
-            request.input_shape(0),
-        )?;
-    }
+    check_operands(request)?;
     Ok(Planned::new(move |context| {
         let (gradient, input) = (context.input::<T>(0)?, context.input::<T>(1)?);
         let (output, out) = (context.input::<T>(2)?, context.output::<T>(0)?);
         routines::lrn_grad(&attributes, depth, gradient, input, output, out);
         Ok(())
+    }))
+}
+
+/// The attributes as kernels take them, with the depth; channels further away than it do not exist.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Response {
+    depth: i32,
+    radius: i32,
+    bias: f32,
+    alpha: f32,
+    beta: f32,
+}
+
+fn on_device(request: &KernelRequest<'_>, name: &str) -> Result<(Function, Response, usize)> {
+    let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
+    let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(request.input_dtype(0))?)])?;
+    let response = Response {
+        depth: small(depth)?,
+        radius: small(attributes.depth_radius.min(depth))?,
+        bias: attributes.bias,
+        alpha: attributes.alpha,
+        beta: attributes.beta,
+    };
+    Ok((function, response, request.input_shape(0).num_elements()))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (function, response, n) = on_device(request, "lrn")?;
+    Ok(Planned::new(move |context| {
+        let (input, out) = (context.input_address(0), context.output_address(0));
+        // SAFETY: these are the kernel's parameters; both have `n` elements.
+        unsafe { function.launch_over(n, arguments![out, input, n as i64, response]) }
+    }))
+}
+
+fn backward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    check_operands(request)?;
+    let (function, response, n) = on_device(request, "lrn_grad")?;
+    Ok(Planned::new(move |context| {
+        let [gradients, input, output] = [0, 1, 2].map(|index| context.input_address(index));
+        let out = context.output_address(0);
+        // SAFETY: these are the kernel's parameters; all have `n` elements.
+        unsafe { function.launch_over(n, arguments![out, gradients, input, output, n as i64, response]) }
     }))
 }
 

@@ -6,9 +6,10 @@ use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefini
 use graph_core::{Element, Result, typed_builder};
 
 use super::pooling::{Pooling, pool_options};
-use super::windows::{floating_kernels, require_shape, with_attrs_of};
+use super::windows::{Format, floating_kernels, require_shape, with_attrs_of};
 use crate::array::shape_of;
 use crate::cpu::pooling::{self, PoolElement};
+use crate::cuda;
 
 const ATTRS: [&str; 4] = ["ksize", "strides", "padding", "data_format"];
 const ATTRS_V2: [&str; 2] = ["padding", "data_format"];
@@ -29,6 +30,7 @@ pub(super) fn max_pool_definition() -> OpDefinition {
         })
         .gradient(|context| Ok(vec![Some(max_pool_gradient(context, "MaxPoolGrad", &ATTRS, &[])?)]));
     integer_kernels(floating_kernels!(definition, forward))
+        .kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolV2`
@@ -61,6 +63,7 @@ pub(super) fn max_pool_v2_definition() -> OpDefinition {
             Ok(vec![Some(gradient), None, None])
         });
     integer_kernels(floating_kernels!(definition, forward))
+        .kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 fn integer_kernels(definition: OpDefinition) -> OpDefinition {
@@ -111,7 +114,7 @@ pub(super) fn max_pool_grad_definition() -> OpDefinition {
         .attr("T: realnumbertype = DT_FLOAT")
         .shape(like_images)
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGradGrad", &ATTRS));
-    floating_kernels!(definition, backward)
+    floating_kernels!(definition, backward).kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradV2`
@@ -121,7 +124,7 @@ pub(super) fn max_pool_grad_v2_definition() -> OpDefinition {
         .attr("T: realnumbertype = DT_FLOAT")
         .shape(like_images)
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGradGradV2", &ATTRS_V2));
-    floating_kernels!(definition, backward)
+    floating_kernels!(definition, backward).kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradGrad`
@@ -137,7 +140,7 @@ pub(super) fn max_pool_grad_grad_definition() -> OpDefinition {
             like_pooled(context, &pooling)
         })
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGrad", &ATTRS));
-    floating_kernels!(definition, again)
+    floating_kernels!(definition, again).kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradGradV2`
@@ -156,7 +159,7 @@ pub(super) fn max_pool_grad_grad_v2_definition() -> OpDefinition {
                 Ok(())
             }
         });
-    floating_kernels!(definition, again)
+    floating_kernels!(definition, again).kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
 }
 
 fn like_images(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -186,6 +189,26 @@ fn forward<T: PoolElement + Element>(request: &KernelRequest<'_>) -> Result<Plan
             });
         });
         Ok(())
+    }))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (pooling, dtype) = (Pooling::planned(request, 1)?, request.input_dtype(0));
+    if pooling.size[3] > 1 {
+        pooling.check_over_channels(request.input_shape(0))?;
+        let kernel = cuda::pooling::MaxOfChannels::new(request, dtype, pooling.size[3])?;
+        let count = request.output_shape(0)?.num_elements();
+        return Ok(Planned::new(move |context| {
+            // SAFETY: the input has as many windows as the output has elements.
+            unsafe { kernel.run(context.input_address(0), context.output_address(0), count) }
+        }));
+    }
+    let geometry = pooling.geometry(request.input_shape(0))?;
+    let channels_last = pooling.format == Format::Nhwc;
+    let kernel = cuda::pooling::Pooling::new(request, "max_pool", dtype, &geometry, channels_last)?;
+    Ok(Planned::new(move |context| {
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.pool(context.input_address(0), context.output_address(0)) }
     }))
 }
 
@@ -236,6 +259,31 @@ fn backward<T: PoolElement + Element>(request: &KernelRequest<'_>) -> Result<Pla
             });
         });
         Ok(())
+    }))
+}
+
+/// A kernel over the windows of a gradient, by its name in `pooling.cu`.
+fn gradient_on_device(request: &KernelRequest<'_>, name: &str, of_images: bool) -> Result<cuda::pooling::Pooling> {
+    let (pooling, geometry, _) = planned_gradient(request, of_images)?;
+    let channels_last = pooling.format == Format::Nhwc;
+    cuda::pooling::Pooling::new(request, name, request.input_dtype(0), &geometry, channels_last)
+}
+
+fn backward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let kernel = gradient_on_device(request, "max_pool_grad", false)?;
+    Ok(Planned::new(move |context| {
+        let (images, gradients) = (context.input_address(0), context.input_address(2));
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.max_grad(images, gradients, false, context.output_address(0)) }
+    }))
+}
+
+fn again_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let kernel = gradient_on_device(request, "max_pool_grad_grad", true)?;
+    Ok(Planned::new(move |context| {
+        let (images, gradients) = (context.input_address(0), context.input_address(2));
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.max_grad_grad(images, gradients, context.output_address(0)) }
     }))
 }
 

@@ -4,13 +4,14 @@ use std::panic::Location;
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{Graph, IntoOperand, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, Result};
 
 use super::windows::floating_kernels;
 use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
 use crate::cpu::softmax as routines;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 /// `Softmax`
@@ -22,6 +23,7 @@ pub(super) fn softmax_definition() -> OpDefinition {
         .shape(shape)
         .gradient(softmax_gradient);
     floating_kernels!(definition, softmax_kernel)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "softmax")).types("T", cuda::FLOATS))
 }
 
 /// `LogSoftmax`
@@ -36,6 +38,7 @@ pub(super) fn log_softmax_definition() -> OpDefinition {
     .shape(shape)
     .gradient(log_softmax_gradient);
     floating_kernels!(definition, log_softmax_kernel)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "log_softmax")).types("T", cuda::FLOATS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -67,6 +70,16 @@ where
     Ok(Planned::new(move |context| {
         routines::log_softmax(context.input::<T>(0)?, classes, context.output::<T>(0)?);
         Ok(())
+    }))
+}
+
+fn on_device(request: &KernelRequest<'_>, name: &str) -> Result<Planned> {
+    let (classes, elements) = (classes(request), request.input_shape(0).num_elements());
+    let rows = elements / classes.max(1);
+    let kernel = cuda::softmax::Rows::new(request, name, request.input_dtype(0), None, rows, classes)?;
+    Ok(Planned::new(move |context| {
+        // SAFETY: input and output have the sizes that the kernel was made for.
+        unsafe { kernel.softmax(context.input_address(0), context.output_address(0)) }
     }))
 }
 

@@ -12,6 +12,7 @@ use super::cross_entropy::scale_rows;
 use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
 use crate::cpu::softmax::sparse_softmax_cross_entropy;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 /// What the gradient's gradient says, in TensorFlow's words: it is an attribute of the graph.
@@ -41,7 +42,7 @@ pub(super) fn definition() -> OpDefinition {
         )*};
     }
     kernels!(f32, f64, f16, bf16);
-    definition
+    definition.kernel(KernelDefinition::cuda(on_device).types("T", cuda::FLOATS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -56,18 +57,23 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
+fn classes(request: &KernelRequest<'_>) -> Result<usize> {
+    let features = request.input_shape(0);
+    match features[1] {
+        0 => {
+            Err(Error::invalid_argument("there must be at least one class").got(format!("logits of shape {features}")))
+        }
+        classes => Ok(classes),
+    }
+}
+
 fn kernel<T: Real + Element, I: Element + TryInto<usize> + std::fmt::Display>(
     request: &KernelRequest<'_>,
 ) -> Result<Planned>
 where
     T::Wide: Plain,
 {
-    let (features, classes) = (request.input_shape(0), request.input_shape(0)[1]);
-    if classes == 0 {
-        return Err(
-            Error::invalid_argument("there must be at least one class").got(format!("logits of shape {features}"))
-        );
-    }
+    let classes = classes(request)?;
     Ok(Planned::new(move |context| {
         let labels = context.input::<I>(1)?;
         let inside = |label: I| label.try_into().is_ok_and(|label| label < classes);
@@ -81,6 +87,19 @@ where
         let (loss, backprop) = (context.output::<T>(0)?, context.output::<T>(1)?);
         sparse_softmax_cross_entropy(context.input::<T>(0)?, labels, classes, loss, backprop);
         Ok(())
+    }))
+}
+
+/// As TensorFlow's, it cannot refuse a label that is no class: the row becomes not numbers.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (classes, rows) = (classes(request)?, request.input_shape(0)[0]);
+    let (dtype, labels) = (request.input_dtype(0), request.input_dtype(1));
+    let kernel = cuda::softmax::Rows::new(request, "sparse_cross_entropy", dtype, Some(labels), rows, classes)?;
+    Ok(Planned::new(move |context| {
+        let inputs = [0, 1].map(|index| context.input_address(index));
+        let outputs = [0, 1].map(|index| context.output_address(index));
+        // SAFETY: inputs and outputs have the sizes that the kernel was made for.
+        unsafe { kernel.sparse_cross_entropy(inputs, outputs) }
     }))
 }
 

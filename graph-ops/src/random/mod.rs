@@ -7,7 +7,7 @@
 mod candidates;
 #[cfg(feature = "full")]
 mod gamma;
-mod generator;
+pub(crate) mod generator;
 #[cfg(feature = "full")]
 mod multinomial;
 mod normal;

@@ -10,9 +10,11 @@ use super::seed::get_seed;
 use crate::composite::Composite;
 use crate::cpu::philox::Philox;
 use crate::cpu::random::RandomReal;
+use crate::cuda;
+use crate::cuda::philox::{Distribution, filling};
 
 macro_rules! definitions {
-    ($($function:ident, $name:literal, $summary:literal, $fill:ident;)*) => {$(
+    ($($function:ident, $name:literal, $summary:literal, $fill:ident, $distribution:ident;)*) => {$(
         #[doc = concat!("The definition of `", $name, "`.")]
         pub(crate) fn $function() -> OpDefinition {
             fn make<T: Element + RandomReal>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -34,15 +36,20 @@ macro_rules! definitions {
                 .kernel(kernel(make::<f64>, &[DType::Float64]))
                 .kernel(kernel(make::<f16>, &[DType::Half]))
                 .kernel(kernel(make::<bf16>, &[DType::BFloat16]))
+                .kernel(
+                    KernelDefinition::cuda(|request| filling(request, Distribution::$distribution))
+                        .types("dtype", cuda::FLOATS)
+                        .state(Generator::state),
+                )
         }
     )*};
 }
 
 definitions! {
-    standard_normal, "RandomStandardNormal", "Normal numbers of mean 0 and standard deviation 1.", fill_normal;
+    standard_normal, "RandomStandardNormal", "Normal numbers of mean 0 and standard deviation 1.", fill_normal, Normal;
     truncated, "TruncatedNormal",
         "Normal numbers of mean 0 and standard deviation 1, drawn again while their magnitude is not below 2.",
-        fill_truncated_normal;
+        fill_truncated_normal, TruncatedNormal;
 }
 
 fn planned<T: Element>(request: &KernelRequest<'_>, fill: fn(Philox, &mut [T])) -> Result<Planned> {

@@ -9,6 +9,8 @@ use super::generator::{Generator, check_dimensions, shape_of_input};
 use super::seed::get_seed;
 use crate::composite::Composite;
 use crate::cpu::random::{RandomInt, RandomReal};
+use crate::cuda;
+use crate::cuda::philox::{Distribution, filling};
 
 /// The definition of `RandomUniform`.
 pub(crate) fn definition() -> OpDefinition {
@@ -41,6 +43,11 @@ pub(crate) fn definition() -> OpDefinition {
         .kernel(
             KernelDefinition::cpu(real::<bf16>)
                 .types("dtype", &[DType::BFloat16])
+                .state(Generator::state),
+        )
+        .kernel(
+            KernelDefinition::cuda(|request| filling(request, Distribution::Uniform))
+                .types("dtype", cuda::FLOATS)
                 .state(Generator::state),
         )
 }
@@ -85,6 +92,21 @@ pub(crate) fn int_definition() -> OpDefinition {
                 .types("Tout", &[DType::Int64])
                 .state(Generator::state),
         )
+        .kernel(
+            KernelDefinition::cuda(int_on_device)
+                .types("Tout", &[DType::Int32, DType::Int64])
+                .state(Generator::state),
+        )
+}
+
+/// It refuses bounds that are known when it is made; others are on the device.
+fn int_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    if let [_, Some(low), Some(high)] = request.input_values
+        && request.output_shape(0)?.num_elements() > 0
+    {
+        bounds(&low.to_i64_vec()?, &high.to_i64_vec()?)?;
+    }
+    filling(request, Distribution::UniformInt)
 }
 
 fn int<T: Element + RandomInt + PartialOrd + std::fmt::Display>(request: &KernelRequest<'_>) -> Result<Planned> {

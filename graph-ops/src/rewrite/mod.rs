@@ -6,6 +6,8 @@ mod fusion;
 use graph_core::rewrite::Rewrite;
 
 pub(crate) use fusion::elementwise;
+#[cfg(test)]
+pub(crate) use fusion::sum;
 
 /// The rewrites, in the order they run; those that need shapes come last.
 pub(crate) const REWRITES: &[&dyn Rewrite] = &[

@@ -11,6 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Fused, Fusion, Uses};
 use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
+use crate::cuda::chain as device;
 
 /// Replaces trees of element-wise operations, `float` or `double`, by one operation each.
 ///
@@ -216,7 +217,7 @@ fn fuse(program: &Program, root: NodeId, members: &[NodeId]) -> Option<Node> {
     })
 }
 
-fn definition() -> &'static OpDefinition {
+pub(crate) fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
         let mut definition = OpDefinition::new(OP, "A chain of element-wise operations.")
@@ -235,6 +236,7 @@ fn definition() -> &'static OpDefinition {
         let kernels = [
             KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]),
             KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]),
+            KernelDefinition::cuda(on_device).types("T", &[DType::Float32, DType::Float64]),
         ];
         for mut kernel in kernels {
             // An operand that has as many bytes as the result is whole, and each block of it is read before it is written.
@@ -251,26 +253,46 @@ pub(crate) fn chain<'a>(
     operands: impl Iterator<Item = &'a Shape>,
     result: &Shape,
 ) -> Result<Chain> {
-    let broken = || Error::internal("a chain of element-wise operations is broken");
-    let layouts = operands
-        .map(|operand| Layout::new(operand, result))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(broken)?;
-    let numbers: Vec<i64> = request.attr("instructions")?;
-    of_numbers(layouts, &numbers).ok_or_else(broken)
+    let (layouts, instructions) = parts(request, operands, result)?;
+    Chain::new(layouts, &instructions).ok_or_else(broken)
 }
 
-/// The chain that numbers describe, four an instruction: its function and its operands.
-pub(super) fn of_numbers(layouts: Vec<Layout>, numbers: &[i64]) -> Option<Chain> {
-    let instructions = numbers
-        .chunks_exact(4)
-        .map(|numbers| {
-            let [function, operands @ ..]: [usize; 4] =
-                [numbers[0], numbers[1], numbers[2], numbers[3]].map(|n| n as usize);
-            Function::from_number(function).map(|function| Instruction { function, operands })
-        })
-        .collect::<Option<Vec<_>>>()?;
-    Chain::new(layouts, &instructions)
+fn broken() -> Error {
+    Error::internal("a chain of element-wise operations is broken")
+}
+
+/// The same as the layouts of its operands and its instructions.
+pub(crate) fn parts<'a>(
+    request: &KernelRequest<'_>,
+    operands: impl Iterator<Item = &'a Shape>,
+    result: &Shape,
+) -> Result<(Vec<Layout>, Vec<Instruction>)> {
+    let layouts = operands.map(|operand| Layout::new(operand, result));
+    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+    let numbers: Vec<i64> = request.attr("instructions")?;
+    Ok((layouts, of_numbers(&numbers).ok_or_else(broken)?))
+}
+
+/// The instructions that numbers describe, four each: its function and its operands.
+pub(super) fn of_numbers(numbers: &[i64]) -> Option<Vec<Instruction>> {
+    let instruction = |numbers: &[i64]| {
+        let [function, operands @ ..]: [usize; 4] =
+            [numbers[0], numbers[1], numbers[2], numbers[3]].map(|n| n as usize);
+        Function::from_number(function).map(|function| Instruction { function, operands })
+    };
+    numbers.chunks_exact(4).map(instruction).collect()
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.output_shape(0)?;
+    let (layouts, instructions) = parts(request, request.input_shapes.iter(), shape)?;
+    let dtype = request.output_dtype(0);
+    let chain = device::Chain::new(request, dtype, &layouts, instructions, shape.num_elements())?;
+    Ok(Planned::new(move |context| {
+        let operands = (0..context.num_inputs()).map(|index| context.input_address(index));
+        // SAFETY: the operands have the shapes from which the layouts were made.
+        unsafe { chain.run(device::Operands::new(operands), context.output_address(0)) }
+    }))
 }
 
 fn kernel<T: Element + ChainElement>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -6,7 +6,7 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
-pub(super) mod sum;
+pub(crate) mod sum;
 pub(super) mod update;
 mod uses;
 

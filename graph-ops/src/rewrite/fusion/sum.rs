@@ -10,9 +10,10 @@ use rustc_hash::FxHashMap;
 
 use super::{Fused, Fusion, Uses, elementwise};
 use crate::cpu::Short;
-use crate::cpu::chain::{ChainElement, Function, Layout};
+use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::sums_of_chains;
+use crate::cuda::chain as device;
 
 /// A `Sum` over all axes of a chain of element-wise operations, and an `L2Loss`, take the elements of the chain as they are
 /// computed; those over the same operands share one pass over memory, as the norms of a variable do.
@@ -128,7 +129,7 @@ fn fused(program: &Program, totals: &[Total]) -> Node {
 }
 
 /// `_FusedSum`: the sums of all elements of several chains over the same operands, each times its scale.
-fn definition() -> &'static OpDefinition {
+pub(crate) fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
         OpDefinition::new(
@@ -155,11 +156,23 @@ fn definition() -> &'static OpDefinition {
         })
         .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
+        .kernel(KernelDefinition::cuda(on_device).types("T", &[DType::Float32, DType::Float64]))
     })
 }
 
-fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let broken = || Error::internal("a sum of element-wise operations is broken");
+/// What is summed: the chains' layouts, their instructions, what the sums are multiplied with, and how many elements there are.
+struct Parts {
+    layouts: Vec<Layout>,
+    chains: Vec<Vec<Instruction>>,
+    scales: Vec<f32>,
+    len: usize,
+}
+
+fn broken() -> Error {
+    Error::internal("a sum of element-wise operations is broken")
+}
+
+fn parts(request: &KernelRequest<'_>) -> Result<Parts> {
     let shape: PartialShape = request.attr("shape")?;
     let shape = shape.to_shape().ok_or_else(broken)?;
     let layouts = request.input_shapes.iter().map(|operand| Layout::new(operand, &shape));
@@ -169,11 +182,51 @@ fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelReq
     let mut chains = Vec::with_capacity(lengths.len());
     for length in lengths {
         let (own, others) = rest.split_at_checked(length as usize).ok_or_else(broken)?;
-        chains.push(elementwise::of_numbers(layouts.clone(), own).ok_or_else(broken)?);
+        chains.push(elementwise::of_numbers(own).ok_or_else(broken)?);
         rest = others;
     }
-    let scales: Vec<f32> = request.attr("scales")?;
-    let len = shape.num_elements();
+    Ok(Parts {
+        layouts,
+        chains,
+        scales: request.attr("scales")?,
+        len: shape.num_elements(),
+    })
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let Parts {
+        layouts,
+        chains,
+        scales,
+        len,
+    } = parts(request)?;
+    let scales = scales.into_iter().map(f64::from).collect();
+    let sums = device::Sums::new(request, request.output_dtype(0), &layouts, &chains, scales, len)?;
+    let scratch = sums.scratch();
+    let planned = Planned::new(move |context| {
+        let operands = (0..context.num_inputs()).map(|index| context.input_address(index));
+        let outs: Short<_> = (0..context.num_outputs())
+            .map(|index| context.output_address(index))
+            .collect();
+        // SAFETY: the operands have the shapes from which the layouts were made, and the kernel gets the scratch memory it wants.
+        unsafe { sums.run(device::Operands::new(operands), &outs, context.scratch_address()) }
+    });
+    Ok(planned.with_scratch(scratch))
+}
+
+fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let Parts {
+        layouts,
+        chains,
+        scales,
+        len,
+    } = parts(request)?;
+    let chain = |instructions: &Vec<Instruction>| Chain::new(layouts.clone(), instructions);
+    let chains = chains
+        .iter()
+        .map(chain)
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(broken)?;
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs())
             .map(|index| context.input_ptr::<T>(index))

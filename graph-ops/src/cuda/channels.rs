@@ -1,0 +1,181 @@
+//! A vector added to the channels of images, and sums over everything but the channels.
+
+use graph_core::accelerator::DeviceAddress;
+use graph_core::op::KernelRequest;
+use graph_core::{DType, Result};
+use graph_cuda::{Cuda, Function, Source, arguments};
+
+use super::type_name;
+use super::window::{SumRows, compute_size, joined_source, small};
+
+const SOURCE: Source = joined_source!("channels.cu": "images.cuh", "channel_sums.cuh", "channels.cu");
+
+/// Where the channels are: each is `inner` elements long, and comes again for each of `outer` parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sides {
+    pub(crate) outer: usize,
+    pub(crate) channels: usize,
+    pub(crate) inner: usize,
+}
+
+impl Sides {
+    /// Of a shape whose axis `axis` is the channels'.
+    pub(crate) fn of(shape: &[usize], axis: usize) -> Self {
+        Self {
+            outer: shape[..axis].iter().product(),
+            channels: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+        }
+    }
+
+    pub(crate) fn pixels(&self) -> usize {
+        self.outer * self.inner
+    }
+
+    fn len(&self) -> usize {
+        self.pixels() * self.channels
+    }
+}
+
+/// How a sum over pixels is cut into slabs, by the shape alone, so that the order of the sum does not depend on the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slabs {
+    /// Channels of a block.
+    pub(crate) width: usize,
+    /// Pixels of a slab.
+    pub(crate) len: usize,
+    pub(crate) count: usize,
+    channels: usize,
+}
+
+/// Threads of a block of `sum_slab`, and how many blocks keep a large GPU busy.
+const THREADS: usize = 256;
+const BUSY: usize = 1024;
+
+impl Slabs {
+    /// Of `pixels` pixels; neighbouring channels are neighbours in memory, or (not `channels_last`) far from each other.
+    pub(crate) fn new(pixels: usize, channels: usize, channels_last: bool) -> Self {
+        let width = if channels_last { channels.clamp(1, THREADS) } else { 1 };
+        let lanes = THREADS / width;
+        let most = (BUSY / channels.div_ceil(width).max(1)).clamp(1, pixels.div_ceil(lanes * 16).max(1));
+        let len = pixels.div_ceil(most).max(1);
+        Self {
+            width,
+            len,
+            count: pixels.div_ceil(len).max(1),
+            channels,
+        }
+    }
+
+    /// The blocks of a kernel that calls `sum_slab`.
+    pub(crate) fn blocks(&self) -> [u32; 3] {
+        [self.channels.div_ceil(self.width) as u32, self.count as u32, 1]
+    }
+}
+
+/// The sum of each channel's elements.
+pub(crate) struct ChannelSums {
+    function: Function,
+    /// Unless there is one slab, whose sums are the result.
+    finish: Option<SumRows>,
+    sides: Sides,
+    slabs: Slabs,
+    size: usize,
+}
+
+impl ChannelSums {
+    /// # Errors
+    /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
+        small(sides.channels)?;
+        let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
+        let direct = slabs.count == 1 && dtype.size() == Some(compute_size(dtype));
+        Ok(Self {
+            function: Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?,
+            finish: if direct {
+                None
+            } else {
+                Some(SumRows::new(request, dtype)?)
+            },
+            sides,
+            slabs,
+            size: compute_size(dtype),
+        })
+    }
+
+    /// Bytes of scratch memory that it wants.
+    pub(crate) fn scratch(&self) -> usize {
+        self.finish
+            .as_ref()
+            .map_or(0, |_| self.slabs.count * self.sides.channels * self.size)
+    }
+
+    /// Sums `x` to `out`.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// Both are of the dtype and the sizes that [`ChannelSums::new`] was told of, and there is as much scratch memory as
+    /// [`ChannelSums::scratch`] says.
+    pub(crate) unsafe fn run(&self, x: DeviceAddress, out: DeviceAddress, scratch: DeviceAddress) -> Result<()> {
+        let (Sides { channels, inner, .. }, Slabs { width, len, count, .. }) = (self.sides, self.slabs);
+        let partial = if self.finish.is_some() { scratch } else { out };
+        let pixels = self.sides.pixels() as i64;
+        // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
+        unsafe {
+            self.function.launch(
+                self.slabs.blocks(),
+                [THREADS as u32, 1, 1],
+                arguments![
+                    partial,
+                    x,
+                    pixels,
+                    len as i64,
+                    channels as i32,
+                    width as i32,
+                    inner as i64
+                ],
+            )?;
+            match &self.finish {
+                Some(finish) => finish.run(out, partial, channels, count),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// A vector that is added to the channels.
+pub(crate) struct BiasAdd {
+    function: Function,
+    sides: Sides,
+}
+
+impl BiasAdd {
+    /// # Errors
+    /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
+        small(sides.channels)?;
+        let function = Cuda::of(request)?.function(&SOURCE, "bias_add", &[("T", type_name(dtype)?)])?;
+        Ok(Self { function, sides })
+    }
+
+    /// `out = value + bias`; `out` may be `value`.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// All are of the dtype and the sizes that [`BiasAdd::new`] was told of.
+    pub(crate) unsafe fn run(&self, value: DeviceAddress, bias: DeviceAddress, out: DeviceAddress) -> Result<()> {
+        let Sides { channels, inner, .. } = self.sides;
+        let len = self.sides.len();
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            self.function.launch_over(
+                len,
+                arguments![out, value, bias, len as i64, channels as i32, inner as i64],
+            )
+        }
+    }
+}

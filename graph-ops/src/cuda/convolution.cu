@@ -1,0 +1,374 @@
+// The convolution and its two gradients as products of matrices that are never in memory: tiles of them are gathered.
+//
+// Defined from outside: T; TILE_M and TILE_N, the rows and columns of a block's tile of the product; BLOCK_M, the rows of a
+// thread's part of it; and which kernel it is: FORWARD, BACKPROP_INPUT or BACKPROP_FILTER. All three run with THREADS threads,
+// and a grid of tiles of rows, tiles of columns, and parts of the sums.
+
+typedef typename Compute<T>::type A;
+
+// Terms of the sums that are in shared memory at once, and columns of a thread's part.
+#define DEPTH 16
+#define BLOCK_N 4
+#define THREADS (TILE_M / BLOCK_M * (TILE_N / BLOCK_N))
+// Elements of the tiles that each thread fetches.
+#define LEFT (TILE_M * DEPTH / THREADS)
+#define RIGHT (TILE_N * DEPTH / THREADS)
+
+struct Convolution {
+  Axis rows, columns;
+  // The rows of the product: output pixels, input pixels, or taps of the filter.
+  i64 height;
+  i32 in_channels, out_channels, channels_last;
+
+  DEVICE Image input() const { return {rows.input, columns.input, in_channels, channels_last}; }
+  DEVICE Image output() const { return {rows.output, columns.output, out_channels, channels_last}; }
+};
+
+// A number of a matrix's row of taps and channels, taken apart.
+struct Tap {
+  i32 row, column, channel;
+};
+DEVICE Tap tap_of(i32 index, i32 channels, i32 columns) {
+  u32 tap = u32(index) / u32(channels), row = tap / u32(columns);
+  return {i32(row), i32(tap - row * u32(columns)), i32(u32(index) - tap * u32(channels))};
+}
+
+// No pixel: it is outside after any tap is added.
+#define NOWHERE (-(1 << 30))
+
+// A pixel's place in its image, and where the image begins.
+struct Pixel {
+  i64 image;
+  i32 row, column;
+};
+DEVICE Pixel pixel_of(i64 index, i32 rows, i32 columns, i64 image_elements) {
+  u64 rest = u64(index);
+  Pixel pixel;
+  pixel.column = take(rest, columns);
+  pixel.row = take(rest, rows);
+  pixel.image = i64(rest) * image_elements;
+  return pixel;
+}
+
+// Four numbers that are read at once.
+struct alignas(4 * sizeof(A)) Four {
+  A of[4];
+};
+
+typedef A Lefts[DEPTH][TILE_M + 4];
+typedef A Rights[DEPTH][TILE_N + 4];
+
+// The product of `left` [TILE_M, ...] and `right` [..., TILE_N] over the terms [from, to): this thread's part.
+template <class Left, class Right>
+DEVICE void multiply(Left& left, Right& right, i32 from, i32 to, A (&sums)[BLOCK_M][BLOCK_N]) {
+  SHARED alignas(4 * sizeof(A)) Lefts lefts;
+  SHARED alignas(4 * sizeof(A)) Rights rights;
+  for (int m = 0; m < BLOCK_M; ++m)
+    for (int n = 0; n < BLOCK_N; ++n) sums[m][n] = A(0);
+  if (from >= to) return;
+  i32 row = i32(threadIdx.x) / (TILE_N / BLOCK_N) * BLOCK_M, column = i32(threadIdx.x) % (TILE_N / BLOCK_N) * BLOCK_N;
+  A next_left[LEFT], next_right[RIGHT];
+  left.prepare(from, to);
+  left.prepare(from + DEPTH, to);
+  sync_threads();
+  left.fetch(from, to, next_left);
+  right.fetch(from, to, next_right);
+  for (i32 k = from; k < to; k += DEPTH) {
+    left.store(lefts, next_left);
+    right.store(rights, next_right);
+    sync_threads();
+    // The next tiles travel while these are multiplied.
+    if (to - k > DEPTH) {
+      left.fetch(k + DEPTH, to, next_left);
+      right.fetch(k + DEPTH, to, next_right);
+      left.prepare(k + 2 * DEPTH, to);
+    }
+#pragma unroll
+    for (int d = 0; d < DEPTH; ++d) {
+      Four x[BLOCK_M / 4];
+#pragma unroll
+      for (int m = 0; m < BLOCK_M / 4; ++m) x[m] = *(const Four*)&lefts[d][row + 4 * m];
+      Four y = *(const Four*)&rights[d][column];
+#pragma unroll
+      for (int m = 0; m < BLOCK_M; ++m)
+#pragma unroll
+        for (int n = 0; n < BLOCK_N; ++n) sums[m][n] += x[m / 4].of[m % 4] * y.of[n];
+    }
+    sync_threads();
+  }
+}
+
+// Calls `write(row of the product, column, sum)` for this thread's part of it.
+template <class Write>
+DEVICE void each_sum(const A (&sums)[BLOCK_M][BLOCK_N], i64 height, i32 width, const Write& write) {
+  i64 row = i64(blockIdx.x) * TILE_M + i32(threadIdx.x) / (TILE_N / BLOCK_N) * BLOCK_M;
+  i32 column = i32(blockIdx.y) * TILE_N + i32(threadIdx.x) % (TILE_N / BLOCK_N) * BLOCK_N;
+#pragma unroll
+  for (int m = 0; m < BLOCK_M; ++m)
+#pragma unroll
+    for (int n = 0; n < BLOCK_N; ++n)
+      if (row + m < height && column + n < width) write(row + m, column + n, sums[m][n]);
+}
+
+// Tiles whose terms are taps and channels: neighbouring threads fetch neighbouring terms of one row (or column).
+struct AlongTerms {
+  static DEVICE i32 term() { return i32(threadIdx.x) % DEPTH; }
+  static DEVICE i32 index(int r) { return i32(threadIdx.x) / DEPTH + r * (THREADS / DEPTH); }
+  DEVICE void prepare(i32, i32) {}
+};
+
+// Pixels of images under the windows of output pixels.
+struct UnderWindows : AlongTerms {
+  const T* images;
+  const Convolution& g;
+  Image image;
+  Pixel pixels[LEFT];
+
+  DEVICE UnderWindows(const T* images, const Convolution& g) : images(images), g(g), image(g.input()) {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      i64 at = i64(blockIdx.x) * TILE_M + index(r);
+      if (at < g.height) {
+        pixels[r] = pixel_of(at, g.rows.output, g.columns.output, image.elements());
+        pixels[r].row = pixels[r].row * g.rows.stride - g.rows.before;
+        pixels[r].column = pixels[r].column * g.columns.stride - g.columns.before;
+      } else {
+        pixels[r] = {0, NOWHERE, NOWHERE};
+      }
+    }
+  }
+  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
+    i32 at = k + term();
+    Tap tap = tap_of(at, g.in_channels, g.columns.size);
+    i32 down = tap.row * g.rows.dilation, right = tap.column * g.columns.dilation;
+    i32 row_step = i32(image.row()), column_step = i32(image.column()), channel = tap.channel * i32(image.channel());
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      i32 row = pixels[r].row + down, column = pixels[r].column + right;
+      bool inside = at < to && u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
+      values[r] = inside ? A(images[pixels[r].image + (row * row_step + column * column_step + channel)]) : A(0);
+    }
+  }
+  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
+  }
+};
+
+// Pixels of gradients whose windows reach input pixels.
+struct OverPixels : AlongTerms {
+  const T* gradients;
+  const Convolution& g;
+  Image image;
+  Pixel pixels[LEFT];
+
+  DEVICE OverPixels(const T* gradients, const Convolution& g) : gradients(gradients), g(g), image(g.output()) {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      i64 at = i64(blockIdx.x) * TILE_M + index(r);
+      if (at < g.height) {
+        pixels[r] = pixel_of(at, g.rows.input, g.columns.input, image.elements());
+        pixels[r].row += g.rows.before;
+        pixels[r].column += g.columns.before;
+      } else {
+        pixels[r] = {0, NOWHERE, NOWHERE};
+      }
+    }
+  }
+  // The window that begins `distance` before a pixel, if there is one.
+  static DEVICE i32 window(i32 distance, i32 stride) {
+    if (stride == 1 || distance < 0) return distance;
+    u32 whole = u32(distance) / u32(stride);
+    return whole * u32(stride) == u32(distance) ? i32(whole) : -1;
+  }
+  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
+    i32 at = k + term();
+    Tap tap = tap_of(at, g.out_channels, g.columns.size);
+    i32 up = tap.row * g.rows.dilation, left = tap.column * g.columns.dilation;
+    i32 row_step = i32(image.row()), column_step = i32(image.column()), channel = tap.channel * i32(image.channel());
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      i32 row = window(pixels[r].row - up, g.rows.stride), column = window(pixels[r].column - left, g.columns.stride);
+      bool inside = at < to && u32(row) < u32(g.rows.output) && u32(column) < u32(g.columns.output);
+      values[r] = inside ? A(gradients[pixels[r].image + (row * row_step + column * column_step + channel)]) : A(0);
+    }
+  }
+  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
+  }
+};
+
+// The filter with taps and input channels for rows.
+struct Filter {
+  const T* filter;
+  i32 width;
+
+  static DEVICE i32 column() { return i32(threadIdx.x) % TILE_N; }
+  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_N + r * (THREADS / TILE_N); }
+  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+    i32 n = i32(blockIdx.y) * TILE_N + column();
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) {
+      i32 at = k + term(r);
+      values[r] = at < to && n < width ? A(filter[i64(at) * width + n]) : A(0);
+    }
+  }
+  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) rights[term(r)][column()] = values[r];
+  }
+};
+
+// The filter with taps and output channels for rows, and input channels for columns.
+struct FilterBackwards : AlongTerms {
+  const T* filter;
+  const Convolution& g;
+
+  DEVICE FilterBackwards(const T* filter, const Convolution& g) : filter(filter), g(g) {}
+  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+    i32 at = k + term();
+    u32 tap = u32(at) / u32(g.out_channels);
+    i64 row = i64(tap) * g.in_channels;
+    i32 channel = i32(u32(at) - tap * u32(g.out_channels));
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) {
+      i32 n = i32(blockIdx.y) * TILE_N + index(r);
+      values[r] = at < to && n < g.in_channels ? A(filter[(row + n) * g.out_channels + channel]) : A(0);
+    }
+  }
+  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) rights[term()][index(r)] = values[r];
+  }
+};
+
+// Output pixels that are terms: where the window begins in which image, and where its gradient lies.
+struct Term {
+  Pixel window;
+  i64 gradient;
+};
+typedef Term Terms[2][DEPTH];
+
+// Pixels of images under the same tap of many windows.
+struct UnderTaps {
+  const T* images;
+  const Convolution& g;
+  Image image, out;
+  Terms& terms;
+  i32 down, right;
+  i64 channel;
+
+  DEVICE UnderTaps(const T* images, const Convolution& g, Terms& terms)
+      : images(images), g(g), image(g.input()), out(g.output()), terms(terms) {
+    i64 at = i64(blockIdx.x) * TILE_M + row();
+    Tap tap = tap_of(at < g.height ? i32(at) : 0, g.in_channels, g.columns.size);
+    down = at < g.height ? tap.row * g.rows.dilation : NOWHERE;
+    right = tap.column * g.columns.dilation;
+    channel = tap.channel * image.channel();
+  }
+  static DEVICE i32 row() { return i32(threadIdx.x) % TILE_M; }
+  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
+  // Takes output pixels apart, for `fetch` after the next barrier.
+  DEVICE void prepare(i32 k, i32 to) const {
+    if (threadIdx.x >= DEPTH) return;
+    Term& place = terms[k / DEPTH % 2][threadIdx.x];
+    i32 at = k + i32(threadIdx.x);
+    if (at >= to) {
+      place.window = {0, NOWHERE, NOWHERE};
+      return;
+    }
+    Pixel pixel = pixel_of(at, g.rows.output, g.columns.output, 1);
+    place.gradient = pixel.image * out.elements() + pixel.row * out.row() + pixel.column * out.column();
+    place.window = {pixel.image * image.elements(), pixel.row * g.rows.stride - g.rows.before,
+                    pixel.column * g.columns.stride - g.columns.before};
+  }
+  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
+    i32 row_step = i32(image.row()), column_step = i32(image.column());
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      const Pixel& window = terms[k / DEPTH % 2][term(r)].window;
+      i32 row = window.row + down, column = window.column + right;
+      bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
+      values[r] = inside ? A(images[window.image + (row * row_step + column * column_step) + channel]) : A(0);
+    }
+  }
+  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) lefts[term(r)][row()] = values[r];
+  }
+};
+
+// The gradients of output pixels.
+struct Gradients {
+  const T* gradients;
+  const Convolution& g;
+  const Terms& terms;
+
+  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+    i32 n = i32(blockIdx.y) * TILE_N + Filter::column();
+    i64 channel = n * g.output().channel();
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) {
+      i32 term = Filter::term(r);
+      bool inside = k + term < to && n < g.out_channels;
+      values[r] = inside ? A(gradients[terms[k / DEPTH % 2][term].gradient + channel]) : A(0);
+    }
+  }
+  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) rights[Filter::term(r)][Filter::column()] = values[r];
+  }
+};
+
+// Where the element of a row of the product, a pixel of any image, and a channel lies.
+DEVICE i64 pixel_element(const Image& image, i64 pixel, i32 channel) {
+  if (image.channels_last) return pixel * image.channels + channel;
+  u64 rest = u64(pixel);
+  i32 inside = take(rest, image.rows * image.columns);
+  return i64(rest) * image.elements() + channel * image.channel() + inside;
+}
+
+#ifdef FORWARD
+// With a bias where there is one, and then `Relu`; each step is rounded as it is between operations.
+BLOCK_KERNEL(conv2d, THREADS, T* out, const T* images, const T* filter, const T* bias, Convolution g, i32 relu) {
+  UnderWindows left(images, g);
+  Filter right{filter, g.out_channels};
+  A sums[BLOCK_M][BLOCK_N];
+  multiply(left, right, 0, g.rows.size * g.columns.size * g.in_channels, sums);
+  Image image = g.output();
+  each_sum(sums, g.height, g.out_channels, [&](i64 pixel, i32 channel, A sum) {
+    T value = T(sum);
+    if (bias != nullptr) value = T(A(value) + A(bias[channel]));
+    if (relu && A(value) <= A(0)) value = T(A(0));
+    out[pixel_element(image, pixel, channel)] = value;
+  });
+}
+#endif
+
+#ifdef BACKPROP_INPUT
+BLOCK_KERNEL(conv2d_backprop_input, THREADS, T* out, const T* gradients, const T* filter, Convolution g) {
+  OverPixels left(gradients, g);
+  FilterBackwards right(filter, g);
+  A sums[BLOCK_M][BLOCK_N];
+  multiply(left, right, 0, g.rows.size * g.columns.size * g.out_channels, sums);
+  Image image = g.input();
+  each_sum(sums, g.height, g.in_channels,
+           [&](i64 pixel, i32 channel, A sum) { out[pixel_element(image, pixel, channel)] = T(sum); });
+}
+#endif
+
+#ifdef BACKPROP_FILTER
+// `partial` [parts, taps and input channels, output channels] becomes the sums over parts of `part` output pixels.
+BLOCK_KERNEL(conv2d_backprop_filter, THREADS, A* partial, const T* images, const T* gradients, Convolution g, i32 pixels,
+             i32 part) {
+  SHARED Terms terms;
+  UnderTaps left(images, g, terms);
+  Gradients right{gradients, g, terms};
+  A sums[BLOCK_M][BLOCK_N];
+  i32 from = i32(blockIdx.z) * part, to = pixels - from < part ? pixels : from + part;
+  multiply(left, right, from, to, sums);
+  A* out = partial + i64(blockIdx.z) * g.height * g.out_channels;
+  each_sum(sums, g.height, g.out_channels, [&](i64 tap, i32 channel, A sum) { out[tap * g.out_channels + channel] = sum; });
+}
+#endif

@@ -1,0 +1,295 @@
+//! The convolution and its two gradients (`convolution.cu`).
+
+use graph_core::accelerator::DeviceAddress;
+use graph_core::op::KernelRequest;
+use graph_core::{DType, Result};
+use graph_cuda::{Cuda, Function, Source, arguments};
+
+use super::window::{Axis, SumRows, compute_size, joined_source, small, too_large};
+use super::{NOWHERE, type_name};
+use crate::cpu::convolution::Conv2dGeometry;
+
+const SOURCE: Source = joined_source!("convolution.cu": "images.cuh", "convolution.cu");
+
+/// One convolution, as the kernels take it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Convolution {
+    rows: Axis,
+    columns: Axis,
+    height: i64,
+    in_channels: i32,
+    out_channels: i32,
+    channels_last: i32,
+}
+
+impl Convolution {
+    /// Whose product has `height` rows.
+    fn new(g: &Conv2dGeometry, channels_last: bool, height: usize) -> Result<Self> {
+        let terms = g.filter_len() / g.out_channels.max(1);
+        let backwards = g.filter_len() / g.in_channels.max(1);
+        let sizes = [g.image_len(), g.out_image_len(), terms, backwards];
+        // The kernels look a few tiles ahead.
+        if sizes
+            .into_iter()
+            .chain([height / 128])
+            .any(|size| size >= i32::MAX as usize - 1024)
+        {
+            return Err(too_large());
+        }
+        Ok(Self {
+            rows: Axis::new(&g.rows)?,
+            columns: Axis::new(&g.columns)?,
+            height: height as i64,
+            in_channels: small(g.in_channels)?,
+            out_channels: small(g.out_channels)?,
+            channels_last: channels_last.into(),
+        })
+    }
+}
+
+/// Rows and columns of a block's tile of the product, and rows of a thread's part; a thread's part has four columns.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    part: usize,
+}
+
+/// Blocks that keep a large GPU busy.
+const BUSY: usize = 256;
+
+/// Terms of the sums that are in shared memory at once.
+const DEPTH: usize = 16;
+
+impl Tile {
+    /// Those that suit so many columns, the largest first.
+    fn fitting(columns: usize) -> [Self; 3] {
+        let tile = |rows, columns, part| Self { rows, columns, part };
+        match columns {
+            0..=16 => [tile(128, 16, 4), tile(64, 16, 4), tile(32, 16, 4)],
+            17..=32 => [tile(128, 32, 4), tile(64, 32, 4), tile(32, 32, 4)],
+            _ => [tile(128, 64, 8), tile(64, 64, 4), tile(32, 64, 4)],
+        }
+    }
+
+    /// The largest of which a product of this size has enough to keep a GPU busy.
+    fn busy(height: usize, width: usize) -> Self {
+        let tiles = Self::fitting(width);
+        let enough = tiles.iter().find(|tile| tile.count(height, width) >= BUSY);
+        *enough.unwrap_or(&tiles[2])
+    }
+
+    /// The largest that has not more rows than there are, for sums that are cut into parts.
+    fn filled(height: usize, width: usize) -> Self {
+        let tiles = Self::fitting(width);
+        *tiles.iter().find(|tile| tile.rows <= height).unwrap_or(&tiles[2])
+    }
+
+    fn count(&self, height: usize, width: usize) -> usize {
+        height.div_ceil(self.rows) * width.div_ceil(self.columns)
+    }
+
+    fn threads(&self) -> [u32; 3] {
+        [(self.rows / self.part * (self.columns / 4)) as u32, 1, 1]
+    }
+
+    fn blocks(&self, height: usize, width: usize, parts: usize) -> [u32; 3] {
+        [
+            height.div_ceil(self.rows) as u32,
+            width.div_ceil(self.columns) as u32,
+            parts as u32,
+        ]
+    }
+
+    fn function(&self, request: &KernelRequest<'_>, dtype: DType, which: &str, name: &str) -> Result<Function> {
+        let [rows, columns, part] = [self.rows, self.columns, self.part].map(|size| size.to_string());
+        let defines = [
+            ("T", type_name(dtype)?),
+            ("TILE_M", &rows),
+            ("TILE_N", &columns),
+            ("BLOCK_M", &part),
+            (which, ""),
+        ];
+        Cuda::of(request)?.function(&SOURCE, name, &defines)
+    }
+}
+
+/// A product that is ready to be given to the device.
+struct Product {
+    function: Function,
+    convolution: Convolution,
+    blocks: [u32; 3],
+    threads: [u32; 3],
+}
+
+/// `Conv2D`, with a bias and `Relu` if wanted.
+pub(crate) struct Forward(Product);
+
+impl Forward {
+    /// # Errors
+    /// `Unimplemented` for images that are too large.
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
+        let height = g.batch * g.rows.output * g.columns.output;
+        let tile = Tile::busy(height, g.out_channels);
+        Ok(Self(Product {
+            function: tile.function(request, dtype, "FORWARD", "conv2d")?,
+            convolution: Convolution::new(g, channels_last, height)?,
+            blocks: tile.blocks(height, g.out_channels, 1),
+            threads: tile.threads(),
+        }))
+    }
+
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// All are of the dtype and the sizes that [`Forward::new`] was told of; without a bias, `bias` is `None`.
+    pub(crate) unsafe fn run(
+        &self,
+        images: DeviceAddress,
+        filter: DeviceAddress,
+        bias: Option<DeviceAddress>,
+        relu: bool,
+        out: DeviceAddress,
+    ) -> Result<()> {
+        let (product, bias) = (&self.0, bias.unwrap_or(NOWHERE));
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![out, images, filter, bias, product.convolution, i32::from(relu)],
+            )
+        }
+    }
+}
+
+/// `Conv2DBackpropInput`
+pub(crate) struct BackpropInput(Product);
+
+impl BackpropInput {
+    /// # Errors
+    /// `Unimplemented` for images that are too large.
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
+        let height = g.batch * g.rows.input * g.columns.input;
+        let tile = Tile::busy(height, g.in_channels);
+        Ok(Self(Product {
+            function: tile.function(request, dtype, "BACKPROP_INPUT", "conv2d_backprop_input")?,
+            convolution: Convolution::new(g, channels_last, height)?,
+            blocks: tile.blocks(height, g.in_channels, 1),
+            threads: tile.threads(),
+        }))
+    }
+
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// All are of the dtype and the sizes that [`BackpropInput::new`] was told of.
+    pub(crate) unsafe fn run(&self, gradients: DeviceAddress, filter: DeviceAddress, out: DeviceAddress) -> Result<()> {
+        let product = &self.0;
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![out, gradients, filter, product.convolution],
+            )
+        }
+    }
+}
+
+/// `Conv2DBackpropFilter`: the sums over all output pixels are cut into parts, which are added in order.
+pub(crate) struct BackpropFilter {
+    product: Product,
+    finish: SumRows,
+    pixels: i32,
+    part: usize,
+    parts: usize,
+    len: usize,
+    size: usize,
+}
+
+impl BackpropFilter {
+    /// # Errors
+    /// `Unimplemented` for images that are too large.
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
+        let pixels = g.batch * g.rows.output * g.columns.output;
+        let height = g.rows.size * g.columns.size * g.in_channels;
+        let tile = Tile::filled(height, g.out_channels);
+        let wanted = (2 * BUSY / tile.count(height, g.out_channels).max(1)).clamp(1, pixels.div_ceil(4 * DEPTH).max(1));
+        let part = pixels.div_ceil(wanted).max(1).next_multiple_of(DEPTH);
+        let parts = pixels.div_ceil(part).max(1);
+        let convolution = Convolution::new(g, channels_last, height)?;
+        if pixels >= i32::MAX as usize - 1024 {
+            return Err(too_large());
+        }
+        Ok(Self {
+            product: Product {
+                function: tile.function(request, dtype, "BACKPROP_FILTER", "conv2d_backprop_filter")?,
+                convolution,
+                blocks: tile.blocks(height, g.out_channels, parts),
+                threads: tile.threads(),
+            },
+            finish: SumRows::new(request, dtype)?,
+            pixels: pixels as i32,
+            part,
+            parts,
+            len: g.filter_len(),
+            size: compute_size(dtype),
+        })
+    }
+
+    /// Bytes of scratch memory that it wants.
+    pub(crate) fn scratch(&self) -> usize {
+        self.parts * self.len * self.size
+    }
+
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// All are of the dtype and the sizes that [`BackpropFilter::new`] was told of, and there is as much scratch memory as
+    /// [`BackpropFilter::scratch`] says.
+    pub(crate) unsafe fn run(
+        &self,
+        images: DeviceAddress,
+        gradients: DeviceAddress,
+        out: DeviceAddress,
+        scratch: DeviceAddress,
+    ) -> Result<()> {
+        let product = &self.product;
+        // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
+        unsafe {
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![
+                    scratch,
+                    images,
+                    gradients,
+                    product.convolution,
+                    self.pixels,
+                    self.part as i32
+                ],
+            )?;
+            self.finish.run(out, scratch, self.len, self.parts)
+        }
+    }
+}

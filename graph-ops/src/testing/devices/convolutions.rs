@@ -1,0 +1,230 @@
+//! Convolutions and their gradients.
+
+use graph_core::op::{AttrValue, NameAttrList};
+use graph_core::{DType, PartialShape, Value};
+
+use super::{Numbers, cast, check_case, check_node, device, node};
+use crate::nn::fused;
+use crate::testing::Case;
+
+/// What `double` sums in another order may differ by.
+const CLOSE: (f64, f64) = (1e-11, 1e-12);
+
+/// One convolution, in the order batch, rows, columns, channels.
+#[derive(Clone, Debug)]
+struct Convolution {
+    images: [usize; 4],
+    filter: [usize; 4],
+    strides: [usize; 2],
+    dilations: [usize; 2],
+    /// Before and after rows and columns; `None` for `name`.
+    explicit: Option<[usize; 4]>,
+    name: &'static str,
+    last: bool,
+}
+
+impl Convolution {
+    fn any(numbers: &mut Numbers) -> Self {
+        let images = [
+            numbers.among(1, 3),
+            numbers.among(3, 9),
+            numbers.among(3, 9),
+            numbers.among(1, 20),
+        ];
+        let filter = [
+            numbers.among(1, 3),
+            numbers.among(1, 3),
+            images[3],
+            *[1, 3, 7, 17, 40, 70].get(numbers.among(0, 5)).expect("one of them"),
+        ];
+        let explicit = (numbers.among(0, 3) == 0).then(|| [0; 4].map(|_: usize| numbers.among(0, 2)));
+        Self {
+            images,
+            filter,
+            strides: [numbers.among(1, 3), numbers.among(1, 3)],
+            dilations: [numbers.among(1, 2), numbers.among(1, 2)],
+            explicit,
+            name: if numbers.among(0, 1) == 0 { "SAME" } else { "VALID" },
+            last: numbers.among(0, 3) > 0,
+        }
+    }
+
+    /// The output's shape, batch, rows, columns, channels; `None` where the windows do not fit.
+    fn out(&self) -> Option<[usize; 4]> {
+        let along = |axis: usize| {
+            let effective = (self.filter[axis] - 1) * self.dilations[axis] + 1;
+            let input = self.images[1 + axis];
+            match (self.explicit, self.name) {
+                (None, "SAME") => Some(input.div_ceil(self.strides[axis])),
+                (explicit, _) => {
+                    let around = explicit.map_or(0, |around| around[2 * axis] + around[2 * axis + 1]);
+                    Some((input + around).checked_sub(effective)? / self.strides[axis] + 1)
+                }
+            }
+        };
+        Some([self.images[0], along(0)?, along(1)?, self.filter[3]])
+    }
+
+    fn shape(&self, nhwc: [usize; 4]) -> [usize; 4] {
+        let [n, h, w, c] = nhwc;
+        if self.last { nhwc } else { [n, c, h, w] }
+    }
+
+    fn case(&self, op: &'static str) -> Case {
+        let four = |[rows, columns]: [usize; 2]| self.shape([1, rows, columns, 1]).map(|x| x as i64);
+        let case = Case::new(op)
+            .attr("strides", four(self.strides))
+            .attr("dilations", four(self.dilations))
+            .attr("data_format", if self.last { "NHWC" } else { "NCHW" });
+        match self.explicit {
+            None => case.attr("padding", self.name),
+            Some([top, bottom, left, right]) => {
+                let nhwc = [(0, 0), (top, bottom), (left, right), (0, 0)];
+                let pairs = if self.last {
+                    nhwc
+                } else {
+                    [nhwc[0], nhwc[3], nhwc[1], nhwc[2]]
+                };
+                let amounts: Vec<i64> = pairs.iter().flat_map(|&(a, b)| [a as i64, b as i64]).collect();
+                case.attr("padding", "EXPLICIT").attr("explicit_paddings", amounts)
+            }
+        }
+    }
+
+    fn sizes(shape: [usize; 4]) -> [i32; 4] {
+        shape.map(|size| size as i32)
+    }
+
+    fn cases(&self, numbers: &mut Numbers) -> Vec<Case> {
+        let Some(out) = self.out() else { return Vec::new() };
+        let images = numbers.tensor(&self.shape(self.images));
+        let (filter, gradient) = (numbers.tensor(&self.filter), numbers.tensor(&self.shape(out)));
+        vec![
+            self.case("Conv2D").input(images.clone()).input(filter.clone()),
+            self.case("Conv2DBackpropInput")
+                .input(Self::sizes(self.shape(self.images)))
+                .input(filter)
+                .input(gradient.clone()),
+            self.case("Conv2DBackpropFilter")
+                .input(images)
+                .input(Self::sizes(self.filter))
+                .input(gradient),
+        ]
+    }
+}
+
+#[test]
+fn convolutions_of_any_shape_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(1);
+    let mut run = 0;
+    for _ in 0..60 {
+        for case in Convolution::any(&mut numbers).cases(&mut numbers) {
+            check_case(&device, &case, CLOSE);
+            run += 1;
+        }
+    }
+    assert!(run > 100);
+}
+
+#[test]
+fn convolutions_of_every_size_of_tile_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(2);
+    // Pixels for many tiles of 128, of 64, and for few, with columns for each width of a tile.
+    for (batch, side, channels, outputs) in [
+        (3, 105, 1, 2),
+        (3, 105, 2, 17),
+        (3, 105, 1, 33),
+        (2, 100, 1, 33),
+        (9, 12, 20, 20),
+        (2, 12, 40, 50),
+        (1, 5, 70, 3),
+        (2, 6, 150, 130),
+    ] {
+        let convolution = Convolution {
+            images: [batch, side, side, channels],
+            filter: [3, 2, channels, outputs],
+            strides: [1, 1],
+            dilations: [1, 1],
+            explicit: None,
+            name: "SAME",
+            last: true,
+        };
+        for case in convolution.cases(&mut numbers) {
+            check_case(&device, &case, CLOSE);
+        }
+    }
+}
+
+#[test]
+fn nothing_to_convolve_is_no_error() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(3);
+    for (images, filter) in [
+        ([0, 4, 4, 2], [3, 3, 2, 5]),
+        ([2, 2, 2, 2], [3, 3, 2, 5]),
+        ([2, 4, 4, 2], [3, 3, 2, 0]),
+        ([2, 4, 4, 0], [3, 3, 0, 2]),
+    ] {
+        let convolution = Convolution {
+            images,
+            filter,
+            strides: [1, 1],
+            dilations: [1, 1],
+            explicit: None,
+            name: "SAME",
+            last: true,
+        };
+        for case in convolution.cases(&mut numbers) {
+            check_case(&device, &case, CLOSE);
+        }
+    }
+}
+
+#[test]
+fn a_fused_convolution_is_its_steps() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(4);
+    for (relu, pool) in [(false, false), (true, false), (true, true)] {
+        for (images, filter, out, pooled) in [
+            ([2, 9, 8, 3], [3, 3, 3, 20], [2, 7, 6, 20], [2, 3, 3, 20]),
+            ([1, 5, 5, 1], [2, 2, 1, 4], [1, 4, 4, 4], [1, 2, 2, 4]),
+        ] {
+            let shapes: Vec<PartialShape> = [out, pooled].map(|shape| PartialShape::from(shape.map(Some))).into();
+            let outputs = 1 + usize::from(pool);
+            let mut of_pool = graph_core::op::Attributes::new();
+            of_pool.set("ksize", [1i64, 2, 2, 1]);
+            of_pool.set("strides", [1i64, 2, 2, 1]);
+            of_pool.set("padding", "VALID");
+            of_pool.set("data_format", "NHWC");
+            for dtype in [DType::Float64, DType::Float32] {
+                let function = NameAttrList {
+                    name: "MaxPool".into(),
+                    attrs: of_pool.clone(),
+                };
+                let attrs: Vec<(&'static str, AttrValue)> = vec![
+                    ("N", (outputs as i64).into()),
+                    ("T", dtype.into()),
+                    ("strides", [1i64, 1, 1, 1].into()),
+                    ("padding", "VALID".into()),
+                    ("relu", relu.into()),
+                    ("pool", AttrValue::Func(Box::new(function))),
+                    ("shapes", shapes[..outputs].to_vec().into()),
+                ];
+                let fused = node(fused::conv2d(), attrs, &vec![dtype; outputs]);
+                let inputs: Vec<Value> = [&images[..], &filter[..], &filter[3..]]
+                    .map(|shape| cast(&numbers.tensor(shape), dtype))
+                    .into();
+                let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-6) };
+                check_node(
+                    &device,
+                    &fused,
+                    &inputs,
+                    tolerance,
+                    &format!("relu {relu}, pool {pool}"),
+                );
+            }
+        }
+    }
+}
