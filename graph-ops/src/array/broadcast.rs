@@ -40,7 +40,9 @@ pub(crate) fn to_definition() -> OpDefinition {
         let sum = context.node("Reshape").input(sum).input(shape).build()?;
         Ok(vec![Some(sum), None])
     })
-    .kernel(KernelDefinition::cpu(|request| plan(request, [0], Broadcast(axes(request)?))))
+    .kernel(KernelDefinition::cpu(|request| {
+        plan(request, [0], Broadcast(axes(request)?))
+    }))
     .kernel(KernelDefinition::cuda(|request| copy(request, 0, 0, &axes(request)?)).types("T", SIZED))
 }
 

@@ -430,25 +430,30 @@ fn on_device(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<
         let output = context.output_address(0);
         let (outer, rows, count, inner) = (outer as i64, rows as i64, pick.indices as i64, inner as i64);
         // SAFETY: these are the kernel's parameters, which say how many words each tensor has.
-        unsafe { function.launch_over(n, arguments![output, params, indices, n as i64, outer, rows, count, inner]) }
+        unsafe {
+            function.launch_over(
+                n,
+                arguments![output, params, indices, n as i64, outer, rows, count, inner],
+            )
+        }
     }))
 }
 
 impl Pick {
     fn new(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Self> {
-    let (params, indices) = (request.input_shape(0), request.input_shape(1));
-    let axis = axis_of(axis, params.rank())?;
-    let batch = batch_of(batch_dims, indices.rank())?;
-    Ok(Self {
-        batches: params[..batch].iter().product(),
-        params: [
-            params[batch..axis].iter().product(),
-            params[axis],
-            params[axis + 1..].iter().product(),
-        ],
-        indices: indices[batch..].iter().product(),
-        index_type: request.input_dtype(1),
-    })
+        let (params, indices) = (request.input_shape(0), request.input_shape(1));
+        let axis = axis_of(axis, params.rank())?;
+        let batch = batch_of(batch_dims, indices.rank())?;
+        Ok(Self {
+            batches: params[..batch].iter().product(),
+            params: [
+                params[batch..axis].iter().product(),
+                params[axis],
+                params[axis + 1..].iter().product(),
+            ],
+            indices: indices[batch..].iter().product(),
+            index_type: request.input_dtype(1),
+        })
     }
 }
 

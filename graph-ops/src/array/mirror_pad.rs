@@ -113,11 +113,11 @@ fn check_paddings(shape: &[usize], pairs: &[(usize, usize)], symmetric: bool) ->
     for (axis, (&dim, &(before, behind))) in shape.iter().zip(pairs).enumerate() {
         let most = if symmetric { dim } else { dim.saturating_sub(1) };
         if before > most || behind > most {
-            return Err(Error::invalid_argument(format!(
-                "the paddings of dimension {axis} are too large to mirror"
-            ))
-            .expected(format!("at most {most}"))
-            .got(before.max(behind)));
+            return Err(
+                Error::invalid_argument(format!("the paddings of dimension {axis} are too large to mirror"))
+                    .expected(format!("at most {most}"))
+                    .got(before.max(behind)),
+            );
         }
     }
     Ok(())

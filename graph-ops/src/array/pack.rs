@@ -104,7 +104,13 @@ fn packing(request: &KernelRequest<'_>) -> Result<Planned> {
     let output = request.output_shape(0)?;
     let [outer, count, inner] = around(output, axis_of(request.attr("axis")?, output.rank())?);
     let axes = slice_axes(outer, count, inner);
-    let slices = (0..count).map(|at| Ok((at, 0, Transfer::new(request, request.output_dtype(0), 0, at * inner, &axes)?)));
+    let slices = (0..count).map(|at| {
+        Ok((
+            at,
+            0,
+            Transfer::new(request, request.output_dtype(0), 0, at * inner, &axes)?,
+        ))
+    });
     Ok(copies(slices.collect::<Result<_>>()?))
 }
 
@@ -116,7 +122,13 @@ fn unpacking(request: &KernelRequest<'_>) -> Result<Planned> {
         to: axis.from,
         ..axis
     });
-    let slices = (0..count).map(|at| Ok((0, at, Transfer::new(request, request.input_dtype(0), at * inner, 0, &axes)?)));
+    let slices = (0..count).map(|at| {
+        Ok((
+            0,
+            at,
+            Transfer::new(request, request.input_dtype(0), at * inner, 0, &axes)?,
+        ))
+    });
     Ok(copies(slices.collect::<Result<_>>()?))
 }
 

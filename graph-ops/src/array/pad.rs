@@ -162,7 +162,10 @@ struct Dims {
 /// A border around input 0 on a device; a constant is input 2, or zero where there is none.
 pub(crate) fn on_device(request: &KernelRequest<'_>, mode: Mode) -> Result<Planned> {
     const SOURCE: Source = source!("pad.cu");
-    let before: Vec<usize> = pairs(&planned_ints(request, 1)?)?.into_iter().map(|pair| pair.0).collect();
+    let before: Vec<usize> = pairs(&planned_ints(request, 1)?)?
+        .into_iter()
+        .map(|pair| pair.0)
+        .collect();
     let (inner, outer) = (request.input_shape(0), request.output_shape(0)?);
     let mut axes: Vec<[usize; 3]> = Vec::new();
     for axis in 0..outer.rank() {
@@ -175,7 +178,9 @@ pub(crate) fn on_device(request: &KernelRequest<'_>, mode: Mode) -> Result<Plann
         }
     }
     if axes.len() > MOST {
-        return Err(Error::unimplemented(format!("a border along more than {MOST} dimensions")));
+        return Err(Error::unimplemented(format!(
+            "a border along more than {MOST} dimensions"
+        )));
     }
     let mut dims = Dims {
         rank: axes.len() as i64,

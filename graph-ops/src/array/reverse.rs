@@ -39,7 +39,8 @@ pub(crate) fn reverse_definition() -> OpDefinition {
             reversing(request, &marks)
         }))
         .kernel(
-            KernelDefinition::cuda(|request| on_device(request, request.value(1)?.as_slice::<bool>()?)).types("T", SIZED),
+            KernelDefinition::cuda(|request| on_device(request, request.value(1)?.as_slice::<bool>()?))
+                .types("T", SIZED),
         )
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn definition() -> OpDefinition {
     .plan_time_inputs(&[1, 2])
     .shape(shape)
     .gradient(gradient)
-    .kernel(KernelDefinition::cpu(|request| plan(request, [0], Block::new(request)?)))
+    .kernel(KernelDefinition::cpu(|request| {
+        plan(request, [0], Block::new(request)?)
+    }))
     .kernel(
         KernelDefinition::cuda(|request| {
             let Block { shape, begin, size } = Block::new(request)?;

@@ -231,9 +231,13 @@ fn putting(request: &KernelRequest<'_>) -> Result<Planned> {
     let known = known_of_grad(request)?;
     let (to, mut axes) = sliced(&known.shape, &known.begin, &known.steps, &known.lengths);
     // The other way round: from the slice to its place.
-    axes.iter_mut().for_each(|axis| (axis.from, axis.to) = (axis.to, axis.from));
+    axes.iter_mut()
+        .for_each(|axis| (axis.from, axis.to) = (axis.to, axis.from));
     let dtype = request.input_dtype(4);
-    let (zeros, copy) = (Fill::zeros(request, dtype)?, Transfer::new(request, dtype, 0, to, &axes)?);
+    let (zeros, copy) = (
+        Fill::zeros(request, dtype)?,
+        Transfer::new(request, dtype, 0, to, &axes)?,
+    );
     let count = request.output_shape(0)?.num_elements();
     Ok(Planned::new(move |context| {
         let (input, output) = (context.input_address(4), context.output_address(0));

@@ -37,7 +37,9 @@ impl Norm {
 /// The kernels of these names, for elements like those of input 0.
 fn functions<const N: usize>(request: &KernelRequest<'_>, names: [&str; N]) -> Result<[Function; N]> {
     let (cuda, dtype) = (Cuda::of(request)?, type_name(request.input_dtype(0))?);
-    let functions = names.into_iter().map(|name| cuda.function(&SOURCE, name, &[("T", dtype)]));
+    let functions = names
+        .into_iter()
+        .map(|name| cuda.function(&SOURCE, name, &[("T", dtype)]));
     let functions = functions.collect::<Result<Vec<_>>>()?;
     functions
         .try_into()
@@ -59,7 +61,15 @@ pub(crate) fn forward(
     let norm = Norm::new(sides, epsilon)?;
     let [sums, means, square_sums, variances, given, normalize, zero] = functions(
         request,
-        ["sums", "means", "square_sums", "variances", "given", "normalize", "zero"],
+        [
+            "sums",
+            "means",
+            "square_sums",
+            "variances",
+            "given",
+            "normalize",
+            "zero",
+        ],
     )?;
     let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
     let (channels, len) = (sides.channels, sides.pixels() * sides.channels);
@@ -75,7 +85,11 @@ pub(crate) fn forward(
             if training {
                 sums.launch(slabs.blocks(), THREADS, arguments![partial, x, slab, width, norm])?;
                 means.launch_over(channels, arguments![mean, saved_mean, partial, count, norm])?;
-                square_sums.launch(slabs.blocks(), THREADS, arguments![partial, x, saved_mean, slab, width, norm])?;
+                square_sums.launch(
+                    slabs.blocks(),
+                    THREADS,
+                    arguments![partial, x, saved_mean, slab, width, norm],
+                )?;
                 variances.launch_over(channels, arguments![variance, saved_variance, partial, count, norm])?;
             } else {
                 let (given_mean, given_variance) = (context.input_address(3), context.input_address(4));

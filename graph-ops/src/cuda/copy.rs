@@ -46,7 +46,13 @@ impl Transfer {
     ///
     /// # Errors
     /// `Unimplemented` for elements that have no size or more dimensions than the kernel has room for.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, from: usize, to: usize, axes: &[CopyAxis]) -> Result<Self> {
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        from: usize,
+        to: usize,
+        axes: &[CopyAxis],
+    ) -> Result<Self> {
         let cuda = Cuda::of(request)?;
         let (size, word) = word_of(dtype)?;
         let mut axes = merged(axes);
@@ -64,7 +70,9 @@ impl Transfer {
         }
         let bytes = widen(&mut axes, size, from, to);
         if axes.len() > MOST {
-            return Err(Error::unimplemented(format!("moving elements along more than {MOST} dimensions")));
+            return Err(Error::unimplemented(format!(
+                "moving elements along more than {MOST} dimensions"
+            )));
         }
         let mut moved = Moved {
             rank: axes.len().max(1) as i64,
@@ -91,7 +99,17 @@ impl Transfer {
     /// # Errors
     /// `Unimplemented` for elements that have no size.
     pub(crate) fn all(request: &KernelRequest<'_>, dtype: DType, count: usize) -> Result<Self> {
-        Self::new(request, dtype, 0, 0, &[CopyAxis { len: count, from: 1, to: 1 }])
+        Self::new(
+            request,
+            dtype,
+            0,
+            0,
+            &[CopyAxis {
+                len: count,
+                from: 1,
+                to: 1,
+            }],
+        )
     }
 
     /// Gives the copy to the device.
@@ -107,7 +125,8 @@ impl Transfer {
             Work::Strided { words: 0, .. } => Ok(()),
             // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
             Work::Strided { words, moved } => unsafe {
-                self.function.launch_over(words, arguments![to, from, words as i64, moved])
+                self.function
+                    .launch_over(words, arguments![to, from, words as i64, moved])
             },
             Work::Transpose { batch, rows, columns } => {
                 let tiles = batch * rows.div_ceil(32) * columns.div_ceil(32);

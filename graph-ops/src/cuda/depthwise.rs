@@ -73,10 +73,18 @@ impl Depthwise {
     ///
     /// # Safety
     /// It is this kernel, and all are of the dtype and the sizes that [`Depthwise::new`] was told of.
-    pub(crate) unsafe fn forward(&self, images: DeviceAddress, filter: DeviceAddress, out: DeviceAddress) -> Result<()> {
+    pub(crate) unsafe fn forward(
+        &self,
+        images: DeviceAddress,
+        filter: DeviceAddress,
+        out: DeviceAddress,
+    ) -> Result<()> {
         let n = self.out;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, images, filter, n as i64, self.geometry]) }
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, images, filter, n as i64, self.geometry])
+        }
     }
 
     /// `depthwise_backprop_input`
@@ -94,7 +102,10 @@ impl Depthwise {
     ) -> Result<()> {
         let n = self.images;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, gradients, filter, n as i64, self.geometry]) }
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, gradients, filter, n as i64, self.geometry])
+        }
     }
 }
 
@@ -125,11 +136,7 @@ impl BackpropFilter {
         }
         let pixels = g.batch * g.rows.output * g.columns.output;
         Ok(Self {
-            function: Cuda::of(request)?.function(
-                &SOURCE,
-                "depthwise_backprop_filter",
-                &[("T", type_name(dtype)?)],
-            )?,
+            function: Cuda::of(request)?.function(&SOURCE, "depthwise_backprop_filter", &[("T", type_name(dtype)?)])?,
             finish: SumRows::new(request, dtype)?,
             geometry: Geometry::new(g, channels_last)?,
             slabs: Slabs::new(pixels, g.outputs(), channels_last),

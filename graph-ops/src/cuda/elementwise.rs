@@ -65,8 +65,18 @@ pub(crate) fn map_operands(
     let axes = merged(&output, &shapes)?;
     let count = operands.len().to_string();
     let mut defines = vec![("INPUTS", count.as_str()), ("O", result), ("EXPRESSION", expression)];
-    defines.extend(["N0", "N1", "N2"].into_iter().zip(operands).map(|(name, operand)| (name, operand.name)));
-    defines.extend(["X0", "X1", "X2"].into_iter().zip(operands).map(|(name, operand)| (name, operand.type_name)));
+    defines.extend(
+        ["N0", "N1", "N2"]
+            .into_iter()
+            .zip(operands)
+            .map(|(name, operand)| (name, operand.name)),
+    );
+    defines.extend(
+        ["X0", "X1", "X2"]
+            .into_iter()
+            .zip(operands)
+            .map(|(name, operand)| (name, operand.type_name)),
+    );
     let cuda = Cuda::of(request)?;
     let flat = axes.len() <= 1 && axes.iter().all(|axis| axis.strides.iter().all(|&stride| stride <= 1));
     let function = cuda.function(&SOURCE, if flat { "map_flat" } else { "map_broadcast" }, &defines)?;
@@ -123,7 +133,10 @@ impl Flat {
     /// The result and the operands are tensors of `n` elements of the dtype.
     pub(crate) unsafe fn run(&self, out: DeviceAddress, [x, y, z]: [DeviceAddress; 3], n: usize) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.0.launch_over(n.div_ceil(4), arguments![out, x, y, z, n as i64, 0i32]) }
+        unsafe {
+            self.0
+                .launch_over(n.div_ceil(4), arguments![out, x, y, z, n as i64, 0i32])
+        }
     }
 }
 
@@ -143,9 +156,11 @@ fn merged(output: &[usize], shapes: &[&[usize]]) -> Result<Vec<Axis>> {
             pairs.into_iter().all(|(&own, &whole)| own == whole || own == 1)
         };
         let Some(missing) = missing.filter(|&missing| fits(missing)) else {
-            return Err(Error::invalid_argument("an operand does not broadcast to the result's shape")
-                .expected(format!("{output:?}"))
-                .got(format!("{shape:?}")));
+            return Err(
+                Error::invalid_argument("an operand does not broadcast to the result's shape")
+                    .expected(format!("{output:?}"))
+                    .got(format!("{shape:?}")),
+            );
         };
         let mut stride = 1;
         for (at, &len) in shape.iter().enumerate().rev() {

@@ -89,7 +89,11 @@ pub(crate) fn type_name(dtype: DType) -> Result<&'static str> {
         DType::UInt32 => "u32",
         DType::UInt64 => "u64",
         DType::Bool => "bool",
-        _ => return Err(Error::unimplemented(format!("no kernel of the device calculates with {dtype}"))),
+        _ => {
+            return Err(Error::unimplemented(format!(
+                "no kernel of the device calculates with {dtype}"
+            )));
+        }
     })
 }
 

@@ -1,7 +1,7 @@
 //! Sums of any number of tensors of one shape: `AddN`, `AccumulateNV2`.
 
-use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::accelerator::DeviceAddress;
+use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, Element, Error, Graph, PartialShape, Result};
 use graph_cuda::{Cuda, Source, arguments, source};

@@ -106,7 +106,11 @@ fn on_device(request: &KernelRequest<'_>, better: &str) -> Result<Planned> {
         // SAFETY: these are the kernels' parameters: an input of `[outer, len, inner]` and an output of `[outer, inner]`.
         unsafe {
             if rows {
-                function.launch(blocks(results.div_ceil(8)), [256, 1, 1], arguments![output, input, count, len])
+                function.launch(
+                    blocks(results.div_ceil(8)),
+                    [256, 1, 1],
+                    arguments![output, input, count, len],
+                )
             } else {
                 function.launch_over(results, arguments![output, input, count, len, inner])
             }

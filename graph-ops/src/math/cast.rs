@@ -62,7 +62,11 @@ pub(crate) fn cast_op() -> OpDefinition {
     .kernel(
         KernelDefinition::cuda(|request| {
             let (from, to) = (request.input_dtype(0), request.output_dtype(0));
-            let kept = if request.attr("Truncate")? { kept_bits(from, to) } else { u64::MAX };
+            let kept = if request.attr("Truncate")? {
+                kept_bits(from, to)
+            } else {
+                u64::MAX
+            };
             elementwise::map(request, &["x"], &in_cuda(from, to, kept))
         })
         .types("SrcT", NAMED)
@@ -72,7 +76,8 @@ pub(crate) fn cast_op() -> OpDefinition {
 
 /// The element `x` cast by an expression in CUDA C; of a float the bits `kept` are taken.
 fn in_cuda(from: DType, to: DType, kept: u64) -> String {
-    let to_i64 = "(x >= C(-9223372036854775808.0) && x < C(9223372036854775808.0) ? i64(x) : -9223372036854775807LL - 1)";
+    let to_i64 =
+        "(x >= C(-9223372036854775808.0) && x < C(9223372036854775808.0) ? i64(x) : -9223372036854775807LL - 1)";
     match to {
         DType::Bool => "x != C(0)".to_owned(),
         _ if !from.is_floating() => "x".to_owned(),

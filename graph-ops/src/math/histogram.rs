@@ -37,7 +37,11 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     const SOURCE: Source = source!("histogram.cu");
     let count = bins(request.value(2)?.to_i64_vec()?.first().copied().unwrap_or(0))?;
     // Atomic additions are of unsigned numbers.
-    let counter = if request.output_dtype(0) == DType::Int64 { "u64" } else { "u32" };
+    let counter = if request.output_dtype(0) == DType::Int64 {
+        "u64"
+    } else {
+        "u32"
+    };
     let defines = [("T", type_name(request.input_dtype(0))?), ("O", counter)];
     let cuda = Cuda::of(request)?;
     let (clear, add) = (

@@ -105,7 +105,8 @@ pub(crate) fn prod() -> OpDefinition {
         UInt32: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u32);
         UInt64: |r| through(r, reduce::IntProd::<i64>::new(), |x: u64| x as i64, |x, _| x as u64);
     };
-    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Multiply", "1", "x", "total"])).types("T", NUMBERS))
+    definition
+        .kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Multiply", "1", "x", "total"])).types("T", NUMBERS))
 }
 
 /// `Mean`
@@ -132,7 +133,9 @@ pub(crate) fn mean() -> OpDefinition {
         UInt32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u32, n as u32));
         UInt64: |r| through(r, reduce::IntSum::<i64>::new(), |x: u64| x as i64, |x, n| mean_of!(x as u64, n as u64));
     };
-    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x", "total / A(count)"])).types("T", cuda::FLOATS))
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x", "total / A(count)"])).types("T", cuda::FLOATS),
+    )
 }
 
 /// A kernel on a device: the accumulator's type unless it is the usual one, the operation, the result of no elements, what is
@@ -177,7 +180,10 @@ pub(crate) fn min() -> OpDefinition {
         UInt32: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Min::<u64>::new());
     };
-    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Minimum", greatest(r.input_dtype(0)), "x", "total"])).types("T", NUMBERS))
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Minimum", greatest(r.input_dtype(0)), "x", "total"]))
+            .types("T", NUMBERS),
+    )
 }
 
 /// `Max`
@@ -198,7 +204,10 @@ pub(crate) fn max() -> OpDefinition {
         UInt32: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Max::<u64>::new());
     };
-    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Maximum", least(r.input_dtype(0)), "x", "total"])).types("T", NUMBERS))
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Maximum", least(r.input_dtype(0)), "x", "total"]))
+            .types("T", NUMBERS),
+    )
 }
 
 /// `All`
@@ -206,7 +215,9 @@ pub(crate) fn all() -> OpDefinition {
     base("All", "Whether all elements along axes are true; of none, true.", "")
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| kernel(request, reduce::All)))
-        .kernel(KernelDefinition::cuda(|r| on_device(r, None, ["LogicalAnd", "1", "x", "total != 0"])))
+        .kernel(KernelDefinition::cuda(|r| {
+            on_device(r, None, ["LogicalAnd", "1", "x", "total != 0"])
+        }))
 }
 
 /// `Any`
@@ -214,7 +225,9 @@ pub(crate) fn any() -> OpDefinition {
     base("Any", "Whether any element along axes is true; of none, false.", "")
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| kernel(request, reduce::Any)))
-        .kernel(KernelDefinition::cuda(|r| on_device(r, None, ["LogicalOr", "0", "x", "total != 0"])))
+        .kernel(KernelDefinition::cuda(|r| {
+            on_device(r, None, ["LogicalOr", "0", "x", "total != 0"])
+        }))
 }
 
 /// `EuclideanNorm`
@@ -231,7 +244,9 @@ pub(crate) fn euclidean_norm() -> OpDefinition {
         Int32: |r| through(r, EuclideanNorm::<f64>::new(), f64::from, |x, _| x as i32);
         Int64: |r| through(r, EuclideanNorm::<f64>::new(), |x| x as f64, |x, _| x as i64);
     };
-    definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x * x", "sqrt(total)"])).types("T", cuda::FLOATS))
+    definition.kernel(
+        KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x * x", "sqrt(total)"])).types("T", cuda::FLOATS),
+    )
 }
 
 /// Which of `rank` axes `axes` name; negative ones count from the end.

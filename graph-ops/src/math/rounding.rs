@@ -79,18 +79,32 @@ macro_rules! predicate {
 
 /// `IsNan`
 pub(crate) fn is_nan_op() -> OpDefinition {
-    predicate!("IsNan", "Whether each element is not a number.", |x| x.is_nan(), "is_nan(x)")
+    predicate!(
+        "IsNan",
+        "Whether each element is not a number.",
+        |x| x.is_nan(),
+        "is_nan(x)"
+    )
 }
 
 /// `IsInf`
 pub(crate) fn is_inf_op() -> OpDefinition {
-    predicate!("IsInf", "Whether each element is infinite.", |x| x.is_infinite(), "is_infinite(x)")
+    predicate!(
+        "IsInf",
+        "Whether each element is infinite.",
+        |x| x.is_infinite(),
+        "is_infinite(x)"
+    )
 }
 
 /// `IsFinite`
 pub(crate) fn is_finite_op() -> OpDefinition {
-    predicate!("IsFinite", "Whether each element is neither infinite nor NaN.", |x| x
-        .is_finite(), "is_finite(x)")
+    predicate!(
+        "IsFinite",
+        "Whether each element is neither infinite nor NaN.",
+        |x| x.is_finite(),
+        "is_finite(x)"
+    )
 }
 
 /// The largest whole number that is not above each element; no gradient flows through it.

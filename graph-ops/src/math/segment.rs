@@ -239,10 +239,8 @@ pub(crate) fn unsorted_segment_sum_op() -> OpDefinition {
         "The sums of rows with the same segment number.",
         "T: numbertype",
     );
-    numbers!(definition.gradient(gradients::unsorted_sum), unsorted_kernel, +, wrapping_add, 0).kernel(on_device!(
-        |_| "0",
-        "old + update"
-    ))
+    numbers!(definition.gradient(gradients::unsorted_sum), unsorted_kernel, +, wrapping_add, 0)
+        .kernel(on_device!(|_| "0", "old + update"))
 }
 
 /// `UnsortedSegmentProd`
@@ -252,10 +250,8 @@ pub(crate) fn unsorted_segment_prod_op() -> OpDefinition {
         "The products of rows with the same segment number.",
         "T: numbertype",
     );
-    numbers!(definition.gradient(gradients::unsorted_prod), unsorted_kernel, *, wrapping_mul, 1).kernel(on_device!(
-        |_| "1",
-        "old * update"
-    ))
+    numbers!(definition.gradient(gradients::unsorted_prod), unsorted_kernel, *, wrapping_mul, 1)
+        .kernel(on_device!(|_| "1", "old * update"))
 }
 
 /// `UnsortedSegmentMin`
@@ -265,10 +261,8 @@ pub(crate) fn unsorted_segment_min_op() -> OpDefinition {
         "The minima of rows with the same segment number.",
         "T: realnumbertype",
     );
-    extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, <, MAX, true).kernel(on_device!(
-        |dtype| bounds(dtype)[1],
-        "update < old ? update : old"
-    ))
+    extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, <, MAX, true)
+        .kernel(on_device!(|dtype| bounds(dtype)[1], "update < old ? update : old"))
 }
 
 /// `UnsortedSegmentMax`
@@ -278,10 +272,8 @@ pub(crate) fn unsorted_segment_max_op() -> OpDefinition {
         "The maxima of rows with the same segment number.",
         "T: realnumbertype",
     );
-    extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, >, MIN, true).kernel(on_device!(
-        |dtype| bounds(dtype)[0],
-        "update > old ? update : old"
-    ))
+    extrema!(definition.gradient(gradients::unsorted_extremum), unsorted_kernel, >, MIN, true)
+        .kernel(on_device!(|dtype| bounds(dtype)[0], "update > old ? update : old"))
 }
 
 /// The dimensions behind the first `skipped` ones.

@@ -73,7 +73,10 @@ fn choose(request: &KernelRequest<'_>, run: Runs) -> Result<Planned> {
     ];
     if let Runs::Select = run {
         // A vector of conditions chooses rows, beside a scalar and one for each element.
-        let ones = request.input_shape(1).rank().saturating_sub(request.input_shape(0).rank());
+        let ones = request
+            .input_shape(1)
+            .rank()
+            .saturating_sub(request.input_shape(0).rank());
         operands[0].shape.extend(std::iter::repeat_n(1, ones));
     }
     map_operands(request, &operands, word, "condition ? t : e")

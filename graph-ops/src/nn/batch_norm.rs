@@ -41,7 +41,11 @@ fn with_kernels(definition: OpDefinition, half_types: bool, backwards: bool) -> 
         };
     }
     const DTYPES: [&[DType]; 2] = [&[DType::Float32], &[DType::Float32, DType::Half, DType::BFloat16]];
-    let make = if backwards { backward_on_device } else { forward_on_device };
+    let make = if backwards {
+        backward_on_device
+    } else {
+        forward_on_device
+    };
     let on_device = KernelDefinition::cuda(make)
         .types("T", DTYPES[usize::from(half_types)])
         .types("U", &[DType::Float32]);

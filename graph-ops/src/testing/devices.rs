@@ -84,7 +84,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
 
@@ -115,7 +118,10 @@ impl Numbers {
 fn cast(value: &Value, dtype: DType) -> Value {
     let numbers = value.as_slice::<f64>().expect("numbers");
     match dtype {
-        DType::Float32 => Value::from_vec(value.shape().clone(), numbers.iter().map(|&x| x as f32).collect::<Vec<_>>()),
+        DType::Float32 => Value::from_vec(
+            value.shape().clone(),
+            numbers.iter().map(|&x| x as f32).collect::<Vec<_>>(),
+        ),
         _ => Ok(value.clone()),
     }
     .expect("a value")

@@ -116,11 +116,13 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         let step = pairs.get(begin + 1).map_or((0, 0), |next| {
             (next.0.wrapping_sub(pairs[begin].0), next.1.wrapping_sub(pairs[begin].1))
         });
-        let follows = |pair: &[(usize, usize)]| {
-            (pair[1].0.wrapping_sub(pair[0].0), pair[1].1.wrapping_sub(pair[0].1)) == step
-        };
+        let follows =
+            |pair: &[(usize, usize)]| (pair[1].0.wrapping_sub(pair[0].0), pair[1].1.wrapping_sub(pair[0].1)) == step;
         let forward = step.0 < pairs.len() && step.1 < pairs.len();
-        let more = pairs[begin..].windows(2).take_while(|pair| forward && follows(pair)).count();
+        let more = pairs[begin..]
+            .windows(2)
+            .take_while(|pair| forward && follows(pair))
+            .count();
         let start = [pairs[begin].0 * m * k, pairs[begin].1 * k * n, begin * m * n];
         let strides = [step.0 * m * k, step.1 * k * n, m * n];
         let strides = if more > 0 { strides } else { [0; 3] };
@@ -130,7 +132,11 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let size = dtype.size().unwrap_or(0);
     let cuda = Cuda::of(request)?;
     Ok(Planned::new(move |context| {
-        let (a, b, c) = (context.input_address(0), context.input_address(1), context.output_address(0));
+        let (a, b, c) = (
+            context.input_address(0),
+            context.input_address(1),
+            context.output_address(0),
+        );
         for ([in_a, in_b, in_c], product) in &runs {
             let (a, b, c) = (a.offset(in_a * size), b.offset(in_b * size), c.offset(in_c * size));
             // SAFETY: the batches lie where the shapes say, and the output is no input's memory.

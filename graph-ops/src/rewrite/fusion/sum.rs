@@ -222,7 +222,11 @@ fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelReq
         len,
     } = parts(request)?;
     let chain = |instructions: &Vec<Instruction>| Chain::new(layouts.clone(), instructions);
-    let chains = chains.iter().map(chain).collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+    let chains = chains
+        .iter()
+        .map(chain)
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(broken)?;
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs())
             .map(|index| context.input_ptr::<T>(index))

@@ -78,8 +78,12 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
         return Ok(None);
     }
     let count: i64 = request.attr("N")?;
-    let first = usize::try_from(count).ok().and_then(|count| request.num_inputs().checked_sub(count));
-    first.map(Some).ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))
+    let first = usize::try_from(count)
+        .ok()
+        .and_then(|count| request.num_inputs().checked_sub(count));
+    first
+        .map(Some)
+        .ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))
 }
 
 /// A kernel that updates every element. Inputs that are neither variables nor the gradient are the formula's numbers.
@@ -91,8 +95,13 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     let operands = first_operand(request)?;
     let others = variables..operands.unwrap_or(request.num_inputs());
     let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
-    let (whole, numbers): (Vec<usize>, Vec<usize>) = others.partition(|&input| request.input_dtype(input) == DType::Int64);
-    if let Some(&bad) = whole.iter().chain(&numbers).find(|&&input| request.input_shape(input).num_elements() != 1) {
+    let (whole, numbers): (Vec<usize>, Vec<usize>) =
+        others.partition(|&input| request.input_dtype(input) == DType::Int64);
+    if let Some(&bad) = whole
+        .iter()
+        .chain(&numbers)
+        .find(|&&input| request.input_shape(input).num_elements() != 1)
+    {
         return Err(Error::invalid_argument(format!("input {bad} must be a scalar")).got(request.input_shape(bad)));
     }
     if variables > MOST[0] || numbers.len() > MOST[1] {
@@ -105,12 +114,18 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
         for index in 0..variables {
             let place = context.variable_address(index)?;
             if len > 0 && places[..index].contains(&place) {
-                return Err(Error::invalid_argument(format!("input {index} is the same variable as one before it")));
+                return Err(Error::invalid_argument(format!(
+                    "input {index} is the same variable as one before it"
+                )));
             }
             places[index] = place;
             match context.variable(index)?.extent() {
                 Some((_, own)) if *own != shape => {
-                    return Err(different_shapes("the variable or its slot, and its gradient", own, &shape));
+                    return Err(different_shapes(
+                        "the variable or its slot, and its gradient",
+                        own,
+                        &shape,
+                    ));
                 }
                 _ => {}
             }

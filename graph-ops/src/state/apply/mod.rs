@@ -115,7 +115,8 @@ impl Rule {
             definition = definition.input(input);
         }
         let kernel = KernelDefinition::cuda(self.on_device).types("T", crate::cuda::FLOATS);
-        self.finish(definition.output("out: Ref(T)").attr("T: numbertype")).kernel(kernel)
+        self.finish(definition.output("out: Ref(T)").attr("T: numbertype"))
+            .kernel(kernel)
     }
 
     /// The op over references, for the rows that `indices` names; `indices` comes behind the gradient.
