@@ -64,6 +64,11 @@ impl DeviceSpec {
         self.kind.as_deref()
     }
 
+    /// The number of the device among those of its kind, if it says one.
+    pub fn index(&self) -> Option<u32> {
+        self.index
+    }
+
     /// Whether a device of the name `full` is what this asks for: all that it says, `full` says too.
     pub fn fits(&self, full: &Self) -> bool {
         fn says<T: PartialEq>(asked: &Option<T>, full: &Option<T>) -> bool {

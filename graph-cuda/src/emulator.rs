@@ -33,26 +33,26 @@ const OPTIONS: [&str; 7] = [
 /// What device memory is aligned to.
 const ALIGNMENT: usize = 256;
 
-/// An emulated device, with as much memory as `memory` says, in bytes.
+/// An emulated device of this index, with `memory` bytes of memory.
 ///
 /// # Errors
 /// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names.
-pub fn device_with(memory: usize, options: &DeviceOptions) -> Result<Cuda> {
+pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result<Cuda> {
     let compiler = HostCompiler::new()?;
     Ok(Cuda::new(
-        Box::new(Host::new(memory)),
+        Box::new(Host::new(index, memory)),
         Box::new(compiler),
         Cache::of_user(),
         options,
     ))
 }
 
-/// An emulated device with a gibibyte of memory.
+/// An emulated device with 4 GiB of memory.
 ///
 /// # Errors
 /// Those of [`device_with`].
 pub fn device() -> Result<Cuda> {
-    device_with(1 << 30, &DeviceOptions::default())
+    device_with(0, 4 << 30, &DeviceOptions::default())
 }
 
 /// The host's C++ compiler.
@@ -225,10 +225,10 @@ struct Host {
 static RUNNING: Mutex<()> = Mutex::new(());
 
 impl Host {
-    fn new(memory: usize) -> Self {
+    fn new(index: u32, memory: usize) -> Self {
         Self {
             info: DeviceInfo {
-                index: 0,
+                index,
                 name: "emulated GPU".to_owned(),
                 capability: Capability { major: 0, minor: 0 },
                 memory,

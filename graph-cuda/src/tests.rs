@@ -184,7 +184,7 @@ fn too_much_memory_is_an_error_that_says_how_much() {
         memory_limit: Some(1 << 20),
         ..DeviceOptions::default()
     };
-    let Ok(cuda) = device_with(4 << 20, &options) else {
+    let Ok(cuda) = device_with(0, 4 << 20, &options) else {
         return println!("skipped: no C++ compiler");
     };
     let gpu = cuda.accelerator();
@@ -198,7 +198,7 @@ fn too_much_memory_is_an_error_that_says_how_much() {
     // What is free goes back to the driver before anything is refused.
     gpu.free(held);
     assert!(gpu.allocate(1 << 20).is_ok());
-    let Ok(small) = device_with(1 << 20, &DeviceOptions::default()) else {
+    let Ok(small) = device_with(0, 1 << 20, &DeviceOptions::default()) else {
         return;
     };
     let message = small.accelerator().allocate(2 << 20).unwrap_err().to_string();

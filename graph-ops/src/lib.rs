@@ -12,6 +12,7 @@ mod composite;
 pub mod control;
 pub mod cpu;
 mod cuda;
+pub mod gpu;
 pub mod image;
 pub mod io;
 #[cfg(feature = "full")]
@@ -27,12 +28,8 @@ pub mod summary;
 mod testing;
 pub mod train;
 
-use std::sync::Arc;
-
-use graph_core::accelerator::Accelerator;
 use graph_core::graph::OpBuilder;
 use graph_core::op::{DefaultRegistry, OpDefinition, Registry};
-use graph_cuda::{Cuda, DeviceOptions};
 
 /// The definitions of all ops, a family a slice.
 const FAMILIES: &[&[fn() -> OpDefinition]] = &[
@@ -60,20 +57,7 @@ const FAMILIES: &[&[fn() -> OpDefinition]] = &[
 ];
 
 fn all_ops() -> Registry {
-    Registry::new(FAMILIES, rewrite::REWRITES.to_vec()).accelerators_from(all_gpus)
-}
-
-/// The machine's GPUs; none where they cannot be used, which standard error is told unless there is no driver at all.
-fn all_gpus() -> Vec<Arc<dyn Accelerator>> {
-    match graph_cuda::open_all(&DeviceOptions::default()) {
-        Ok(devices) => devices.iter().map(Cuda::accelerator).collect(),
-        Err(error) => {
-            if error.class() != "Unavailable" {
-                eprintln!("the GPU is not used: {error}");
-            }
-            Vec::new()
-        }
-    }
+    Registry::new(FAMILIES, rewrite::REWRITES.to_vec()).accelerators_from(gpu::all)
 }
 
 // A program's first call may be one of the core, which cannot name this crate.

@@ -14,6 +14,8 @@ use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use graph_ops::gpu::{ChosenDevices, DeviceChoice, DeviceOptions};
+
 use crate::checkpoints::CheckpointOptions;
 use crate::global_definitions::{self as defaults, Definitions, OptimizerName};
 
@@ -37,6 +39,10 @@ pub struct Train {
 
     #[command(flatten)]
     checkpoints: CheckpointArguments,
+
+    /// Where it computes.
+    #[command(flatten)]
+    pub device: Device,
 }
 
 /// [`CheckpointOptions`] as options.
@@ -57,6 +63,32 @@ struct CheckpointArguments {
     /// Go on from the latest checkpoint in DIR, as if the run had never stopped; if there is none, begin anew and say so
     #[arg(long, requires = "checkpoint_dir")]
     resume: bool,
+}
+
+/// Where a program computes.
+#[derive(Debug, Clone, Copy, PartialEq, Args)]
+pub struct Device {
+    /// Where to compute: auto (the first GPU, else the CPU), cpu, or gpu:N
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+
+    /// On a GPU, multiply matrices in TensorFloat-32: faster, with 10 bits of fraction
+    #[arg(long)]
+    tf32: bool,
+}
+
+impl Device {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A GPU that is asked for and cannot be used.
+    pub fn open(&self) -> crate::Result<ChosenDevices> {
+        let options = DeviceOptions {
+            tf32: self.tf32,
+            ..DeviceOptions::default()
+        };
+        Ok(self.device.open(&options)?)
+    }
 }
 
 impl Train {
@@ -94,6 +126,10 @@ pub struct Eval {
     /// CPU threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub threads: Option<usize>,
+
+    /// Where it computes.
+    #[command(flatten)]
+    pub device: Device,
 }
 
 /// The images that are learnt or tested.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use graph_core::Graph;
 use graph_core::format::graph_def::ExportOptions;
+use graph_core::session::Accelerators;
 use lenet::checkpoints::{self, CheckpointOptions};
 use lenet::cli::{self, Command, DatasetName, Eval, Export, Source, Train};
 use lenet::dataset::{FashionMnist, Mnist, Placeholders};
@@ -45,6 +46,8 @@ fn train(train: &Train) -> Result<()> {
     let _default = graph.as_default();
 
     let dataset = dataset(&options.source, options.seed)?;
+    let chosen = train.device.open()?;
+    eprintln!("{}", chosen.note);
     let mut net = Lenet5::with_definitions(&dataset.images, options.definitions())?;
     net.cook(&dataset.labels)?;
     let logdir = (!options.no_summarize).then(|| options.logdir.clone());
@@ -54,6 +57,7 @@ fn train(train: &Train) -> Result<()> {
         TrainerOptions {
             logdir,
             threads: options.threads,
+            accelerators: Accelerators::Only(chosen.accelerators),
             checkpoints: train.checkpoints(),
             ..TrainerOptions::default()
         },
@@ -88,6 +92,7 @@ fn eval(options: &Eval) -> Result<()> {
     let graph = Graph::new();
     let _default = graph.as_default();
     let dataset = dataset(&options.source, 0)?;
+    let chosen = options.device.open()?;
     let mut net = Lenet5::with_definitions(&dataset.images, checkpoints::definitions(&prefix)?)?;
     net.cook(&dataset.labels)?;
     let trainer = Trainer::with_options(
@@ -96,6 +101,7 @@ fn eval(options: &Eval) -> Result<()> {
         TrainerOptions {
             logdir: None,
             threads: options.threads,
+            accelerators: Accelerators::Only(chosen.accelerators),
             restore: Some(prefix),
             ..TrainerOptions::default()
         },

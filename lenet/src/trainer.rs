@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use graph_core::format::proto::SessionLog;
 use graph_core::format::proto::session_log::SessionStatus;
-use graph_core::session::{RunMetadata, RunOptions, SessionOptions};
+use graph_core::session::{Accelerators, RunMetadata, RunOptions, SessionOptions};
 use graph_core::{Operation, Session, Tensor, Value, feed};
 use graph_ops::state::global_variables_initializer;
 use graph_ops::summary::{self, FileWriter};
@@ -27,6 +27,8 @@ pub struct TrainerOptions {
     pub logdir: Option<PathBuf>,
     /// Threads to compute with; all cores without.
     pub threads: Option<usize>,
+    /// The GPUs to compute on; all that there are without.
+    pub accelerators: Accelerators,
     /// Where the run is saved, and whether it goes on from there; `None` saves nothing.
     pub checkpoints: Option<CheckpointOptions>,
     /// The checkpoint that the variables come from in a run that is not resumed; their initial values without.
@@ -38,6 +40,7 @@ impl Default for TrainerOptions {
         Self {
             logdir: Some(PathBuf::from("tensorboard")),
             threads: None,
+            accelerators: Accelerators::All,
             checkpoints: None,
             restore: None,
         }
@@ -115,6 +118,7 @@ impl Trainer {
         network.training()?;
         let session_options = SessionOptions {
             intra_op_parallelism_threads: options.threads,
+            accelerators: options.accelerators,
             ..SessionOptions::default()
         };
         let session = Session::with_options(network.graph(), session_options)?;

@@ -6,6 +6,7 @@
 mod attr_text;
 mod checkpoint;
 mod convert;
+mod devices;
 mod diff;
 mod dot;
 mod events;
@@ -45,6 +46,7 @@ enum Command {
     Events(events::Options),
     Replay(replay::Options),
     Ops(ops::Options),
+    Devices(devices::Options),
     Run(run::Options),
 }
 
@@ -60,6 +62,7 @@ impl Command {
             Self::Events(options) => events::run(options, out),
             Self::Replay(options) => replay::run(options, out),
             Self::Ops(options) => ops::run(options, out),
+            Self::Devices(options) => devices::run(options, out),
             Self::Run(options) => run::run(options, out),
         }
     }

@@ -13,7 +13,8 @@ use graph_core::format::import::ImportOptions;
 use graph_core::graph::OpBuilder;
 use graph_core::session::Feeds;
 use graph_core::value::FromValue;
-use graph_core::{DType, Error, Graph, Operation, Result as CoreResult, Session, Tensor, Value};
+use graph_core::{DType, Error, Graph, Operation, Result as CoreResult, Session, SessionOptions, Tensor, Value};
+use graph_ops::gpu::{DeviceChoice, DeviceOptions};
 use graph_record::{npy, npz};
 use half::{bf16, f16};
 use serde::Serialize;
@@ -57,6 +58,14 @@ pub struct Options {
     #[arg(long, value_name = "FILE.npz")]
     out: Option<PathBuf>,
 
+    /// Where to compute: auto (the first GPU, else the CPU), cpu, or gpu:N
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+
+    /// Write to standard error where each operation runs, and why not elsewhere
+    #[arg(long)]
+    log_device_placement: bool,
+
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -95,7 +104,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<ExitCode> {
         let (tensor, value) = parse_feed(&graph, feed)?;
         feeds = feeds.with(tensor, value);
     }
-    let session = Session::new(&graph)?;
+    let session_options = SessionOptions::new()
+        .accelerators(options.device.open(&DeviceOptions::default())?.accelerators)
+        .log_device_placement(options.log_device_placement);
+    let session = Session::with_options(&graph, session_options)?;
     if let Some(prefix) = checkpoint_of(options, &file) {
         restore(&session, &prefix)?;
     }

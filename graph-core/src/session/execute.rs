@@ -40,7 +40,8 @@ impl Plan {
         self.set_up(state, feeds, outputs)?;
         self.set_up_accelerators(program, state)?;
         if let Some(trace) = &mut control.trace {
-            trace.arena_bytes = self.arena_size;
+            let devices = self.accelerated.iter().flat_map(|accelerated| &accelerated.devices);
+            trace.arena_bytes = self.arena_size + devices.map(|device| device.arena_size).sum::<usize>();
         }
         let result = self
             .run_steps(program, state, control)

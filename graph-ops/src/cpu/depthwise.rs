@@ -62,7 +62,7 @@ impl DepthwiseGeometry {
     }
 
     /// Output channels.
-    fn outputs(&self) -> usize {
+    pub fn outputs(&self) -> usize {
         self.channels * self.multiplier
     }
 

@@ -141,7 +141,9 @@ impl Text {
     pub(crate) fn new(dtype: DType, layouts: &[Layout], chains: &[Vec<Instruction>]) -> Result<Self> {
         let count = layouts.len();
         if count > OPERANDS {
-            return Err(Error::unimplemented(format!("a chain of more than {OPERANDS} operands")));
+            return Err(Error::unimplemented(format!(
+                "a chain of more than {OPERANDS} operands"
+            )));
         }
         let (mut loads, mut strided) = (String::new(), 0);
         for (index, layout) in layouts.iter().enumerate() {
@@ -238,7 +240,12 @@ impl Chain {
     pub(crate) unsafe fn run(&self, operands: Operands, out: DeviceAddress) -> Result<()> {
         // A thread takes four elements at a time.
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(self.len.div_ceil(4), arguments![out, operands, self.strides, self.len as i64]) }
+        unsafe {
+            self.function.launch_over(
+                self.len.div_ceil(4),
+                arguments![out, operands, self.strides, self.len as i64],
+            )
+        }
     }
 }
 
@@ -305,7 +312,13 @@ impl Sums {
     pub(crate) unsafe fn run(&self, operands: Operands, outs: &[DeviceAddress], scratch: DeviceAddress) -> Result<()> {
         let (blocks, threads) = (self.blocks as u32, [THREADS as u32, 1, 1]);
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch([blocks, 1, 1], threads, arguments![scratch, operands, self.strides, self.len as i64]) }?;
+        unsafe {
+            self.function.launch(
+                [blocks, 1, 1],
+                threads,
+                arguments![scratch, operands, self.strides, self.len as i64],
+            )
+        }?;
         for (part, (outs, scales)) in outs.chunks(OPERANDS).zip(self.scales.chunks(OPERANDS)).enumerate() {
             let mut totals = Totals {
                 of: [NOWHERE; OPERANDS],
@@ -316,7 +329,10 @@ impl Sums {
             let partial = scratch.offset(part * OPERANDS * self.blocks * self.size);
             let grid = [outs.len().min(scales.len()) as u32, 1, 1];
             // SAFETY: as above.
-            unsafe { self.finish.launch(grid, threads, arguments![totals, partial, blocks as i32]) }?;
+            unsafe {
+                self.finish
+                    .launch(grid, threads, arguments![totals, partial, blocks as i32])
+            }?;
         }
         Ok(())
     }

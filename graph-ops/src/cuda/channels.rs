@@ -92,7 +92,11 @@ impl ChannelSums {
         let direct = slabs.count == 1 && dtype.size() == Some(compute_size(dtype));
         Ok(Self {
             function: Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?,
-            finish: if direct { None } else { Some(SumRows::new(request, dtype)?) },
+            finish: if direct {
+                None
+            } else {
+                Some(SumRows::new(request, dtype)?)
+            },
             sides,
             slabs,
             size: compute_size(dtype),
@@ -101,7 +105,9 @@ impl ChannelSums {
 
     /// Bytes of scratch memory that it wants.
     pub(crate) fn scratch(&self) -> usize {
-        self.finish.as_ref().map_or(0, |_| self.slabs.count * self.sides.channels * self.size)
+        self.finish
+            .as_ref()
+            .map_or(0, |_| self.slabs.count * self.sides.channels * self.size)
     }
 
     /// Sums `x` to `out`.
@@ -121,7 +127,15 @@ impl ChannelSums {
             self.function.launch(
                 self.slabs.blocks(),
                 [THREADS as u32, 1, 1],
-                arguments![partial, x, pixels, len as i64, channels as i32, width as i32, inner as i64],
+                arguments![
+                    partial,
+                    x,
+                    pixels,
+                    len as i64,
+                    channels as i32,
+                    width as i32,
+                    inner as i64
+                ],
             )?;
             match &self.finish {
                 Some(finish) => finish.run(out, partial, channels, count),
@@ -158,8 +172,10 @@ impl BiasAdd {
         let len = self.sides.len();
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
-            self.function
-                .launch_over(len, arguments![out, value, bias, len as i64, channels as i32, inner as i64])
+            self.function.launch_over(
+                len,
+                arguments![out, value, bias, len as i64, channels as i32, inner as i64],
+            )
         }
     }
 }

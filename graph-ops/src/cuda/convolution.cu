@@ -61,8 +61,8 @@ typedef A Rights[DEPTH][TILE_N + 4];
 // The product of `left` [TILE_M, ...] and `right` [..., TILE_N] over the terms [from, to): this thread's part.
 template <class Left, class Right>
 DEVICE void multiply(Left& left, Right& right, i32 from, i32 to, A (&sums)[BLOCK_M][BLOCK_N]) {
-  SHARED alignas(4 * sizeof(A)) Lefts lefts;
-  SHARED alignas(4 * sizeof(A)) Rights rights;
+  alignas(4 * sizeof(A)) SHARED Lefts lefts;
+  alignas(4 * sizeof(A)) SHARED Rights rights;
   for (int m = 0; m < BLOCK_M; ++m)
     for (int n = 0; n < BLOCK_N; ++n) sums[m][n] = A(0);
   if (from >= to) return;

@@ -30,7 +30,11 @@ impl Convolution {
         let backwards = g.filter_len() / g.in_channels.max(1);
         let sizes = [g.image_len(), g.out_image_len(), terms, backwards];
         // The kernels look a few tiles ahead.
-        if sizes.into_iter().chain([height / 128]).any(|size| size >= i32::MAX as usize - 1024) {
+        if sizes
+            .into_iter()
+            .chain([height / 128])
+            .any(|size| size >= i32::MAX as usize - 1024)
+        {
             return Err(too_large());
         }
         Ok(Self {
@@ -125,7 +129,12 @@ pub(crate) struct Forward(Product);
 impl Forward {
     /// # Errors
     /// `Unimplemented` for images that are too large.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, g: &Conv2dGeometry, channels_last: bool) -> Result<Self> {
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
         let height = g.batch * g.rows.output * g.columns.output;
         let tile = Tile::busy(height, g.out_channels);
         Ok(Self(Product {
@@ -151,7 +160,13 @@ impl Forward {
     ) -> Result<()> {
         let (product, bias) = (&self.0, bias.unwrap_or(NOWHERE));
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { product.function.launch(product.blocks, product.threads, arguments![out, images, filter, bias, product.convolution, i32::from(relu)]) }
+        unsafe {
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![out, images, filter, bias, product.convolution, i32::from(relu)],
+            )
+        }
     }
 }
 
@@ -161,7 +176,12 @@ pub(crate) struct BackpropInput(Product);
 impl BackpropInput {
     /// # Errors
     /// `Unimplemented` for images that are too large.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, g: &Conv2dGeometry, channels_last: bool) -> Result<Self> {
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
         let height = g.batch * g.rows.input * g.columns.input;
         let tile = Tile::busy(height, g.in_channels);
         Ok(Self(Product {
@@ -180,7 +200,13 @@ impl BackpropInput {
     pub(crate) unsafe fn run(&self, gradients: DeviceAddress, filter: DeviceAddress, out: DeviceAddress) -> Result<()> {
         let product = &self.0;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { product.function.launch(product.blocks, product.threads, arguments![out, gradients, filter, product.convolution]) }
+        unsafe {
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![out, gradients, filter, product.convolution],
+            )
+        }
     }
 }
 
@@ -198,7 +224,12 @@ pub(crate) struct BackpropFilter {
 impl BackpropFilter {
     /// # Errors
     /// `Unimplemented` for images that are too large.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, g: &Conv2dGeometry, channels_last: bool) -> Result<Self> {
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        g: &Conv2dGeometry,
+        channels_last: bool,
+    ) -> Result<Self> {
         let pixels = g.batch * g.rows.output * g.columns.output;
         let height = g.rows.size * g.columns.size * g.in_channels;
         let tile = Tile::filled(height, g.out_channels);
@@ -246,7 +277,18 @@ impl BackpropFilter {
         let product = &self.product;
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
         unsafe {
-            product.function.launch(product.blocks, product.threads, arguments![scratch, images, gradients, product.convolution, self.pixels, self.part as i32])?;
+            product.function.launch(
+                product.blocks,
+                product.threads,
+                arguments![
+                    scratch,
+                    images,
+                    gradients,
+                    product.convolution,
+                    self.pixels,
+                    self.part as i32
+                ],
+            )?;
             self.finish.run(out, scratch, self.len, self.parts)
         }
     }

@@ -3,11 +3,13 @@
 //! An op's CUDA kernel stands in its file, beside its CPU kernel. Kernels only give work to the device; what they read on the
 //! host (attributes, shapes, plan-time inputs) they read when they are made.
 
+pub(crate) mod batch_norm;
 pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod convolution;
 pub(crate) mod copy;
+pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod fill;
 pub(crate) mod philox;

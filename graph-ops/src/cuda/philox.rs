@@ -45,7 +45,12 @@ pub(crate) fn filling(request: &KernelRequest<'_>, distribution: Distribution) -
         let (out, parameters) = (context.output_address(0), context.parameters_address()?);
         let bound = |index| if bounded { context.input_address(index) } else { NOWHERE };
         // SAFETY: these are the kernel's parameters: the output has `n` elements, bounds are scalars.
-        unsafe { function.launch_over(n.div_ceil(group), arguments![out, parameters, n as i64, bound(1), bound(2)]) }
+        unsafe {
+            function.launch_over(
+                n.div_ceil(group),
+                arguments![out, parameters, n as i64, bound(1), bound(2)],
+            )
+        }
     });
     Ok(planned.with_parameters(BYTES, move |context, bytes| {
         let Key { key, counter } = context.state::<Generator>()?.reserve_elements(n).place();

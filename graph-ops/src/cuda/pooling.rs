@@ -68,7 +68,10 @@ impl Pooling {
     pub(crate) unsafe fn pool(&self, images: DeviceAddress, out: DeviceAddress) -> Result<()> {
         let n = self.pooled;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, images, n as i64, self.pool]) }
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, images, n as i64, self.pool])
+        }
     }
 
     /// `max_pool_grad`, with `relu` behind `Relu`: `out` is shaped as the images.
@@ -87,7 +90,12 @@ impl Pooling {
     ) -> Result<()> {
         let n = self.images;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, images, gradients, n as i64, self.pool, i32::from(relu)]) }
+        unsafe {
+            self.function.launch_over(
+                n,
+                arguments![out, images, gradients, n as i64, self.pool, i32::from(relu)],
+            )
+        }
     }
 
     /// `max_pool_grad_grad`: `out` is shaped as the pooled images, `gradients` as the images.
@@ -105,7 +113,10 @@ impl Pooling {
     ) -> Result<()> {
         let n = self.pooled;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, images, gradients, n as i64, self.pool]) }
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, images, gradients, n as i64, self.pool])
+        }
     }
 
     /// `avg_pool_grad`: `out` is shaped as the images.
@@ -118,7 +129,10 @@ impl Pooling {
     pub(crate) unsafe fn avg_grad(&self, gradients: DeviceAddress, out: DeviceAddress) -> Result<()> {
         let n = self.images;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(n, arguments![out, gradients, n as i64, self.pool]) }
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, gradients, n as i64, self.pool])
+        }
     }
 }
 
@@ -147,6 +161,9 @@ impl MaxOfChannels {
     /// There are as many windows at `images`, of the dtype that [`MaxOfChannels::new`] was told of, and room at `out`.
     pub(crate) unsafe fn run(&self, images: DeviceAddress, out: DeviceAddress, count: usize) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.function.launch_over(count, arguments![out, images, count as i64, self.size]) }
+        unsafe {
+            self.function
+                .launch_over(count, arguments![out, images, count as i64, self.size])
+        }
     }
 }

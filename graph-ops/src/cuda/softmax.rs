@@ -27,10 +27,7 @@ impl Steps {
         let of = |shape: &[usize]| {
             let classes = shape.last().copied().unwrap_or(1);
             let rows = if shape.len() > 1 { shape[0] } else { 1 };
-            [
-                if rows > 1 { classes as i64 } else { 0 },
-                i64::from(classes > 1),
-            ]
+            [if rows > 1 { classes as i64 } else { 0 }, i64::from(classes > 1)]
         };
         Self {
             logits: of(logits),
@@ -104,7 +101,17 @@ impl Rows {
         [loss, backprop]: [DeviceAddress; 2],
     ) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.launch(arguments![loss, backprop, logits, labels, self.rows as i64, self.classes, steps]) }
+        unsafe {
+            self.launch(arguments![
+                loss,
+                backprop,
+                logits,
+                labels,
+                self.rows as i64,
+                self.classes,
+                steps
+            ])
+        }
     }
 
     /// `sparse_cross_entropy`: the same with one class a row.
@@ -120,7 +127,16 @@ impl Rows {
         [loss, backprop]: [DeviceAddress; 2],
     ) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.launch(arguments![loss, backprop, logits, labels, self.rows as i64, self.classes]) }
+        unsafe {
+            self.launch(arguments![
+                loss,
+                backprop,
+                logits,
+                labels,
+                self.rows as i64,
+                self.classes
+            ])
+        }
     }
 
     /// # Safety

@@ -102,9 +102,21 @@ impl SumRows {
     ///
     /// # Safety
     /// They lie at `partial`, of the type that the dtype is calculated in, and there is room for a row at `out`.
-    pub(crate) unsafe fn run(&self, out: DeviceAddress, partial: DeviceAddress, columns: usize, rows: usize) -> Result<()> {
+    pub(crate) unsafe fn run(
+        &self,
+        out: DeviceAddress,
+        partial: DeviceAddress,
+        columns: usize,
+        rows: usize,
+    ) -> Result<()> {
         let blocks = [columns.div_ceil(32) as u32, 1, 1];
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe { self.0.launch(blocks, [256, 1, 1], arguments![out, partial, columns as i64, rows as i32]) }
+        unsafe {
+            self.0.launch(
+                blocks,
+                [256, 1, 1],
+                arguments![out, partial, columns as i64, rows as i32],
+            )
+        }
     }
 }

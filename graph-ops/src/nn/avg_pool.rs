@@ -36,8 +36,7 @@ pub(super) fn avg_pool_definition() -> OpDefinition {
             pooling.infer(context)
         })
         .gradient(gradient);
-    floating_kernels!(definition, forward)
-        .kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
+    floating_kernels!(definition, forward).kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `AvgPoolGrad`
@@ -100,7 +99,10 @@ where
 
 fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let pooling = Pooling::of(request)?;
-    let (geometry, channels_last) = (pooling.geometry(request.input_shape(0))?, pooling.format == Format::Nhwc);
+    let (geometry, channels_last) = (
+        pooling.geometry(request.input_shape(0))?,
+        pooling.format == Format::Nhwc,
+    );
     let kernel = cuda::pooling::Pooling::new(request, "avg_pool", request.input_dtype(0), &geometry, channels_last)?;
     Ok(Planned::new(move |context| {
         // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.

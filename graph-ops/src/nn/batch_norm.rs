@@ -13,6 +13,7 @@ use super::windows::Format;
 use crate::cpu::batch_norm::{self, Channels};
 use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 const SUMMARY: &str = "(x - mean) / sqrt(variance + epsilon) * scale + offset for each channel, with the batch's own mean and \
@@ -39,7 +40,16 @@ fn with_kernels(definition: OpDefinition, half_types: bool, backwards: bool) -> 
             .types("U", &[DType::Float32])
         };
     }
-    let definition = definition.kernel(kernel!(f32));
+    const DTYPES: [&[DType]; 2] = [&[DType::Float32], &[DType::Float32, DType::Half, DType::BFloat16]];
+    let make = if backwards {
+        backward_on_device
+    } else {
+        forward_on_device
+    };
+    let on_device = KernelDefinition::cuda(make)
+        .types("T", DTYPES[usize::from(half_types)])
+        .types("U", &[DType::Float32]);
+    let definition = definition.kernel(kernel!(f32)).kernel(on_device);
     if half_types {
         definition.kernel(kernel!(f16)).kernel(kernel!(bf16))
     } else {
@@ -186,15 +196,37 @@ fn grad_shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn forward<T: Real<Wide = f32> + Element + Plain>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let format = Format::of(request)?;
-    let (epsilon, training): (f32, bool) = (request.attr("epsilon")?, request.attr("is_training")?);
-    let images = format.sizes(request.input_shape(0))?;
+/// In training, no statistics may be given.
+fn check_given(request: &KernelRequest<'_>, training: bool) -> Result<()> {
     if training && (3..5).any(|index| request.input_shape(index).num_elements() > 0) {
         return Err(
             Error::invalid_argument("in training, mean and variance are the batch's own").hint("give empty vectors"),
         );
     }
+    Ok(())
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (epsilon, training): (f32, bool) = (request.attr("epsilon")?, request.attr("is_training")?);
+    check_given(request, training)?;
+    let shape = request.input_shape(0);
+    let sides = cuda::channels::Sides::of(shape, Format::of(request)?.channels(shape.rank()));
+    let reserved = (request.num_outputs() > 5).then_some(5);
+    cuda::batch_norm::forward(request, sides, epsilon, training, reserved)
+}
+
+fn backward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (epsilon, training): (f32, bool) = (request.attr("epsilon")?, request.attr("is_training")?);
+    let shape = request.input_shape(1);
+    let sides = cuda::channels::Sides::of(shape, Format::of(request)?.channels(shape.rank()));
+    cuda::batch_norm::backward(request, sides, epsilon, training)
+}
+
+fn forward<T: Real<Wide = f32> + Element + Plain>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let format = Format::of(request)?;
+    let (epsilon, training): (f32, bool) = (request.attr("epsilon")?, request.attr("is_training")?);
+    let images = format.sizes(request.input_shape(0))?;
+    check_given(request, training)?;
     Ok(Planned::new(move |context| {
         let x = context.input::<T>(0)?;
         let (scale, offset) = (context.input::<f32>(1)?, context.input::<f32>(2)?);

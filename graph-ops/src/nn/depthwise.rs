@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{Graph, IntoOperand, OpBuilder, Operand, Tensor, scope};
-use graph_core::op::{InferenceContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, Result, Shape, typed_builder};
 
 use super::conv2d::sizes_shape;
@@ -13,6 +13,7 @@ use crate::array::shape_of;
 use crate::cpu::depthwise::{self, DepthwiseGeometry};
 use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
+use crate::cuda;
 use crate::math::nodes::Nodes;
 
 const ATTRS: [&str; 4] = ["dilations", "strides", "padding", "data_format"];
@@ -36,7 +37,7 @@ pub(super) fn forward_definition() -> OpDefinition {
     .input("filter: T")
     .output("output: T");
     let definition = with_attrs(definition).shape(shape).gradient(forward_gradient);
-    floating_kernels!(definition, forward)
+    floating_kernels!(definition, forward).kernel(KernelDefinition::cuda(forward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `DepthwiseConv2dNativeBackpropInput`
@@ -52,7 +53,11 @@ pub(super) fn backprop_input_definition() -> OpDefinition {
     let definition = with_attrs(definition)
         .shape(|context| sizes_shape(context, 0))
         .gradient(backprop_input_gradient);
-    floating_kernels!(definition, backprop_input)
+    floating_kernels!(definition, backprop_input).kernel(
+        KernelDefinition::cuda(backprop_input_on_device)
+            .types("T", cuda::FLOATS)
+            .host_input(0),
+    )
 }
 
 /// `DepthwiseConv2dNativeBackpropFilter`
@@ -68,7 +73,11 @@ pub(super) fn backprop_filter_definition() -> OpDefinition {
     let definition = with_attrs(definition)
         .shape(|context| sizes_shape(context, 1))
         .gradient(backprop_filter_gradient);
-    floating_kernels!(definition, backprop_filter)
+    floating_kernels!(definition, backprop_filter).kernel(
+        KernelDefinition::cuda(backprop_filter_on_device)
+            .types("T", cuda::FLOATS)
+            .host_input(1),
+    )
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -172,6 +181,42 @@ where
         });
         Ok(())
     }))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
+    let (dtype, last) = (request.input_dtype(0), plan.format == Format::Nhwc);
+    let kernel = cuda::depthwise::Depthwise::new(request, "depthwise", dtype, &plan.geometry, last)?;
+    Ok(Planned::new(move |context| {
+        let (images, filter) = (context.input_address(0), context.input_address(1));
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.forward(images, filter, context.output_address(0)) }
+    }))
+}
+
+fn backprop_input_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.output_shape(0)?, request.input_shape(1))?;
+    let (dtype, last) = (request.input_dtype(1), plan.format == Format::Nhwc);
+    let kernel = cuda::depthwise::Depthwise::new(request, "depthwise_backprop_input", dtype, &plan.geometry, last)?;
+    Ok(Planned::new(move |context| {
+        let (filter, gradients) = (context.input_address(1), context.input_address(2));
+        // SAFETY: it is this kernel, and the tensors have the sizes that it was made for.
+        unsafe { kernel.backprop_input(gradients, filter, context.output_address(0)) }
+    }))
+}
+
+fn backprop_filter_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.input_shape(0), request.output_shape(0)?)?;
+    let (dtype, last) = (request.input_dtype(0), plan.format == Format::Nhwc);
+    let kernel = cuda::depthwise::BackpropFilter::new(request, dtype, &plan.geometry, last)?;
+    let scratch = kernel.scratch();
+    let planned = Planned::new(move |context| {
+        let (images, gradients) = (context.input_address(0), context.input_address(2));
+        let (out, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
+        unsafe { kernel.run(images, gradients, out, scratch) }
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 fn like(context: &GradientContext<'_>, op: &str) -> Result<OpBuilder> {

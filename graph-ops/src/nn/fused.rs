@@ -133,7 +133,13 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let (relu, pools): (bool, bool) = (request.attr("relu")?, request.num_outputs() > 1);
     let convolution = cuda::convolution::Forward::new(request, dtype, &plan.geometry, true)?;
     let pool = if pools {
-        Some(cuda::pooling::Pooling::new(request, "max_pool", dtype, &pool_of(request)?, true)?)
+        Some(cuda::pooling::Pooling::new(
+            request,
+            "max_pool",
+            dtype,
+            &pool_of(request)?,
+            true,
+        )?)
     } else {
         None
     };

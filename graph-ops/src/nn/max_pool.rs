@@ -114,8 +114,7 @@ pub(super) fn max_pool_grad_definition() -> OpDefinition {
         .attr("T: realnumbertype = DT_FLOAT")
         .shape(like_images)
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGradGrad", &ATTRS));
-    floating_kernels!(definition, backward)
-        .kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
+    floating_kernels!(definition, backward).kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradV2`
@@ -125,8 +124,7 @@ pub(super) fn max_pool_grad_v2_definition() -> OpDefinition {
         .attr("T: realnumbertype = DT_FLOAT")
         .shape(like_images)
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGradGradV2", &ATTRS_V2));
-    floating_kernels!(definition, backward)
-        .kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
+    floating_kernels!(definition, backward).kernel(KernelDefinition::cuda(backward_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradGrad`
@@ -142,8 +140,7 @@ pub(super) fn max_pool_grad_grad_definition() -> OpDefinition {
             like_pooled(context, &pooling)
         })
         .gradient(|context| max_pool_grad_gradient(context, "MaxPoolGrad", &ATTRS));
-    floating_kernels!(definition, again)
-        .kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
+    floating_kernels!(definition, again).kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
 }
 
 /// `MaxPoolGradGradV2`
@@ -162,8 +159,7 @@ pub(super) fn max_pool_grad_grad_v2_definition() -> OpDefinition {
                 Ok(())
             }
         });
-    floating_kernels!(definition, again)
-        .kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
+    floating_kernels!(definition, again).kernel(KernelDefinition::cuda(again_on_device).types("T", cuda::FLOATS))
 }
 
 fn like_images(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -267,11 +263,7 @@ fn backward<T: PoolElement + Element>(request: &KernelRequest<'_>) -> Result<Pla
 }
 
 /// A kernel over the windows of a gradient, by its name in `pooling.cu`.
-fn gradient_on_device(
-    request: &KernelRequest<'_>,
-    name: &str,
-    of_images: bool,
-) -> Result<cuda::pooling::Pooling> {
+fn gradient_on_device(request: &KernelRequest<'_>, name: &str, of_images: bool) -> Result<cuda::pooling::Pooling> {
     let (pooling, geometry, _) = planned_gradient(request, of_images)?;
     let channels_last = pooling.format == Format::Nhwc;
     cuda::pooling::Pooling::new(request, name, request.input_dtype(0), &geometry, channels_last)

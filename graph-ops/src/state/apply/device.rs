@@ -1,22 +1,21 @@
 //! The updates of optimizers on a device: one kernel, into which the formula of a rule is compiled.
 
-use std::ops::Range;
-
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::{KernelContext, KernelRequest, Planned};
 use graph_core::{DType, Error, PartialShape, Result, Shape};
-use graph_cuda::{Cuda, Source, arguments, source};
+use graph_cuda::{Cuda, Function, Source, arguments, source};
 
 use super::super::assign::different_shapes;
 use super::super::update::hand_on;
-use crate::cuda::chain::{Operands, Text};
+use crate::cuda::chain::{Operands, Strides, Text};
 use crate::cuda::window::joined_source;
 use crate::cuda::{NOWHERE, type_name};
 use crate::rewrite::elementwise;
 
 const SOURCE: Source = source!("apply.cu");
-/// With a chain in place of the gradient.
-const CHAINED: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
+
+/// With a chain of element-wise operations for the gradient.
+const OF_CHAIN: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
 
 /// A rule's formula, in the words of `apply.cu`.
 #[derive(Clone, Copy)]
@@ -39,27 +38,52 @@ const MOST: [usize; 2] = [4, 8];
 #[derive(Clone, Copy)]
 struct Numbers([DeviceAddress; MOST[1]]);
 
-/// A gradient that is a chain of element-wise operations.
-struct Chained {
-    text: Text,
-    shape: Shape,
-    /// The inputs that are the chain's operands.
-    operands: Range<usize>,
+/// Where a kernel finds its gradient.
+enum Gradient {
+    Input(usize),
+    /// A chain over the inputs from this one on.
+    Chain(usize, Box<Strides>),
 }
 
-impl Chained {
-    fn new(request: &KernelRequest<'_>) -> Result<Self> {
-        let broken = || Error::internal("the chain of an update is broken");
-        let count = usize::try_from(request.attr::<i64>("N")?).map_err(|_| broken())?;
-        let first = request.num_inputs().checked_sub(count).ok_or_else(broken)?;
-        let shape: PartialShape = request.attr("shape")?;
-        let shape = shape.to_shape().ok_or_else(broken)?;
-        let operands = first..request.num_inputs();
-        let shapes = request.input_shapes[operands.clone()].iter();
-        let (layouts, instructions) = elementwise::parts(request, shapes, &shape)?;
-        let text = Text::new(request.input_dtype(first), &layouts, &[instructions])?;
-        Ok(Self { text, shape, operands })
+/// The kernel of a formula, the gradient's shape, and where it is.
+fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) -> Result<(Function, Shape, Gradient)> {
+    let (count, scalars) = (formula.variables.to_string(), scalars.to_string());
+    let mut defines = vec![
+        ("VARIABLES", count.as_str()),
+        ("SCALARS", scalars.as_str()),
+        ("PREPARE", formula.prepare),
+        ("STEP", formula.step),
+    ];
+    let cuda = Cuda::of(request)?;
+    let Some(first) = first_operand(request)? else {
+        defines.push(("T", type_name(request.input_dtype(formula.gradient))?));
+        let function = cuda.function(&SOURCE, "apply", &defines)?;
+        let shape = request.input_shape(formula.gradient).clone();
+        return Ok((function, shape, Gradient::Input(formula.gradient)));
+    };
+    let shape: PartialShape = request.attr("shape")?;
+    let shape = shape
+        .to_shape()
+        .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
+    let (layouts, instructions) = elementwise::parts(request, request.input_shapes[first..].iter(), &shape)?;
+    let text = Text::new(request.attr("T")?, &layouts, &[instructions])?;
+    defines.extend(text.defines());
+    let function = cuda.function(&OF_CHAIN, "apply", &defines)?;
+    Ok((function, shape, Gradient::Chain(first, Box::new(text.strides))))
+}
+
+/// The first operand of the chain that is the gradient, if it is one.
+fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
+    if request.attrs.get("instructions").is_none() {
+        return Ok(None);
     }
+    let count: i64 = request.attr("N")?;
+    let first = usize::try_from(count)
+        .ok()
+        .and_then(|count| request.num_inputs().checked_sub(count));
+    first
+        .map(Some)
+        .ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))
 }
 
 /// A kernel that updates every element. Inputs that are neither variables nor the gradient are the formula's numbers.
@@ -67,18 +91,10 @@ impl Chained {
 /// # Errors
 /// `InvalidArgument` for numbers that are no scalars.
 pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Planned> {
-    let Formula {
-        variables, gradient, ..
-    } = formula;
-    // The operands of a chain come last, in place of the gradient.
-    let chain = match request.attrs.get("instructions") {
-        Some(_) => Some(Chained::new(request)?),
-        None => None,
-    };
-    let first_operand = chain
-        .as_ref()
-        .map_or(request.num_inputs(), |chain| chain.operands.start);
-    let others = (variables..first_operand).filter(|&input| chain.is_some() || input != gradient);
+    let variables = formula.variables;
+    let operands = first_operand(request)?;
+    let others = variables..operands.unwrap_or(request.num_inputs());
+    let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
     let (whole, numbers): (Vec<usize>, Vec<usize>) =
         others.partition(|&input| request.input_dtype(input) == DType::Int64);
     if let Some(&bad) = whole
@@ -91,36 +107,13 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     if variables > MOST[0] || numbers.len() > MOST[1] {
         return Err(Error::internal("the formula of an update is too long for its kernel"));
     }
-    let (count, scalars) = (variables.to_string(), numbers.len().to_string());
-    let mut defines = vec![
-        ("VARIABLES", count.as_str()),
-        ("SCALARS", scalars.as_str()),
-        ("PREPARE", formula.prepare),
-        ("STEP", formula.step),
-    ];
-    let cuda = Cuda::of(request)?;
-    let function = match &chain {
-        None => {
-            defines.push(("T", type_name(request.input_dtype(gradient))?));
-            cuda.function(&SOURCE, "apply", &defines)?
-        }
-        Some(chain) => {
-            defines.extend(chain.text.defines());
-            defines.push(("CHAIN", "1"));
-            cuda.function(&CHAINED, "apply", &defines)?
-        }
-    };
-    let shape = match &chain {
-        None => request.input_shape(gradient).clone(),
-        Some(chain) => chain.shape.clone(),
-    };
-    let chain = chain.map(|chain| (chain.operands, chain.text.strides));
-    let n = shape.num_elements();
+    let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
+    let len = shape.num_elements();
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let mut places = [NOWHERE; MOST[0]];
         for index in 0..variables {
             let place = context.variable_address(index)?;
-            if n > 0 && places[..index].contains(&place) {
+            if len > 0 && places[..index].contains(&place) {
                 return Err(Error::invalid_argument(format!(
                     "input {index} is the same variable as one before it"
                 )));
@@ -142,22 +135,17 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
             *address = context.input_address(input);
         }
         let count = whole.first().map_or(NOWHERE, |&input| context.input_address(input));
-        let ([a, b, c, d], elements) = (places, n as i64);
-        // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked), and the operands
-        // of a chain lie as it says.
-        unsafe {
-            match &chain {
-                None => {
-                    let gradient = context.input_address(gradient);
-                    function.launch_over(n, arguments![a, b, c, d, gradient, elements, addresses, count])?;
-                }
-                Some((inputs, strides)) => {
-                    let operands = Operands::new(inputs.clone().map(|input| context.input_address(input)));
-                    function.launch_over(
-                        n,
-                        arguments![a, b, c, d, operands, *strides, elements, addresses, count],
-                    )?;
-                }
+        let ([a, b, c, d], n) = (places, len as i64);
+        match &gradient {
+            Gradient::Input(input) => {
+                let gradient = context.input_address(*input);
+                // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
+                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count])? };
+            }
+            Gradient::Chain(first, strides) => {
+                let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
+                // SAFETY: as above; the operands have the shapes from which the strides were made.
+                unsafe { function.launch_over(len, arguments![a, b, c, d, operands, **strides, n, addresses, count])? };
             }
         }
         hand_on(context);

@@ -154,7 +154,9 @@ impl Rule {
             let kernel = KernelDefinition::cpu(make).types("T", dtypes).reads_before_update();
             definition = definition.kernel(kernel);
         }
-        definition.kernel(KernelDefinition::cuda(self.on_device).reads_before_update())
+        let on_device = KernelDefinition::cuda(self.on_device).types("T", &[DType::Float32, DType::Float64]);
+        definition = definition.kernel(on_device.reads_before_update());
+        definition
     }
 
     fn with_attrs(&self, mut definition: OpDefinition) -> OpDefinition {

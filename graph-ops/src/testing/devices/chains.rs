@@ -19,7 +19,11 @@ fn every_function(numbers: &mut Numbers, operands: usize) -> Vec<i64> {
         instructions.extend([function as i64, x, y, z]);
     }
     for (at, other) in (1..FUNCTIONS).enumerate() {
-        let sum = if at == 0 { operands } else { operands + FUNCTIONS + at - 1 };
+        let sum = if at == 0 {
+            operands
+        } else {
+            operands + FUNCTIONS + at - 1
+        };
         let term = (operands + other) as i64;
         instructions.extend([Function::Add as i64, sum as i64, term, term]);
     }
@@ -71,7 +75,18 @@ fn chains_are_those_of_the_cpu() {
 #[test]
 fn each_function_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
-    let odd = [0.0, -0.0, 1.0, -2.5, 0.3, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 40.0, -40.0];
+    let odd = [
+        0.0,
+        -0.0,
+        1.0,
+        -2.5,
+        0.3,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        40.0,
+        -40.0,
+    ];
     let pairs = || odd.iter().flat_map(|&x| odd.iter().map(move |&y| (x, y)));
     let x: Vec<f64> = pairs().map(|(x, _)| x).collect();
     let y: Vec<f64> = pairs().map(|(_, y)| y).collect();
@@ -95,12 +110,17 @@ fn sums_of_chains_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(22);
     let square = [Function::Square as i64, 0, 0, 0];
-    for (shapes, result) in SHAPES.into_iter().chain([(&[&[70_000usize][..], &[], &[]][..], &[70_000usize][..])]) {
+    for (shapes, result) in SHAPES
+        .into_iter()
+        .chain([(&[&[70_000usize][..], &[], &[]][..], &[70_000usize][..])])
+    {
         for dtype in [DType::Float64, DType::Float32] {
             // So many that they need two turns.
             for count in [1usize, 2, 18] {
                 let product = [Function::Mul as i64, 0, 1, 0, Function::Sub as i64, 3, 2, 3];
-                let chains: Vec<&[i64]> = (0..count).map(|at| if at % 2 == 0 { &product[..] } else { &square }).collect();
+                let chains: Vec<&[i64]> = (0..count)
+                    .map(|at| if at % 2 == 0 { &product[..] } else { &square })
+                    .collect();
                 let lengths: Vec<i64> = chains.iter().map(|chain| chain.len() as i64).collect();
                 let scales: Vec<f32> = (0..count).map(|at| 0.5 + at as f32).collect();
                 let attrs: Vec<(&'static str, AttrValue)> = vec![
@@ -115,8 +135,18 @@ fn sums_of_chains_are_those_of_the_cpu() {
                 ];
                 let sums = node(sum::definition(), attrs, &vec![dtype; count]);
                 let inputs = operands(&mut numbers, shapes, dtype);
-                let tolerance = if dtype == DType::Float64 { (1e-12, 1e-12) } else { (1e-5, 1e-5) };
-                check_node(&device, &sums, &inputs, tolerance, &format!("{count} {shapes:?} {dtype:?}"));
+                let tolerance = if dtype == DType::Float64 {
+                    (1e-12, 1e-12)
+                } else {
+                    (1e-5, 1e-5)
+                };
+                check_node(
+                    &device,
+                    &sums,
+                    &inputs,
+                    tolerance,
+                    &format!("{count} {shapes:?} {dtype:?}"),
+                );
             }
         }
     }

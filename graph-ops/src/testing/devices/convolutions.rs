@@ -80,7 +80,11 @@ impl Convolution {
             None => case.attr("padding", self.name),
             Some([top, bottom, left, right]) => {
                 let nhwc = [(0, 0), (top, bottom), (left, right), (0, 0)];
-                let pairs = if self.last { nhwc } else { [nhwc[0], nhwc[3], nhwc[1], nhwc[2]] };
+                let pairs = if self.last {
+                    nhwc
+                } else {
+                    [nhwc[0], nhwc[3], nhwc[1], nhwc[2]]
+                };
                 let amounts: Vec<i64> = pairs.iter().flat_map(|&(a, b)| [a as i64, b as i64]).collect();
                 case.attr("padding", "EXPLICIT").attr("explicit_paddings", amounts)
             }
@@ -213,7 +217,13 @@ fn a_fused_convolution_is_its_steps() {
                     .map(|shape| cast(&numbers.tensor(shape), dtype))
                     .into();
                 let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-6) };
-                check_node(&device, &fused, &inputs, tolerance, &format!("relu {relu}, pool {pool}"));
+                check_node(
+                    &device,
+                    &fused,
+                    &inputs,
+                    tolerance,
+                    &format!("relu {relu}, pool {pool}"),
+                );
             }
         }
     }

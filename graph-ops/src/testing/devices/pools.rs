@@ -22,10 +22,21 @@ impl Pool {
     fn any(numbers: &mut Numbers) -> Self {
         // Every third has windows of 2x2 side by side, which the CPU has code of its own for.
         let halves = numbers.among(0, 2) == 0;
-        let mut pair = |low, high| if halves { [2, 2] } else { [numbers.among(low, high), numbers.among(low, high)] };
+        let mut pair = |low, high| {
+            if halves {
+                [2, 2]
+            } else {
+                [numbers.among(low, high), numbers.among(low, high)]
+            }
+        };
         let (size, strides) = (pair(1, 4), pair(1, 3));
         Self {
-            images: [numbers.among(1, 3), numbers.among(4, 9), numbers.among(4, 9), numbers.among(1, 5)],
+            images: [
+                numbers.among(1, 3),
+                numbers.among(4, 9),
+                numbers.among(4, 9),
+                numbers.among(1, 5),
+            ],
             size,
             strides,
             padding: if numbers.among(0, 1) == 0 { "SAME" } else { "VALID" },
@@ -73,7 +84,11 @@ fn poolings_of_any_windows_are_those_of_the_cpu() {
         check_case(&device, &grad_grad.input(again), SAME);
         check_case(&device, &pool.case("AvgPool").input(x), (1e-14, 1e-15));
         let sizes = images.map(|size| size as i32);
-        check_case(&device, &pool.case("AvgPoolGrad").input(sizes).input(gradient), (1e-14, 1e-15));
+        check_case(
+            &device,
+            &pool.case("AvgPoolGrad").input(sizes).input(gradient),
+            (1e-14, 1e-15),
+        );
     }
 }
 
@@ -85,7 +100,11 @@ fn what_is_no_number_is_the_maximum_where_it_is_the_cpus() {
         let pool = Pool::any(&mut numbers);
         let (images, pooled) = (pool.shape(pool.images), pool.pooled());
         let mut x = numbers.coarse(&images).as_slice::<f64>().unwrap().to_vec();
-        for (x, odd) in x.iter_mut().step_by(3).zip([f64::NAN, f64::NEG_INFINITY, f64::INFINITY].iter().cycle()) {
+        for (x, odd) in x
+            .iter_mut()
+            .step_by(3)
+            .zip([f64::NAN, f64::NEG_INFINITY, f64::INFINITY].iter().cycle())
+        {
             *x = *odd;
         }
         let x = Value::from_vec(images.to_vec(), x).unwrap();
@@ -121,7 +140,10 @@ fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
             Value::from_vec(images.to_vec(), activity).unwrap(),
             numbers.tensor(&pooled),
         ];
-        let shapes = [PartialShape::from(images.map(Some)), PartialShape::from([Some(images[3])])];
+        let shapes = [
+            PartialShape::from(images.map(Some)),
+            PartialShape::from([Some(images[3])]),
+        ];
         let attrs: Vec<(&'static str, AttrValue)> = vec![
             ("T", DType::Float64.into()),
             ("ksize", [1, size, size, 1].into()),

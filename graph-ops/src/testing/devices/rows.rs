@@ -23,7 +23,11 @@ fn biases_and_their_gradients_are_those_of_the_cpu() {
             if format == "NCHW" && shape.len() < 3 {
                 continue;
             }
-            let channels = if format == "NHWC" { shape[shape.len() - 1] } else { shape[1] };
+            let channels = if format == "NHWC" {
+                shape[shape.len() - 1]
+            } else {
+                shape[1]
+            };
             let x = numbers.tensor(&shape);
             let case = |op| Case::new(op).attr("data_format", format).input(x.clone());
             check_case(&device, &case("BiasAdd").input(numbers.tensor(&[channels])), (0.0, 0.0));
@@ -60,9 +64,15 @@ fn a_label_that_is_no_class_makes_its_row_not_numbers() {
         .input([[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]])
         .input([2i32, 1, -1]);
     let node = case.node().unwrap();
-    let outputs =
-        graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &device.accelerator()).unwrap();
-    let nans = |output: &Value| output.as_slice::<f32>().unwrap().iter().map(|x| x.is_nan()).collect::<Vec<_>>();
+    let outputs = graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &device.accelerator()).unwrap();
+    let nans = |output: &Value| {
+        output
+            .as_slice::<f32>()
+            .unwrap()
+            .iter()
+            .map(|x| x.is_nan())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(nans(&outputs[0]), [true, false, true]);
     assert_eq!(nans(&outputs[1]), [true, true, false, false, true, true]);
 }

@@ -1,0 +1,217 @@
+//! Sessions with a GPU: where operations and variables are, what is copied, what is recorded. The GPU is an emulated one.
+
+use std::sync::Arc;
+
+use graph_core::accelerator::Accelerator;
+use graph_core::graph::scope::{control_dependencies, device};
+use graph_core::session::{Feedable, SessionOptions};
+use graph_core::{Graph, Session, Value, Variable, feed};
+use graph_cuda::{Cuda, DeviceOptions, emulator};
+use graph_ops::{array, math, state};
+use lenet::global_definitions::OptimizerName;
+use lenet::trainer::{Trainer, TrainerOptions};
+use system_tests::small;
+
+/// An emulated GPU; a test without one says why and ends.
+fn gpu(index: u32) -> Option<Cuda> {
+    let gpu = emulator::device_with(index, 1 << 30, &DeviceOptions::default());
+    gpu.inspect_err(|error| println!("skipped: {error}")).ok()
+}
+
+fn options(gpus: &[&Cuda]) -> SessionOptions {
+    let accelerators: Vec<Arc<dyn Accelerator>> = gpus.iter().map(|gpu| gpu.accelerator()).collect();
+    SessionOptions::new()
+        .accelerators(accelerators)
+        .allow_soft_placement(true)
+}
+
+#[test]
+fn results_are_those_of_the_cpu_however_often_and_in_whatever_shapes() {
+    let Some(gpu) = gpu(0) else { return };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None, Some(3)]).build().unwrap();
+    let w = Variable::new([[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]]).build().unwrap();
+    let y = math::add(math::matmul(&x, &w), [10.0f32, 20.0]).build().unwrap();
+    let total = math::reduce_sum(&y).build().unwrap();
+    let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
+    session.run(&w.initializer(), ()).unwrap();
+    // The third run with the same shape is the first that replays what was recorded.
+    for round in 0..5 {
+        for rows in [1usize, 2, 4] {
+            let values: Vec<f32> = (0..rows * 3).map(|at| (at + round) as f32).collect();
+            let fed = Value::from_vec([rows, 3], values.clone()).unwrap();
+            let (got, sum): (Value, f32) = session.run((&y, &total), feed! { x => fed }).unwrap();
+            let expected: Vec<f32> = values
+                .chunks(3)
+                .flat_map(|row| {
+                    let dot = |a: f32, b: f32, c: f32, bias: f32| row[0] * a + row[1] * b + row[2] * c + bias;
+                    [dot(1.0, 3.0, 5.0, 10.0), dot(2.0, 4.0, 6.0, 20.0)]
+                })
+                .collect();
+            assert_eq!(got.as_slice::<f32>().unwrap(), expected);
+            assert_eq!(sum, expected.iter().sum::<f32>());
+        }
+    }
+}
+
+#[test]
+fn a_variable_is_where_what_works_on_it_is() {
+    let Some(gpu) = gpu(0) else { return };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new([1.0f32, 2.0]).name("v").build().unwrap();
+    let add = state::assign_add(&v, [10.0f32, 20.0]).build().unwrap();
+    let doubled = math::multiply(&v, 2.0f32).build().unwrap();
+    let on_cpu = {
+        let _cpu = device("/cpu:0").unwrap();
+        math::multiply(&v, 3.0f32).build().unwrap()
+    };
+    let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
+    let error = session.run::<Value>(&doubled, ()).unwrap_err();
+    assert_eq!(error.class(), "FailedPrecondition");
+    assert!(error.to_string().contains("uninitialized value v"), "{error}");
+    session.run(&v.initializer(), ()).unwrap();
+    let values = |tensor: &dyn Feedable| {
+        session
+            .run::<Value>(&tensor.fed_tensor(), ())
+            .unwrap()
+            .as_slice::<f32>()
+            .unwrap()
+            .to_vec()
+    };
+    for round in 1..5 {
+        let expected = [1.0 + 10.0 * round as f32, 2.0 + 20.0 * round as f32];
+        assert_eq!(values(&add), expected);
+        assert_eq!(values(&doubled), expected.map(|x| 2.0 * x));
+        assert_eq!(values(&on_cpu), expected.map(|x| 3.0 * x));
+        assert_eq!(values(&v), expected);
+    }
+    let held = gpu.held_bytes();
+    assert!(held > 0, "nothing is on the GPU");
+    for _ in 0..100 {
+        values(&add);
+    }
+    assert_eq!(gpu.held_bytes(), held, "memory grows");
+    session.close();
+    drop(session);
+    assert_eq!(gpu.held_bytes(), 0, "memory is held beyond the session");
+}
+
+#[test]
+fn a_read_before_an_update_is_a_snapshot_on_the_gpu_too() {
+    let Some(gpu) = gpu(0) else { return };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let v = Variable::new(1.0f32).build().unwrap();
+    let before = v.value().clone();
+    let add = state::assign_add(&v, 1.0f32).build().unwrap();
+    let (late, sum) = {
+        let _after = control_dependencies([&add.op()]);
+        let late = array::identity(v.reference()).build().unwrap();
+        let sum = math::add(&before, &late).build().unwrap();
+        (late, sum)
+    };
+    let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
+    session.run(&v.initializer(), ()).unwrap();
+    for round in 0..4 {
+        let (late, sum): (f32, f32) = session.run((&late, &sum), ()).unwrap();
+        let old = 1.0 + round as f32;
+        assert_eq!((late, sum), (old + 1.0, 2.0 * old + 1.0));
+    }
+}
+
+#[test]
+fn operations_go_where_they_ask_and_tensors_are_copied_between() {
+    let (Some(first), Some(second)) = (gpu(0), gpu(1)) else {
+        return;
+    };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([2]).build().unwrap();
+    let on = |name: &str, operand: &graph_core::Tensor| {
+        let _device = device(name).unwrap();
+        math::add(operand, 1.0f32).build().unwrap()
+    };
+    let a = on("/gpu:1", &x);
+    let b = on("/gpu:0", &a);
+    let c = on("/cpu:0", &b);
+    let d = on("/gpu:1", &c);
+    let session = Session::with_options(&graph, options(&[&first, &second])).unwrap();
+    for round in 0..4 {
+        let fed = [round as f32, 2.0];
+        let got: Vec<f32> = session
+            .run::<Value>(&d, feed! { x => Value::from(fed) })
+            .unwrap()
+            .as_slice::<f32>()
+            .unwrap()
+            .to_vec();
+        assert_eq!(got, fed.map(|x| x + 4.0));
+    }
+    assert!(first.held_bytes() > 0 && second.held_bytes() > 0);
+
+    let strict = options(&[&first]).allow_soft_placement(false);
+    let error = Session::with_options(&graph, strict).unwrap();
+    let error = error
+        .run::<Value>(&d, feed! { x => Value::from([1.0f32, 2.0]) })
+        .unwrap_err();
+    assert_eq!(error.class(), "InvalidArgument");
+    assert!(error.to_string().contains("/device:GPU:0"), "{error}");
+}
+
+#[test]
+fn too_little_memory_is_an_error_and_the_session_goes_on() {
+    let limited = DeviceOptions {
+        memory_limit: Some(1 << 20),
+        ..DeviceOptions::default()
+    };
+    let Ok(gpu) = emulator::device_with(0, 1 << 30, &limited) else {
+        return println!("skipped: no C++ compiler");
+    };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([None]).build().unwrap();
+    let y = math::square(math::add(&x, 1.0f32)).build().unwrap();
+    let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
+    let run = |count: usize| {
+        session.run::<Value>(
+            &y,
+            feed! { x => Value::zeros(graph_core::DType::Float32, [count]).unwrap() },
+        )
+    };
+    assert!(run(1000).is_ok());
+    let error = run(1_000_000).unwrap_err();
+    assert_eq!(error.class(), "ResourceExhausted", "{error}");
+    assert!(error.to_string().contains("the limit is 1048576"), "{error}");
+    assert_eq!(run(1000).unwrap().as_slice::<f32>().unwrap(), [1.0; 1000]);
+}
+
+/// Objective and cost of `steps` steps of the small network.
+fn trained(optimizer: OptimizerName, steps: usize, session: SessionOptions) -> Vec<(f32, f32)> {
+    let options = TrainerOptions {
+        logdir: None,
+        accelerators: session.accelerators.clone(),
+        ..TrainerOptions::default()
+    };
+    let mut trainer: Trainer = small::trainer(optimizer, options).unwrap();
+    trainer.session = Session::with_options(trainer.network.graph(), session).unwrap();
+    let init = trainer.network.graph().operation("init").unwrap();
+    trainer.session.run(&init, ()).unwrap();
+    (0..steps).map(|_| trainer.bp_step(10).unwrap()).collect()
+}
+
+#[test]
+fn training_follows_the_cpu_and_recording_changes_no_bit() {
+    let Some(gpu) = gpu(0) else { return };
+    for optimizer in [OptimizerName::Sgd, OptimizerName::Adam, OptimizerName::RmsProp] {
+        let on_cpu = trained(optimizer, 12, options(&[]));
+        let recorded = trained(optimizer, 12, options(&[&gpu]));
+        let eager = trained(optimizer, 12, options(&[&gpu]).record_steps(false));
+        assert_eq!(recorded, eager);
+        for (step, (gpu, cpu)) in recorded.iter().zip(&on_cpu).enumerate() {
+            let apart = |x: f32, y: f32| ((x - y) / y).abs();
+            let difference = apart(gpu.0, cpu.0).max(apart(gpu.1, cpu.1));
+            assert!(difference < 1e-4, "step {step}: {gpu:?} and {cpu:?}");
+        }
+    }
+}
