@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
 use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::gate::Gate;
 use crate::pool::Pool;
 use crate::source::{Source, whole};
 use crate::staging::Staging;
@@ -70,6 +71,7 @@ struct Inner {
     functions: Mutex<FxHashMap<String, Handle>>,
     modules: Mutex<FxHashMap<String, Handle>>,
     counters: Counters,
+    gate: Gate,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,6 +90,7 @@ impl Cuda {
             functions: Mutex::default(),
             modules: Mutex::default(),
             counters: Counters::default(),
+            gate: Gate::default(),
         }))
     }
 
@@ -150,7 +153,10 @@ impl Cuda {
             return Ok(self.kernel(function));
         }
         let module = self.module(title, text)?;
-        let function = self.0.driver.function(module, name)?;
+        let function = {
+            let _inside = self.0.gate.enter();
+            self.0.driver.function(module, name)?
+        };
         lock(&self.0.functions).insert(key, function);
         Ok(self.kernel(function))
     }
@@ -180,12 +186,16 @@ impl Cuda {
             ..
         } = &*self.0;
         let identity = compiler.identity();
-        let kept = cache.get(&identity, &text).and_then(|code| driver.load(&code).ok());
+        let load = |code: &[u8]| {
+            let _inside = self.0.gate.enter();
+            driver.load(code)
+        };
+        let kept = cache.get(&identity, &text).and_then(|code| load(&code).ok());
         let module = match kept {
             Some(module) => module,
             None => {
                 let code = compiler.compile(title, &text)?;
-                let module = driver.load(&code)?;
+                let module = load(&code)?;
                 cache.put(&identity, &text, &code);
                 module
             }
@@ -211,6 +221,7 @@ impl Cuda {
         if product.rows == 0 || product.columns == 0 || product.batch == 0 {
             return Ok(());
         }
+        let _inside = self.0.gate.enter();
         count(&self.0.counters.kernels);
         // SAFETY: the caller's promise.
         unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) }
@@ -237,6 +248,7 @@ impl Function {
         if blocks.contains(&0) || threads.contains(&0) {
             return Ok(());
         }
+        let _inside = self.device.gate.enter();
         count(&self.device.counters.kernels);
         // SAFETY: the caller's promise.
         unsafe {
@@ -278,6 +290,7 @@ impl Accelerator for Inner {
     }
 
     fn allocate(&self, bytes: usize) -> Result<DeviceAddress> {
+        let _inside = self.gate.enter();
         lock(&self.pool).allocate(&*self.driver, bytes).map(DeviceAddress)
     }
 
@@ -289,6 +302,7 @@ impl Accelerator for Inner {
         if from.is_empty() {
             return Ok(());
         }
+        let _inside = self.gate.enter();
         count(&self.counters.uploads);
         lock(&self.staging).upload(&*self.driver, from, to.0)
     }
@@ -297,6 +311,7 @@ impl Accelerator for Inner {
         if to.is_empty() {
             return self.synchronize();
         }
+        let _inside = self.gate.enter();
         count(&self.counters.downloads);
         lock(&self.staging).download(&*self.driver, from.0, to)
     }
@@ -305,21 +320,26 @@ impl Accelerator for Inner {
         if bytes == 0 {
             return Ok(());
         }
+        let _inside = self.gate.enter();
         // SAFETY: the session gives addresses of tensors of this many bytes.
         unsafe { self.driver.copy(from.0, to.0, bytes) }
     }
 
     fn synchronize(&self) -> Result<()> {
+        let _inside = self.gate.enter();
         count(&self.counters.waits);
         self.driver.synchronize()
     }
 
     fn begin_capture(&self) -> Result<()> {
-        self.driver.begin_capture()
+        self.gate.begin_recording()?;
+        self.driver.begin_capture().inspect_err(|_| self.gate.end_recording())
     }
 
     fn end_capture(self: Arc<Self>) -> Result<Box<dyn CapturedWork>> {
-        let graph = self.driver.end_capture()?;
+        let graph = self.driver.end_capture();
+        self.gate.end_recording();
+        let graph = graph?;
         Ok(Box::new(Captured { device: self, graph }))
     }
 
@@ -344,6 +364,7 @@ struct Captured {
 
 impl CapturedWork for Captured {
     fn launch(&self) -> Result<()> {
+        let _inside = self.device.gate.enter();
         count(&self.device.counters.recorded);
         self.device.driver.launch_graph(self.graph)
     }
@@ -351,6 +372,7 @@ impl CapturedWork for Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
+        let _inside = self.device.gate.enter();
         self.device.driver.drop_graph(self.graph);
     }
 }

@@ -17,6 +17,7 @@ mod device;
 pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod gate;
 mod nvidia;
 pub mod nvrtc;
 mod pool;

@@ -260,3 +260,33 @@ fn looking_for_devices_is_never_more_than_an_error() {
         }
     }
 }
+
+#[test]
+fn what_another_thread_gives_is_not_recorded() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    let scale = cuda.function(&SOURCE, "scale", &[("T", "float")]).unwrap();
+    let (mine, others) = (put(&gpu, &[1f32]), put(&gpu, &[1f32]));
+    // SAFETY: the arguments are the kernel's, and the memory is as large.
+    let double = |x: DeviceAddress| unsafe { scale.launch_over(1, arguments![x, x, 2f32, 1i64]) }.unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..200 {
+                double(others);
+                double(others);
+                gpu.upload(bytes_of(&[1f32]), others).unwrap();
+                gpu.free(gpu.allocate(1 << 10).unwrap());
+            }
+        });
+        for _ in 0..100 {
+            gpu.begin_capture().unwrap();
+            assert_eq!(gpu.begin_capture().unwrap_err().class(), "FailedPrecondition");
+            double(mine);
+            let work = gpu.clone().end_capture().unwrap();
+            gpu.upload(bytes_of(&[1f32]), mine).unwrap();
+            work.launch().unwrap();
+            assert_eq!(get::<f32>(&gpu, mine, 1), [2.0]);
+        }
+    });
+    assert_eq!(get::<f32>(&gpu, others, 1), [1.0]);
+}
