@@ -4,6 +4,7 @@ mod chains;
 mod convolutions;
 mod pools;
 mod rows;
+mod steps;
 mod streams;
 
 use graph_core::graph::{Node, OutputInfo};
