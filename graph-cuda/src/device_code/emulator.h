@@ -5,8 +5,6 @@
 // undefined ends the program with a message: a barrier that some threads of a block reach while others have ended, or a
 // shuffle that part of a warp does not reach. Threads take their turns in both orders, one grid after the other, so that a
 // missing barrier shows as a difference.
-#pragma once
-
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>

@@ -6,6 +6,8 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefini
 use graph_core::{DType, Error, PartialShape, Result};
 
 use crate::array::moving::with_element;
+use crate::cuda::SIZED;
+use crate::cuda::copy::{self as device, Transfer};
 
 fn alias(name: &'static str, summary: &'static str) -> OpDefinition {
     OpDefinition::new(name, summary)
@@ -107,6 +109,16 @@ pub(crate) fn identity_n_definition() -> OpDefinition {
                     .try_for_each(|(index, &dtype)| copy(context, index, dtype))
             }))
         }))
+        .kernel(
+            KernelDefinition::cuda(|request| {
+                let tensors = request.input_dtypes.iter().zip(request.input_shapes).enumerate();
+                let copies = tensors.map(|(index, (&dtype, shape))| {
+                    Ok((index, index, Transfer::all(request, dtype, shape.num_elements())?))
+                });
+                Ok(device::copies(copies.collect::<Result<_>>()?))
+            })
+            .types("T", SIZED),
+        )
 }
 
 fn copy(context: &mut KernelContext<'_>, index: usize, dtype: DType) -> Result<()> {
@@ -179,6 +191,11 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input("text")
             .expect([1i32, 2])
             .expect("text"),
+        Case::new("IdentityN")
+            .input([1i32, 2])
+            .input(3.5f64)
+            .expect([1i32, 2])
+            .expect(3.5f64),
     ]);
     cases
 }

@@ -4,6 +4,7 @@
 //! host (attributes, shapes, plan-time inputs) they read when they are made.
 
 pub(crate) mod batch_norm;
+pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod convolution;

@@ -8,7 +8,9 @@ use half::{bf16, f16};
 use super::elementwise::run_unary;
 use super::nodes::Nodes;
 use crate::cpu::parallel::{GRAIN, for_each_range};
-use crate::cuda::{NAMED, elementwise};
+use crate::cuda::cast::expression as cast_on_device;
+use crate::cuda::copy::{Transfer, copies};
+use crate::cuda::{NAMED, SIZED, elementwise};
 
 /// What can be cast.
 const NUMERIC: &[DType] = &[
@@ -67,32 +69,11 @@ pub(crate) fn cast_op() -> OpDefinition {
             } else {
                 u64::MAX
             };
-            elementwise::map(request, &["x"], &in_cuda(from, to, kept))
+            elementwise::map(request, &["x"], &cast_on_device(from, to, kept))
         })
         .types("SrcT", NAMED)
         .types("DstT", NAMED),
     )
-}
-
-/// The element `x` cast by an expression in CUDA C; of a float the bits `kept` are taken.
-fn in_cuda(from: DType, to: DType, kept: u64) -> String {
-    let to_i64 =
-        "(x >= C(-9223372036854775808.0) && x < C(9223372036854775808.0) ? i64(x) : -9223372036854775807LL - 1)";
-    match to {
-        DType::Bool => "x != C(0)".to_owned(),
-        _ if !from.is_floating() => "x".to_owned(),
-        DType::Int8 | DType::Int16 | DType::Int32 | DType::UInt8 | DType::UInt16 => {
-            "double(x) > -2147483649.0 && double(x) < 2147483648.0 ? i32(x) : -2147483647 - 1".to_owned()
-        }
-        DType::Int64 | DType::UInt32 => to_i64.to_owned(),
-        DType::UInt64 => format!(
-            "x >= C(18446744073709551616.0) ? 1ULL << 63 : x >= C(9223372036854775808.0) ? u64(x) : u64({to_i64})"
-        ),
-        _ if kept == u64::MAX => "x".to_owned(),
-        _ if from == DType::Float64 => format!("bits_double(double_bits(x) & {kept:#x}ULL)"),
-        // A float has 29 bits less.
-        _ => format!("bits_float(float_bits(x) & {:#x}u)", (kept >> 29) as u32),
-    }
 }
 
 /// An element of any dtype, without loss.
@@ -411,6 +392,14 @@ pub(crate) fn bitcast_op() -> OpDefinition {
             Ok(())
         }))
     }))
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let bytes = request.input_dtype(0).size().unwrap_or(0) * request.input_shape(0).num_elements();
+            Ok(copies(vec![(0, 0, Transfer::all(request, DType::UInt8, bytes)?)]))
+        })
+        .types("T", SIZED)
+        .types("type", SIZED),
+    )
 }
 
 fn bitcast_shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -3,6 +3,8 @@
 pub(crate) mod apply;
 mod assign;
 mod count_up_to;
+#[cfg(test)]
+mod device_tests;
 mod get_variable;
 mod initialize;
 pub mod initializers;

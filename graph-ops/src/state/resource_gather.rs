@@ -4,11 +4,14 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{OpBuilder, Tensor};
 use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape, Value};
+use graph_cuda::{Cuda, arguments};
 
 use super::resource::existing;
 use super::scatter::{Addressing, places, updates_shape};
-use crate::array::gather::add_up_rows;
+use crate::array::gather::{SOURCE, add_up_rows};
 use crate::array::moving::{pick_rows, with_element};
+use crate::cuda::copy::longest_word;
+use crate::cuda::{SIZED, type_name, word_of};
 
 /// `ResourceGather`
 pub(crate) fn gather() -> OpDefinition {
@@ -46,6 +49,48 @@ pub(crate) fn gather() -> OpDefinition {
             DType::Int32 => batched(context, context.input::<i32>(1)?, shape, batch),
             _ => batched(context, context.input::<i64>(1)?, shape, batch),
         })
+    }))
+    .kernel(KernelDefinition::cuda(gathering).types("dtype", SIZED))
+}
+
+/// `ResourceGather` on a device, where an index outside of the variable picks zeros.
+fn gathering(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (indices, output) = (request.input_shape(1).clone(), request.output_shape(0)?);
+    let batch = batch_of(request.attr("batch_dims")?, Some(indices.rank()))?.unwrap_or(0);
+    let elements: usize = output.iter().skip(indices.rank()).product();
+    let (bytes, _) = word_of(request.output_dtype(0))?;
+    let (longest, word) = longest_word(bytes, elements)?;
+    let (count, inner): (usize, usize) = (indices[batch..].iter().product(), elements * bytes / longest);
+    let n = indices.num_elements() * inner;
+    let defines = [("W", word), ("I", type_name(request.input_dtype(1))?)];
+    let function = Cuda::of(request)?.function(&SOURCE, "gather", &defines)?;
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let shape = match context.variable(0)?.extent() {
+            Some((_, shape)) => shape.clone(),
+            None => {
+                return Err(Error::not_found(
+                    "the variable does not exist before a value is assigned",
+                ));
+            }
+        };
+        let fits = shape.rank() > batch
+            && shape[..batch] == indices[..batch]
+            && shape[batch + 1..].iter().product::<usize>() == elements;
+        if !fits {
+            return Err(
+                Error::invalid_argument("the variable's value has another shape than the handle says").got(shape),
+            );
+        }
+        let (variable, numbers) = (context.variable_address(0)?, context.input_address(1));
+        let (rows, count, inner) = (shape[batch] as i64, count as i64, inner as i64);
+        let output = context.output_address(0);
+        // SAFETY: these are the kernel's parameters, which say how many words each tensor has (checked).
+        unsafe {
+            function.launch_over(
+                n,
+                arguments![output, variable, numbers, n as i64, 1i64, rows, count, inner],
+            )
+        }
     }))
 }
 

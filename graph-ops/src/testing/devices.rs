@@ -1,8 +1,10 @@
 //! CUDA kernels beside the CPU's on an emulated GPU, over shapes, strides and paddings that the table of cases has not.
 
+mod arrays;
 mod chains;
 mod convolutions;
 mod pools;
+mod reductions;
 mod rows;
 mod steps;
 mod streams;

@@ -85,7 +85,8 @@ fn made_by(program: &Program, uses: &Uses, tensor: TensorId, op: &str) -> Option
 fn taken_by(program: &Program, uses: &Uses, tensor: TensorId, op: &str) -> Option<NodeId> {
     let takes =
         |id: &NodeId| program.node(*id).op() == op && program.node(*id).inputs[0] == tensor && fits(program, uses, *id);
-    uses.of(tensor).iter().copied().find(takes)
+    let mut takers = uses.of(tensor).iter().copied();
+    takers.find(takes).filter(|_| uses.on_one_device(tensor))
 }
 
 fn copied(from: &Attributes, names: &[&'static str]) -> Attributes {

@@ -56,7 +56,8 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
         let joined = roots
             .next()
             .flatten()
-            .filter(|first| roots.all(|other| other == Some(*first)) && !uses.fetched(tensor))
+            .filter(|first| roots.all(|other| other == Some(*first)))
+            .filter(|_| !uses.fetched(tensor) && uses.on_one_device(tensor))
             .filter(|&first| shape_of(program, id) == shape_of(program, first))
             .filter(|&first| Some(part.dtype) == dtype(program, first))
             .filter(|first| {

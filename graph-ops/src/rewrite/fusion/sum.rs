@@ -1,6 +1,6 @@
 //! Sums over all elements of what element-wise operations compute.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
@@ -35,9 +35,10 @@ struct Total {
 
 fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
     let mut totals: Vec<Vec<Total>> = Vec::new();
-    let mut of_operands: FxHashMap<(Vec<TensorId>, PartialShape), usize> = FxHashMap::default();
+    let mut of_operands: FxHashMap<(Vec<TensorId>, PartialShape, Arc<str>), usize> = FxHashMap::default();
     for total in program.ids().filter_map(|id| total(program, uses, id)) {
-        let key = (total.operands.clone(), total.shape.clone());
+        let device = program.node(total.id).device.clone();
+        let key = (total.operands.clone(), total.shape.clone(), device);
         let index = *of_operands.entry(key).or_insert_with(|| {
             totals.push(Vec::new());
             totals.len() - 1

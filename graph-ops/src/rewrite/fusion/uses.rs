@@ -12,6 +12,8 @@ pub(super) struct Uses {
     pub(super) order: Vec<NodeId>,
     of_tensor: FxHashMap<TensorId, Vec<NodeId>>,
     fetched: FxHashSet<TensorId>,
+    /// Tensors that a node takes which asks for another device than the one that makes them.
+    across: FxHashSet<TensorId>,
     stays: Vec<bool>,
 }
 
@@ -19,10 +21,14 @@ impl Uses {
     pub(super) fn new(program: &Program, order: Vec<NodeId>) -> Self {
         let mut of_tensor: FxHashMap<TensorId, Vec<NodeId>> = FxHashMap::default();
         let mut stays = graph_core::rewrite::guarded_nodes(program, &order);
+        let mut across = FxHashSet::default();
         for id in program.ids() {
             let node = program.node(id);
             for &input in &node.inputs {
                 of_tensor.entry(input).or_default().push(id);
+                if node.device != program.node(input.node).device {
+                    across.insert(input);
+                }
             }
             for control in &node.control_inputs {
                 stays[control.index()] = true;
@@ -38,6 +44,7 @@ impl Uses {
             order,
             of_tensor,
             fetched,
+            across,
             stays,
         }
     }
@@ -57,10 +64,15 @@ impl Uses {
         self.fetched.contains(&tensor)
     }
 
-    /// The only node that takes the tensor, if the run does not fetch it.
+    /// Whether all that take the tensor ask for the device of what makes it: only then can they be fused with it.
+    pub(super) fn on_one_device(&self, tensor: TensorId) -> bool {
+        !self.across.contains(&tensor)
+    }
+
+    /// The only node that takes the tensor, if the run does not fetch it, and nothing else speaks against fusing the two.
     pub(super) fn only(&self, tensor: TensorId) -> Option<NodeId> {
         match self.of(tensor) {
-            [one] if !self.fetched(tensor) => Some(*one),
+            [one] if !self.fetched(tensor) && self.on_one_device(tensor) => Some(*one),
             _ => None,
         }
     }

@@ -1,7 +1,10 @@
 //! Two steps of each update, against what TensorFlow's op of the same name computes.
 
+use std::sync::Arc;
+
+use graph_core::accelerator::Accelerator;
 use graph_core::graph::{IntoOperand, OpBuilder};
-use graph_core::session::{Feeds, Session};
+use graph_core::session::{Feeds, Session, SessionOptions};
 use graph_core::{DType, Graph, Value, Variable};
 
 use crate::testing::assert_close;
@@ -71,7 +74,7 @@ impl Form {
     }
 }
 
-fn check(update: &Update, form: Form, dtype: DType, tolerance: (f64, f64)) {
+fn check(update: &Update, form: Form, dtype: DType, tolerance: (f64, f64), accelerators: &[Arc<dyn Accelerator>]) {
     let graph = Graph::new();
     let _default = graph.as_default();
     let op = form.op(update);
@@ -109,7 +112,8 @@ fn check(update: &Update, form: Form, dtype: DType, tolerance: (f64, f64)) {
                 .contains(&variable.op().colocation_groups()[0])
         );
     }
-    let session = Session::new(&graph).unwrap();
+    let options = SessionOptions::default().accelerators(accelerators.to_vec());
+    let session = Session::with_options(&graph, options).unwrap();
     for variable in &variables {
         session.run(variable.initializer(), ()).unwrap();
     }
@@ -145,10 +149,10 @@ fn updates_are_tensorflows() {
                 continue;
             }
             checked.insert(form.op(update));
-            check(update, form, DType::Float32, (2e-6, 1e-7));
-            check(update, form, DType::Float64, (1e-5, 1e-6));
-            check(update, form, DType::Half, (2e-2, 2e-2));
-            check(update, form, DType::BFloat16, (6e-2, 6e-2));
+            check(update, form, DType::Float32, (2e-6, 1e-7), &[]);
+            check(update, form, DType::Float64, (1e-5, 1e-6), &[]);
+            check(update, form, DType::Half, (2e-2, 2e-2), &[]);
+            check(update, form, DType::BFloat16, (6e-2, 6e-2), &[]);
         }
     }
     let all: std::collections::BTreeSet<String> = [super::DENSE, super::SPARSE, super::BY_HANDLE]
@@ -157,6 +161,49 @@ fn updates_are_tensorflows() {
         .map(|make| make().name.to_owned())
         .collect();
     assert_eq!(checked, all);
+}
+
+#[test]
+fn updates_are_tensorflows_on_an_emulated_gpu() {
+    let device = match graph_cuda::emulator::device() {
+        Ok(device) => device,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let accelerators = [device.accelerator()];
+    let mut forms = 0;
+    for update in UPDATES {
+        for by_handle in [false, true] {
+            let form = Form {
+                by_handle,
+                sparse: false,
+            };
+            if crate::install().op(&form.op(update)).is_err() {
+                continue;
+            }
+            forms += 1;
+            check(update, form, DType::Float32, (3e-6, 1e-7), &accelerators);
+            if by_handle {
+                check(update, form, DType::Float64, (1e-5, 1e-6), &accelerators);
+                check(update, form, DType::Half, (2e-2, 2e-2), &accelerators);
+                check(update, form, DType::BFloat16, (6e-2, 6e-2), &accelerators);
+            }
+        }
+    }
+    // Every formula was compiled for each dtype.
+    let texts = device.texts();
+    let compiled = texts
+        .iter()
+        .filter(|text| text.contains("#line 1 \"apply.cu\""))
+        .count();
+    assert_eq!(
+        compiled,
+        4 * UPDATES
+            .iter()
+            .map(|update| format!("{} {:?}", update.op, update.attrs))
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+    );
+    assert!(forms > UPDATES.len());
 }
 
 #[test]
