@@ -153,9 +153,12 @@ static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* 
 
 }  // namespace emulator
 
+// Everything else is hidden: libraries of kernels that are made for other types or sizes have functions, and shared memory, of
+// the same names.
+#define EXPORTED __attribute__((visibility("default")))
 #define EMULATED_KERNEL(name, waiting, ...)                                                                              \
   static void name##_body(__VA_ARGS__);                                                                                  \
-  extern "C" void name(const unsigned* grid, const unsigned* threads, size_t shared, void** arguments) {                 \
+  extern "C" EXPORTED void name(const unsigned* grid, const unsigned* threads, size_t shared, void** arguments) {        \
     emulator::launch(name##_body, waiting, grid, threads, shared, arguments);                                            \
   }                                                                                                                      \
   static void name##_body(__VA_ARGS__)

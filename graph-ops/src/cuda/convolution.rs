@@ -28,13 +28,11 @@ impl Convolution {
     fn new(g: &Conv2dGeometry, channels_last: bool, height: usize) -> Result<Self> {
         let terms = g.filter_len() / g.out_channels.max(1);
         let backwards = g.filter_len() / g.in_channels.max(1);
-        let sizes = [g.image_len(), g.out_image_len(), terms, backwards];
         // The kernels look a few tiles ahead.
-        if sizes
-            .into_iter()
-            .chain([height / 128])
-            .any(|size| size >= i32::MAX as usize - 1024)
-        {
+        let most = i32::MAX as usize - 1024;
+        let sizes = [g.image_len(), g.out_image_len(), terms, backwards, height / LEAST_TILE];
+        let widest = g.in_channels.max(g.out_channels) / LEAST_TILE;
+        if sizes.into_iter().any(|size| size >= most) || widest >= MOST_BLOCKS {
             return Err(too_large());
         }
         Ok(Self {
@@ -58,6 +56,10 @@ struct Tile {
 
 /// Blocks that keep a large GPU busy.
 const BUSY: usize = 256;
+
+/// No tile has fewer rows or columns, and no grid more blocks along its second axis.
+const LEAST_TILE: usize = 16;
+const MOST_BLOCKS: usize = 65_535;
 
 /// Terms of the sums that are in shared memory at once.
 const DEPTH: usize = 16;

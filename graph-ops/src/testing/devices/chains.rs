@@ -91,7 +91,7 @@ fn each_function_is_that_of_the_cpu() {
     let x: Vec<f64> = pairs().map(|(x, _)| x).collect();
     let y: Vec<f64> = pairs().map(|(_, y)| y).collect();
     let z: Vec<f64> = (0..x.len()).map(|i| i as f64).collect();
-    let inputs: Vec<Value> = [x, y, z].map(|values| Value::from(values)).into();
+    let inputs: Vec<Value> = [x, y, z].map(Value::from).into();
     for function in 0..FUNCTIONS {
         let attrs: Vec<(&'static str, AttrValue)> = vec![
             ("T", DType::Float64.into()),
