@@ -102,7 +102,10 @@ fn variables_are_updated_on_an_emulated_gpu() -> Result<()> {
                 // A place that comes up again.
                 let places = Value::from_vec([4, 3, 2], (0..24).map(|at| at * 5 % 3).collect::<Vec<i32>>())?;
                 compare(&op, dtype, by_handle, &|variable, value| {
-                    OpBuilder::new(&op).input(variable).input(places.clone().into_operand()).input(value)
+                    OpBuilder::new(&op)
+                        .input(variable)
+                        .input(places.clone().into_operand())
+                        .input(value)
                 })?;
             }
         }
@@ -132,9 +135,13 @@ fn parts_of_variables_are_picked_on_an_emulated_gpu() -> Result<()> {
     let graph = Graph::new();
     let _default = graph.as_default();
     let numbers: Vec<f32> = (0..24).map(|number| number as f32).collect();
-    let variable = Variable::new(Value::from_vec([4, 3, 2], numbers)?).use_resource(true).build()?;
+    let variable = Variable::new(Value::from_vec([4, 3, 2], numbers)?)
+        .use_resource(true)
+        .build()?;
     let rows = super::gather_rows(&variable, [[3i32, 0], [0, 2]]).build()?;
-    let of_batches = super::gather_rows(&variable, [[2i64], [0], [1], [2]]).attr("batch_dims", 1i64).build()?;
+    let of_batches = super::gather_rows(&variable, [[2i64], [0], [1], [2]])
+        .attr("batch_dims", 1i64)
+        .build()?;
     let run = |accelerators: Vec<Arc<dyn Accelerator>>| -> Result<(Value, Value)> {
         let session = Session::with_options(&graph, SessionOptions::default().accelerators(accelerators))?;
         let error = session.run::<Value>(&rows, ()).unwrap_err();

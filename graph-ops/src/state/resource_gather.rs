@@ -68,21 +68,28 @@ fn gathering(request: &KernelRequest<'_>) -> Result<Planned> {
         let shape = match context.variable(0)?.extent() {
             Some((_, shape)) => shape.clone(),
             None => {
-                return Err(Error::not_found("the variable does not exist before a value is assigned"));
+                return Err(Error::not_found(
+                    "the variable does not exist before a value is assigned",
+                ));
             }
         };
         let fits = shape.rank() > batch
             && shape[..batch] == indices[..batch]
             && shape[batch + 1..].iter().product::<usize>() == elements;
         if !fits {
-            return Err(Error::invalid_argument("the variable's value has another shape than the handle says").got(shape));
+            return Err(
+                Error::invalid_argument("the variable's value has another shape than the handle says").got(shape),
+            );
         }
         let (variable, numbers) = (context.variable_address(0)?, context.input_address(1));
         let (rows, count, inner) = (shape[batch] as i64, count as i64, inner as i64);
         let output = context.output_address(0);
         // SAFETY: these are the kernel's parameters, which say how many words each tensor has (checked).
         unsafe {
-            function.launch_over(n, arguments![output, variable, numbers, n as i64, 1i64, rows, count, inner])
+            function.launch_over(
+                n,
+                arguments![output, variable, numbers, n as i64, 1i64, rows, count, inner],
+            )
         }
     }))
 }
