@@ -1,6 +1,7 @@
 //! A CUDA device as sessions and kernels see it.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress};
@@ -27,6 +28,34 @@ pub struct DeviceOptions {
     pub tf32: bool,
 }
 
+/// What a device was given since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WorkCounts {
+    /// Kernels and products, one by one; those that were recorded count once, when they were.
+    pub kernels: u64,
+    /// Recorded work that was launched.
+    pub recorded: u64,
+    /// Copies from the host.
+    pub uploads: u64,
+    /// Copies to the host, each of which waits.
+    pub downloads: u64,
+    /// Times that the host waited for all work, without a copy.
+    pub waits: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    kernels: AtomicU64,
+    recorded: AtomicU64,
+    uploads: AtomicU64,
+    downloads: AtomicU64,
+    waits: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 /// A CUDA device: its memory, its compiled kernels, its one stream of work. Cheap to clone: clones are the same device.
 #[derive(Clone)]
 pub struct Cuda(Arc<Inner>);
@@ -40,6 +69,7 @@ struct Inner {
     /// Functions by the name of their source, their own name and what was defined.
     functions: Mutex<FxHashMap<String, Handle>>,
     modules: Mutex<FxHashMap<String, Handle>>,
+    counters: Counters,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +87,7 @@ impl Cuda {
             staging: Mutex::default(),
             functions: Mutex::default(),
             modules: Mutex::default(),
+            counters: Counters::default(),
         }))
     }
 
@@ -85,6 +116,19 @@ impl Cuda {
     /// Bytes of device memory that are handed out.
     pub fn held_bytes(&self) -> usize {
         lock(&self.0.pool).held_bytes()
+    }
+
+    /// What it was given so far.
+    pub fn work(&self) -> WorkCounts {
+        let counters = &self.0.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WorkCounts {
+            kernels: read(&counters.kernels),
+            recorded: read(&counters.recorded),
+            uploads: read(&counters.uploads),
+            downloads: read(&counters.downloads),
+            waits: read(&counters.waits),
+        }
     }
 
     /// The kernel `name` of `source`, compiled with these macros defined. Compiled code is kept in memory and on disk.
@@ -167,6 +211,7 @@ impl Cuda {
         if product.rows == 0 || product.columns == 0 || product.batch == 0 {
             return Ok(());
         }
+        count(&self.0.counters.kernels);
         // SAFETY: the caller's promise.
         unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) }
     }
@@ -192,6 +237,7 @@ impl Function {
         if blocks.contains(&0) || threads.contains(&0) {
             return Ok(());
         }
+        count(&self.device.counters.kernels);
         // SAFETY: the caller's promise.
         unsafe {
             self.device
@@ -243,13 +289,15 @@ impl Accelerator for Inner {
         if from.is_empty() {
             return Ok(());
         }
+        count(&self.counters.uploads);
         lock(&self.staging).upload(&*self.driver, from, to.0)
     }
 
     fn download(&self, from: DeviceAddress, to: &mut [u8]) -> Result<()> {
         if to.is_empty() {
-            return self.driver.synchronize();
+            return self.synchronize();
         }
+        count(&self.counters.downloads);
         lock(&self.staging).download(&*self.driver, from.0, to)
     }
 
@@ -262,6 +310,7 @@ impl Accelerator for Inner {
     }
 
     fn synchronize(&self) -> Result<()> {
+        count(&self.counters.waits);
         self.driver.synchronize()
     }
 
@@ -295,6 +344,7 @@ struct Captured {
 
 impl CapturedWork for Captured {
     fn launch(&self) -> Result<()> {
+        count(&self.device.counters.recorded);
         self.device.driver.launch_graph(self.graph)
     }
 }

@@ -20,12 +20,13 @@ use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Ha
 const HEADER: &str = include_str!("device_code/emulator.h");
 
 /// Options of the C++ compiler. No contraction: products and sums are rounded as they are written.
-const OPTIONS: [&str; 7] = [
+const OPTIONS: [&str; 8] = [
     "-x",
     "c++",
     "-std=c++17",
     "-O2",
     "-ffp-contract=off",
+    "-fvisibility=hidden",
     "-shared",
     "-fPIC",
 ];

@@ -25,7 +25,7 @@ mod staging;
 #[cfg(all(test, feature = "emulator"))]
 mod tests;
 
-pub use device::{Cuda, DeviceOptions, Function};
+pub use device::{Cuda, DeviceOptions, Function, WorkCounts};
 pub use driver::{Capability, DeviceInfo, Product};
 pub use nvidia::devices;
 pub use source::{PRELUDE, Source};

@@ -8,6 +8,7 @@ use graph_core::session::{Feedable, SessionOptions};
 use graph_core::{Graph, Session, Value, Variable, feed};
 use graph_cuda::{Cuda, DeviceOptions, emulator};
 use graph_ops::{array, math, state};
+use lenet::dataset::{CLASSES, PIXELS};
 use lenet::global_definitions::OptimizerName;
 use lenet::trainer::{Trainer, TrainerOptions};
 use system_tests::small;
@@ -186,8 +187,8 @@ fn too_little_memory_is_an_error_and_the_session_goes_on() {
     assert_eq!(run(1000).unwrap().as_slice::<f32>().unwrap(), [1.0; 1000]);
 }
 
-/// Objective and cost of `steps` steps of the small network.
-fn trained(optimizer: OptimizerName, steps: usize, session: SessionOptions) -> Vec<(f32, f32)> {
+/// A trainer of the small network in a session with these options, its variables initialized.
+fn small_trainer(optimizer: OptimizerName, session: SessionOptions) -> Trainer {
     let options = TrainerOptions {
         logdir: None,
         accelerators: session.accelerators.clone(),
@@ -197,6 +198,12 @@ fn trained(optimizer: OptimizerName, steps: usize, session: SessionOptions) -> V
     trainer.session = Session::with_options(trainer.network.graph(), session).unwrap();
     let init = trainer.network.graph().operation("init").unwrap();
     trainer.session.run(&init, ()).unwrap();
+    trainer
+}
+
+/// Objective and cost of `steps` steps of the small network.
+fn trained(optimizer: OptimizerName, steps: usize, session: SessionOptions) -> Vec<(f32, f32)> {
+    let mut trainer = small_trainer(optimizer, session);
     (0..steps).map(|_| trainer.bp_step(10).unwrap()).collect()
 }
 
@@ -214,4 +221,40 @@ fn training_follows_the_cpu_and_recording_changes_no_bit() {
             assert!(difference < 1e-4, "step {step}: {gpu:?} and {cpu:?}");
         }
     }
+}
+
+#[test]
+fn a_training_step_is_one_launch_and_waits_for_nothing_it_does_not_fetch() {
+    let Some(gpu) = gpu(0) else { return };
+    let trainer = small_trainer(OptimizerName::Adam, options(&[&gpu]));
+    let training = trainer.network.training().unwrap();
+    let train = &trainer.dataset.train;
+    let images = Value::from_vec([10, PIXELS], train.images(0..10).unwrap()).unwrap();
+    let labels = Value::from_vec([10, CLASSES], train.labels(0..10).unwrap()).unwrap();
+    let step = || {
+        let feeds = feed! {
+            trainer.network.images => images.clone(),
+            training.labels => labels.clone(),
+            trainer.network.dropout_prob => 0.5f32,
+        };
+        trainer.session.run(&training.back_prop, feeds).unwrap();
+    };
+    // One by one, then recorded.
+    step();
+    step();
+    let before = gpu.work();
+    step();
+    let after = gpu.work();
+    assert_eq!(after.recorded - before.recorded, 1);
+    assert_eq!(after.kernels, before.kernels, "kernels run one by one");
+    assert_eq!(
+        after.uploads - before.uploads,
+        4,
+        "three feeds, and what the host tells the random streams"
+    );
+    assert_eq!(
+        (after.downloads, after.waits),
+        (before.downloads, before.waits),
+        "the host waits"
+    );
 }

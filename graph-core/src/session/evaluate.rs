@@ -91,7 +91,7 @@ pub fn is_supported(operation: &Operation) -> bool {
 
 /// Whether a step of this node runs a kernel; some are nothing but order.
 pub(crate) fn needs_kernel(node: &Node) -> bool {
-    !node.outputs.is_empty() || node.definition.stateful || !node.definition.kernels.is_empty()
+    !node.outputs.is_empty() || !node.inputs.is_empty() || node.definition.stateful
 }
 
 fn evaluate(node: &Node, inputs: &[Value], accelerator: Option<&Arc<dyn Accelerator>>) -> Result<Vec<Value>> {

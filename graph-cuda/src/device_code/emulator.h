@@ -5,8 +5,6 @@
 // undefined ends the program with a message: a barrier that some threads of a block reach while others have ended, or a
 // shuffle that part of a warp does not reach. Threads take their turns in both orders, one grid after the other, so that a
 // missing barrier shows as a difference.
-#pragma once
-
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -155,9 +153,12 @@ static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* 
 
 }  // namespace emulator
 
+// Everything else is hidden: libraries of kernels that are made for other types or sizes have functions, and shared memory, of
+// the same names.
+#define EXPORTED __attribute__((visibility("default")))
 #define EMULATED_KERNEL(name, waiting, ...)                                                                              \
   static void name##_body(__VA_ARGS__);                                                                                  \
-  extern "C" void name(const unsigned* grid, const unsigned* threads, size_t shared, void** arguments) {                 \
+  extern "C" EXPORTED void name(const unsigned* grid, const unsigned* threads, size_t shared, void** arguments) {        \
     emulator::launch(name##_body, waiting, grid, threads, shared, arguments);                                            \
   }                                                                                                                      \
   static void name##_body(__VA_ARGS__)

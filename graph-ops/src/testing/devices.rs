@@ -6,6 +6,7 @@ mod convolutions;
 mod pools;
 mod reductions;
 mod rows;
+mod steps;
 mod streams;
 
 use graph_core::graph::{Node, OutputInfo};

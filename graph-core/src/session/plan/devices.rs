@@ -5,7 +5,7 @@
 //! are made before the first step, those of constants once for all runs. What a Switch or a loop decides about, what only the
 //! data can tell the shape of, and strings are the host's.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::Result;
 use crate::graph::{HandleData, Node, NodeId, TensorId};
@@ -222,6 +222,47 @@ impl Planner<'_> {
             }),
         }
         copy
+    }
+
+    /// Moves what the host can do before anything else to the front, so that it does not interrupt what accelerators do: steps
+    /// that only pass on, copy to an accelerator or compute what feeds and constants give, and have no effect.
+    pub(super) fn host_first(&mut self) {
+        let as_they_are =
+            self.devices.is_empty() || self.steps.iter().any(|step| step.guards.is_some() || step.in_loop);
+        if as_they_are {
+            return;
+        }
+        let mut early_step = vec![false; self.steps.len()];
+        // Tensors that later steps alone make.
+        let mut late: FxHashSet<u32> = FxHashSet::default();
+        for (index, step) in self.steps.iter().enumerate() {
+            let node = self.program.node(step.node);
+            let passes = match step.work {
+                Work::Alias => step.memory == Memory::Host,
+                Work::Copy => self.memory[step.inputs[0] as usize] == Memory::Host,
+                Work::Static(_) => step.memory == Memory::Host && !node.definition.stateful,
+                _ => false,
+            };
+            let waits = |control: &NodeId| self.step_of.get(control).is_some_and(|&step| !early_step[step]);
+            let is_copy = matches!(step.work, Work::Copy);
+            early_step[index] = passes
+                && step.reads.is_empty()
+                && step.refs.is_empty()
+                && !step.inputs.iter().any(|input| late.contains(input))
+                && (is_copy || !node.control_inputs.iter().any(waits));
+            if !early_step[index] {
+                late.extend(&step.outputs);
+            }
+        }
+        let steps = std::mem::take(&mut self.steps);
+        let (early, later): (Vec<_>, Vec<_>) = steps.into_iter().zip(early_step).partition(|(_, early)| *early);
+        self.steps = early.into_iter().chain(later).map(|(step, _)| step).collect();
+        let computing = self
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| !matches!(step.work, Work::Copy));
+        self.step_of = computing.map(|(index, step)| (step.node, index)).collect();
     }
 
     /// Writes to standard error where each operation runs, and why not elsewhere.

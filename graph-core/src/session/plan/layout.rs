@@ -33,6 +33,7 @@ impl Planner<'_> {
     /// # Errors
     /// `ResourceExhausted` if an accelerator has no room for constants.
     pub(super) fn finish(mut self) -> Result<Plan> {
+        self.host_first();
         let last_use = self.last_uses();
         let fetches = std::mem::take(&mut self.fetches);
         self.fetches.clone_from(&fetches);
@@ -143,7 +144,7 @@ impl Planner<'_> {
             let inside = |tensor: &u32| self.memory[*tensor as usize] == step.memory;
             let recordable = match step.work {
                 Work::Static(_) | Work::Snapshot | Work::Read { .. } => true,
-                Work::Alias => step.inputs.iter().all(inside),
+                Work::Alias => inside(&step.inputs[0]),
                 Work::Copy => step.inputs.iter().chain(&step.outputs).all(inside),
                 Work::Nothing | Work::Dynamic => false,
             };

@@ -165,7 +165,6 @@ fn nothing_to_convolve_is_no_error() {
         ([0, 4, 4, 2], [3, 3, 2, 5]),
         ([2, 2, 2, 2], [3, 3, 2, 5]),
         ([2, 4, 4, 2], [3, 3, 2, 0]),
-        ([2, 4, 4, 0], [3, 3, 0, 2]),
     ] {
         let convolution = Convolution {
             images,
@@ -226,5 +225,31 @@ fn a_fused_convolution_is_its_steps() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_of_any_shape_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(9);
+    for _ in 0..25 {
+        let mut convolution = Convolution::any(&mut numbers);
+        let (stride, multiplier) = (numbers.among(1, 2), numbers.among(1, 3));
+        convolution.strides = [stride; 2];
+        (convolution.dilations, convolution.explicit) = ([1, 1], None);
+        convolution.filter[3] = multiplier;
+        let Some(mut out) = convolution.out() else { continue };
+        out[3] = convolution.images[3] * multiplier;
+        let images = numbers.tensor(&convolution.shape(convolution.images));
+        let filter = numbers.tensor(&convolution.filter);
+        let gradient = numbers.tensor(&convolution.shape(out));
+        let forward = convolution.case("DepthwiseConv2dNative");
+        check_case(&device, &forward.input(images.clone()).input(filter.clone()), CLOSE);
+        let sizes = Convolution::sizes(convolution.shape(convolution.images));
+        let to_images = convolution.case("DepthwiseConv2dNativeBackpropInput").input(sizes);
+        check_case(&device, &to_images.input(filter).input(gradient.clone()), CLOSE);
+        let sizes = Convolution::sizes(convolution.filter);
+        let to_filter = convolution.case("DepthwiseConv2dNativeBackpropFilter").input(images);
+        check_case(&device, &to_filter.input(sizes).input(gradient), CLOSE);
     }
 }

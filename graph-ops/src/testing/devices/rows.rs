@@ -105,3 +105,62 @@ fn local_response_normalization_is_that_of_the_cpu() {
         }
     }
 }
+
+#[test]
+fn batch_normalizations_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(14);
+    for shape in [
+        [3usize, 4, 5, 6],
+        [20, 9, 9, 3],
+        [2, 3, 3, 300],
+        [1, 1, 1, 2],
+        [6, 6, 4, 5],
+    ] {
+        for (format, channels) in [("NHWC", shape[3]), ("NCHW", shape[1])] {
+            for training in [true, false] {
+                for (version, outputs) in [("", 5), ("V3", 6)] {
+                    let name = |stem: &str| -> &'static str {
+                        match (stem, version) {
+                            ("forward", "") => "FusedBatchNorm",
+                            ("forward", _) => "FusedBatchNormV3",
+                            (_, "") => "FusedBatchNormGrad",
+                            _ => "FusedBatchNormGradV3",
+                        }
+                    };
+                    let case = |stem| {
+                        Case::new(name(stem))
+                            .attr("data_format", format)
+                            .attr("is_training", training)
+                            .attr("epsilon", 0.01f32)
+                    };
+                    let mut tensor = |shape: &[usize]| cast(&numbers.tensor(shape), DType::Float32);
+                    let (x, gradient) = (tensor(&shape), tensor(&shape));
+                    let [scale, offset, mean] = [0; 3].map(|_| tensor(&[channels]));
+                    let variance = Value::from(vec![0.7f32; channels]);
+                    let given = if training {
+                        [
+                            Value::zeros(DType::Float32, [0]).unwrap(),
+                            Value::zeros(DType::Float32, [0]).unwrap(),
+                        ]
+                    } else {
+                        [mean.clone(), variance.clone()]
+                    };
+                    let [given_mean, given_variance] = given;
+                    let forward = case("forward").input(x.clone()).input(scale.clone()).input(offset);
+                    check_case(&device, &forward.input(given_mean).input(given_variance), (1e-4, 1e-5));
+                    let mut backward = case("backward")
+                        .input(gradient)
+                        .input(x)
+                        .input(scale)
+                        .input(mean)
+                        .input(variance);
+                    if outputs == 6 {
+                        backward = backward.input(0.0f32);
+                    }
+                    check_case(&device, &backward, (1e-4, 1e-5));
+                }
+            }
+        }
+    }
+}
