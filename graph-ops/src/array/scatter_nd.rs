@@ -8,8 +8,10 @@ use graph_cuda::{Cuda, arguments};
 
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
-use crate::cuda::copy::longest_word;
-use crate::cuda::{SIZED, type_name, word_of};
+use crate::cuda::copy::{Transfer, longest_word};
+use crate::cuda::fill::Fill;
+use crate::cuda::scatter::{Depth, Extent, Scatter};
+use crate::cuda::{NAMED, NUMBERS, SIZED, type_name, word_of};
 
 /// Numbers that can be added up in any kernel; integers wrap.
 pub(crate) trait Accumulate: Element {
@@ -69,27 +71,10 @@ pub(crate) fn gather_nd_definition() -> OpDefinition {
     .kernel(KernelDefinition::cuda(picking).types("Tparams", SIZED))
 }
 
-/// The dimensions that indices speak of, as the kernel takes them.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Depth {
-    depth: i64,
-    sizes: [i64; 8],
-}
-
 /// `GatherNd` on a device, where indices outside of the tensor pick zeros.
 fn picking(request: &KernelRequest<'_>) -> Result<Planned> {
     let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
-    let mut dims = Depth {
-        depth: address.dims.len() as i64,
-        sizes: [1; 8],
-    };
-    if address.dims.len() > dims.sizes.len() {
-        return Err(Error::unimplemented("indices into more than 8 dimensions"));
-    }
-    for (size, &dim) in dims.sizes.iter_mut().zip(&address.dims) {
-        *size = dim as i64;
-    }
+    let dims = Depth::new(&address.dims)?;
     let (bytes, _) = word_of(request.input_dtype(0))?;
     let (longest, word) = longest_word(bytes, address.slice)?;
     let inner = address.slice * bytes / longest;
@@ -224,6 +209,7 @@ pub(crate) fn update_definition() -> OpDefinition {
         let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
         plan(request, [0, 2], Replace(address))
     }))
+    .kernel(KernelDefinition::cuda(|request| scattered(request, 1, "update")).types("T", NAMED))
 }
 
 /// The definition of an op that brings updates into a tensor.
@@ -316,6 +302,7 @@ pub(crate) fn scatter_nd_definition() -> OpDefinition {
         Ok(vec![None, Some(picked), None])
     });
     for_numbers!(definition, scatter)
+        .kernel(KernelDefinition::cuda(|request| scattered(request, 0, "old + update")).types("T", NUMBERS))
 }
 
 /// `TensorScatterAdd`
@@ -324,6 +311,7 @@ pub(crate) fn add_definition() -> OpDefinition {
     let definition = scattering("TensorScatterAdd", summary, "tensor: T", "T: type")
         .gradient(|context| add_gradient(context, true, false));
     for_numbers!(definition, add)
+        .kernel(KernelDefinition::cuda(|request| scattered(request, 1, "old + update")).types("T", NUMBERS))
 }
 
 /// `TensorScatterSub`
@@ -332,6 +320,7 @@ pub(crate) fn sub_definition() -> OpDefinition {
     let definition = scattering("TensorScatterSub", summary, "tensor: T", "T: type")
         .gradient(|context| add_gradient(context, true, true));
     for_numbers!(definition, subtract)
+        .kernel(KernelDefinition::cuda(|request| scattered(request, 1, "old - update")).types("T", NUMBERS))
 }
 
 /// `ScatterNdNonAliasingAdd`
@@ -340,6 +329,7 @@ pub(crate) fn non_aliasing_add_definition() -> OpDefinition {
     let definition = scattering("ScatterNdNonAliasingAdd", summary, "input: T", "T: {numbertype, bool}")
         .gradient(|context| add_gradient(context, false, false));
     for_numbers!(definition, add)
+        .kernel(KernelDefinition::cuda(|request| scattered(request, 1, "old + update")).types("T", NUMBERS))
 }
 
 fn add_gradient(context: &mut GradientContext<'_>, copies: bool, negative: bool) -> Result<Vec<Option<Tensor>>> {
@@ -358,6 +348,34 @@ fn add_gradient(context: &mut GradientContext<'_>, copies: bool, negative: bool)
         updates = context.node("Neg").input(updates).build()?;
     }
     Ok(vec![Some(whole), None, Some(updates)])
+}
+
+/// Updates on a device, which come behind their indices, input `indices`: in input 0 or, if that is the indices, among zeros.
+/// Indices outside of the tensor are left out.
+fn scattered(request: &KernelRequest<'_>, indices: usize, change: &str) -> Result<Planned> {
+    let (dtype, output) = (request.output_dtype(0), request.output_shape(0)?);
+    let address = Address::new(output, request.input_shape(indices), indices, request)?;
+    let extent = Extent {
+        count: address.count,
+        dims: Depth::new(&address.dims)?,
+        inner: address.slice,
+        repeated: false,
+    };
+    let len = output.num_elements();
+    let (zeros, copy) = (Fill::zeros(request, dtype)?, Transfer::all(request, dtype, len)?);
+    let scatter = Scatter::new(request, dtype, address.index_type, change)?;
+    Ok(Planned::new(move |context| {
+        let (numbers, updates) = (context.input_address(indices), context.input_address(indices + 1));
+        let output = context.output_address(0);
+        // SAFETY: the sizes are those of the tensors.
+        unsafe {
+            match indices {
+                0 => zeros.run(output, len)?,
+                _ => copy.run(context.input_address(0), output)?,
+            }
+            scatter.run(output, numbers, updates, extent)
+        }
+    }))
 }
 
 /// Updates (input 1) at indices (input 0) among zeros.

@@ -1,8 +1,8 @@
-//! Kernels by which rows of updates meet rows of a tensor, each by the number of a row, always in the same order.
+//! Kernels by which rows of updates meet rows of a tensor, each named by numbers, always in the same order.
 
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::KernelRequest;
-use graph_core::{DType, Result};
+use graph_core::{DType, Error, Result};
 use graph_cuda::{Cuda, Function, Source, arguments, source};
 
 use super::{blocks, type_name};
@@ -14,13 +14,39 @@ pub(crate) struct Scatter {
     function: Function,
 }
 
+/// The dimensions that the numbers of a row speak of, as kernels take them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Depth {
+    depth: i64,
+    sizes: [i64; 8],
+}
+
+impl Depth {
+    /// # Errors
+    /// `Unimplemented` for more dimensions than kernels have room for.
+    pub(crate) fn new(dims: &[usize]) -> Result<Self> {
+        let mut depth = Self {
+            depth: dims.len() as i64,
+            sizes: [1; 8],
+        };
+        if dims.len() > depth.sizes.len() {
+            return Err(Error::unimplemented("numbers that speak of more than 8 dimensions"));
+        }
+        for (size, &dim) in depth.sizes.iter_mut().zip(dims) {
+            *size = dim as i64;
+        }
+        Ok(depth)
+    }
+}
+
 /// How much there is.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     /// Updates.
     pub(crate) count: usize,
-    /// Rows of the tensor.
-    pub(crate) rows: usize,
+    /// The dimensions that its rows lie along.
+    pub(crate) dims: Depth,
     /// Elements of a row.
     pub(crate) inner: usize,
     /// Whether one number is the update of all elements.
@@ -55,20 +81,20 @@ impl Scatter {
     ) -> Result<()> {
         let Extent {
             count,
-            rows,
+            dims,
             inner,
             repeated,
         } = extent;
         if count == 0 || inner == 0 {
             return Ok(());
         }
-        let (count_of, rows, inner) = (count as i64, rows as i64, inner as i64);
+        let (updates_of, inner) = (count as i64, inner as i64);
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
             self.function.launch(
                 blocks(count),
                 [256, 1, 1],
-                arguments![to, numbers, updates, count_of, rows, inner, i32::from(repeated)],
+                arguments![to, numbers, updates, updates_of, dims, inner, i32::from(repeated)],
             )
         }
     }

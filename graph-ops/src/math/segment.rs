@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use crate::cuda::NUMBERS;
 use crate::cuda::fill::Fill;
-use crate::cuda::scatter::{Extent, Scatter};
+use crate::cuda::scatter::{Depth, Extent, Scatter};
 
 mod gradients;
 mod sparse;
@@ -117,7 +117,7 @@ fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<
     let output = request.output_shape(0)?;
     let extent = Extent {
         count: numbers.num_elements(),
-        rows: output[0],
+        dims: Depth::new(&output[..1])?,
         inner: width(request.input_shape(0), numbers.rank()),
         repeated: false,
     };

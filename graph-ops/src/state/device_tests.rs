@@ -95,6 +95,21 @@ fn variables_are_updated_on_an_emulated_gpu() -> Result<()> {
             }
         }
     }
+    for dtype in [DType::Float32, DType::Half] {
+        for change in ["Update", "Add", "Sub"] {
+            for (by_handle, prefix) in [(false, ""), (true, "Resource")] {
+                let op = format!("{prefix}ScatterNd{change}");
+                // A place that comes up again.
+                let places = Value::from_vec([4, 3, 2], (0..24).map(|at| at * 5 % 3).collect::<Vec<i32>>())?;
+                compare(&op, dtype, by_handle, &|variable, value| {
+                    OpBuilder::new(&op)
+                        .input(variable)
+                        .input(places.clone().into_operand())
+                        .input(value)
+                })?;
+            }
+        }
+    }
     let texts = device.texts();
     let compiled = |source: &str| {
         texts

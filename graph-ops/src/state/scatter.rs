@@ -9,7 +9,7 @@ use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 
 use crate::cuda::FLOATS;
-use crate::cuda::scatter::{Extent, Scatter};
+use crate::cuda::scatter::{Depth, Extent, Scatter};
 
 use super::assign::variable_shape;
 use super::update::{Update, hand_on, update_builder};
@@ -127,7 +127,9 @@ macro_rules! definitions {
                 .attr("Tindices: {int32, int64}")
                 .attr($locking);
             let definition = finish(definition, Addressing::$addressing, kernels!($addressing $change));
-            with_device(definition, Addressing::$addressing, |request| on_device(request, Change::$change))
+            let attr = definition.attrs[0].name;
+            let make: MakeKernel = |request| on_device(request, Addressing::$addressing, Change::$change);
+            definition.kernel(KernelDefinition::cuda(make).types(attr, FLOATS))
         }
 
         #[doc = concat!("`Resource", $name, "`")]
@@ -143,7 +145,9 @@ macro_rules! definitions {
             };
             definition = definition.attr($handle_types).attr("Tindices: {int32, int64}")$(.attr($handle_locking))?;
             let definition = finish(definition, Addressing::$addressing, kernels!($addressing $change));
-            with_device(definition, Addressing::$addressing, |request| on_device(request, Change::$change))
+            let attr = definition.attrs[0].name;
+            let make: MakeKernel = |request| on_device(request, Addressing::$addressing, Change::$change);
+            definition.kernel(KernelDefinition::cuda(make).types(attr, FLOATS))
         }
     )*};
 }
@@ -210,17 +214,8 @@ fn finish(
     definition
 }
 
-/// Adds the kernel of a device, which there is for rows.
-fn with_device(definition: OpDefinition, addressing: Addressing, make: MakeKernel) -> OpDefinition {
-    let attr = definition.attrs[0].name;
-    match addressing {
-        Addressing::Rows => definition.kernel(KernelDefinition::cuda(make).types(attr, FLOATS)),
-        Addressing::Points => definition,
-    }
-}
-
-/// Rows of updates on a device, where numbers of no row are left out.
-fn on_device(request: &KernelRequest<'_>, change: Change) -> Result<Planned> {
+/// Rows or points on a device, where numbers that name none are left out.
+fn on_device(request: &KernelRequest<'_>, addressing: Addressing, change: Change) -> Result<Planned> {
     let change = match change {
         Change::Update => "update",
         Change::Add => "old + update",
@@ -232,19 +227,24 @@ fn on_device(request: &KernelRequest<'_>, change: Change) -> Result<Planned> {
     };
     let scatter = Scatter::new(request, request.input_dtype(2), request.input_dtype(1), change)?;
     let (numbers, updates) = (request.input_shape(1).clone(), request.input_shape(2).clone());
+    let (depth, count) = match (addressing, numbers.split_last()) {
+        (Addressing::Rows, _) => (1, numbers.num_elements()),
+        (Addressing::Points, Some((&depth, places))) => (depth, places.iter().product()),
+        (Addressing::Points, None) => return Err(Error::invalid_argument("the indices must have at least rank 1")),
+    };
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let variable = context.variable_address(0)?;
         let shape = match context.variable(0)?.extent() {
             Some((_, shape)) => shape,
             None => return Err(Error::failed_precondition("the variable is not initialized")),
         };
-        let expected = updates_shape(&shape.into(), &(&numbers).into(), Addressing::Rows)?;
-        check_updates(&expected, &(&updates).into(), Addressing::Rows)?;
+        let expected = updates_shape(&shape.into(), &(&numbers).into(), addressing)?;
+        check_updates(&expected, &(&updates).into(), addressing)?;
         let extent = Extent {
-            count: numbers.num_elements(),
-            rows: shape.first().copied().unwrap_or(0),
-            inner: shape.iter().skip(1).product(),
-            repeated: updates.rank() == 0,
+            count,
+            dims: Depth::new(shape.get(..depth).unwrap_or_default())?,
+            inner: shape.iter().skip(depth).product(),
+            repeated: updates.rank() == 0 && addressing == Addressing::Rows,
         };
         // SAFETY: the sizes are those of the tensors (checked).
         unsafe { scatter.run(variable, context.input_address(1), context.input_address(2), extent)? };

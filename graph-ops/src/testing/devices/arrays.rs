@@ -8,7 +8,7 @@ use crate::testing::Case;
 const EXACT: (f64, f64) = (0.0, 0.0);
 
 fn ints(numbers: &[i32]) -> Value {
-    Value::from_vec([numbers.len()], numbers.to_vec()).expect("integers")
+    Value::from_vec([numbers.len()], numbers).expect("integers")
 }
 
 /// Numbers as elements of 8, 4 and 2 bytes.
