@@ -9,10 +9,24 @@ use graph_core::graph::{Node, OutputInfo};
 use graph_core::op::kernel::DeviceKind;
 use graph_core::op::{ArgType, AttrValue, Attributes, ControlFlow, GradientRule, OpDefinition};
 use graph_core::{DType, PartialShape, Result, Value};
+use graph_cuda::{Cuda, DeviceOptions};
 use std::collections::HashSet;
+
+use crate::gpu::DeviceChoice;
 
 pub(crate) use gradient::GradientCase;
 use gradient::{REFUSE_GRADIENTS, all_gradient_cases, has_slopes};
+
+/// The GPU that CUDA kernels are tested on: the card that `GRAPH_DEVICE` names, or an emulated one.
+///
+/// # Errors
+/// A card that cannot be used; `Unavailable` where there is no C++ compiler for an emulated one.
+pub(crate) fn gpu() -> Result<Cuda> {
+    match std::env::var("GRAPH_DEVICE").map(|told| told.parse()) {
+        Ok(Ok(DeviceChoice::Gpu(index))) => graph_cuda::open(index, &DeviceOptions::default()),
+        _ => graph_cuda::emulator::device(),
+    }
+}
 
 /// An op with attributes and inputs, and the outputs it must give.
 pub(crate) struct Case {

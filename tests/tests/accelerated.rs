@@ -1,4 +1,6 @@
-//! Sessions with a GPU: where operations and variables are, what is copied, what is recorded. The GPU is an emulated one.
+//! Sessions with a GPU: where operations and variables are, what is copied, what is recorded.
+//!
+//! The GPU is an emulated one, unless `GRAPH_DEVICE` names a card (`GRAPH_DEVICE=gpu:0`).
 
 use std::sync::Arc;
 
@@ -7,16 +9,32 @@ use graph_core::graph::scope::{control_dependencies, device};
 use graph_core::session::{Feedable, SessionOptions};
 use graph_core::{Graph, Session, Value, Variable, feed};
 use graph_cuda::{Cuda, DeviceOptions, emulator};
+use graph_ops::gpu::DeviceChoice;
 use graph_ops::{array, math, state};
 use lenet::dataset::{CLASSES, PIXELS};
 use lenet::global_definitions::OptimizerName;
 use lenet::trainer::{Trainer, TrainerOptions};
-use system_tests::small;
+use system_tests::{fixture, small, tutorial_trainer};
 
-/// An emulated GPU; a test without one says why and ends.
-fn gpu(index: u32) -> Option<Cuda> {
-    let gpu = emulator::device_with(index, 1 << 30, &DeviceOptions::default());
+/// The card that `GRAPH_DEVICE` names, if it names one.
+fn card() -> Option<u32> {
+    match std::env::var("GRAPH_DEVICE").ok()?.parse() {
+        Ok(DeviceChoice::Gpu(index)) => Some(index),
+        _ => None,
+    }
+}
+
+/// The card that is named, or an emulated GPU; a test without one says why and ends.
+fn gpu_with(index: u32, options: &DeviceOptions) -> Option<Cuda> {
+    let gpu = match card() {
+        Some(card) => graph_cuda::open(card + index, options),
+        None => emulator::device_with(index, 1 << 30, options),
+    };
     gpu.inspect_err(|error| println!("skipped: {error}")).ok()
+}
+
+fn gpu(index: u32) -> Option<Cuda> {
+    gpu_with(index, &DeviceOptions::default())
 }
 
 fn options(gpus: &[&Cuda]) -> SessionOptions {
@@ -166,9 +184,7 @@ fn too_little_memory_is_an_error_and_the_session_goes_on() {
         memory_limit: Some(1 << 20),
         ..DeviceOptions::default()
     };
-    let Ok(gpu) = emulator::device_with(0, 1 << 30, &limited) else {
-        return println!("skipped: no C++ compiler");
-    };
+    let Some(gpu) = gpu_with(0, &limited) else { return };
     let graph = Graph::new();
     let _default = graph.as_default();
     let x = array::placeholder::<f32>([None]).build().unwrap();
@@ -257,4 +273,46 @@ fn a_training_step_is_one_launch_and_waits_for_nothing_it_does_not_fetch() {
         (before.downloads, before.waits),
         "the host waits"
     );
+}
+
+/// Objective and cost of the tutorial's first steps with sgd, in a session with these options.
+fn tutorial(steps: usize, session: SessionOptions) -> Vec<(f32, f32)> {
+    let mut trainer = tutorial_trainer(OptimizerName::Sgd, None).unwrap();
+    trainer.session = Session::with_options(trainer.network.graph(), session).unwrap();
+    let init = trainer.network.graph().operation("init").unwrap();
+    trainer.session.run(&init, ()).unwrap();
+    let train = &trainer.dataset.train;
+    let step = |step: usize| {
+        let rows = step * 500..(step + 1) * 500;
+        let images = Value::from_vec([500, PIXELS], train.images(rows.clone()).unwrap()).unwrap();
+        let labels = Value::from_vec([500, CLASSES], train.labels(rows).unwrap()).unwrap();
+        trainer.bp_step_on(images, labels).unwrap()
+    };
+    (0..steps).map(step).collect()
+}
+
+#[test]
+fn the_tutorial_follows_tensorflow_on_a_card() {
+    const STEPS: usize = 100;
+    if card().is_none() {
+        return println!("skipped: GRAPH_DEVICE names no card");
+    }
+    let gpu = gpu(0).unwrap();
+    let reference = fixture::trajectory("sgd");
+    let losses = tutorial(STEPS, options(&[&gpu]));
+    let mut worst = 0f64;
+    for (step, (got, expected)) in losses.iter().zip(&reference.steps).enumerate() {
+        let apart = |got: f32, expected: f64| ((f64::from(got) - expected) / expected).abs();
+        let difference = apart(got.0, expected.0).max(apart(got.1, expected.1));
+        assert!(difference < 1e-4, "step {step}: {got:?}, expected {expected:?}");
+        worst = worst.max(difference);
+    }
+    println!("on the GPU, sgd is at most {worst:.1e} from TensorFlow over {STEPS} steps (asked for: 1e-4)");
+    assert_eq!(tutorial(STEPS, options(&[&gpu])), losses, "two runs differ");
+    assert_eq!(
+        tutorial(STEPS, options(&[&gpu]).record_steps(false)),
+        losses,
+        "recording changes the result"
+    );
+    println!("on the GPU, two runs and one without recording are the same bits");
 }

@@ -74,6 +74,10 @@ pub(crate) fn gather_nd_definition() -> OpDefinition {
 /// `GatherNd` on a device, where indices outside of the tensor pick zeros.
 fn picking(request: &KernelRequest<'_>) -> Result<Planned> {
     let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
+    if address.count > 0 && request.input_shape(0).num_elements() == 0 {
+        // The host, which looks at indices, tells what is wrong.
+        return Err(Error::invalid_argument("there is nothing that indices could pick"));
+    }
     let dims = Depth::new(&address.dims)?;
     let (bytes, _) = word_of(request.input_dtype(0))?;
     let (longest, word) = longest_word(bytes, address.slice)?;

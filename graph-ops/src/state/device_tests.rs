@@ -36,8 +36,8 @@ fn after(
 }
 
 #[test]
-fn variables_are_updated_on_an_emulated_gpu() -> Result<()> {
-    let device = match graph_cuda::emulator::device() {
+fn variables_are_updated_on_a_gpu() -> Result<()> {
+    let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => {
             println!("skipped: {reason}");
@@ -123,8 +123,8 @@ fn variables_are_updated_on_an_emulated_gpu() -> Result<()> {
 }
 
 #[test]
-fn parts_of_variables_are_picked_on_an_emulated_gpu() -> Result<()> {
-    let device = match graph_cuda::emulator::device() {
+fn parts_of_variables_are_picked_on_a_gpu() -> Result<()> {
+    let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => {
             println!("skipped: {reason}");

@@ -1,4 +1,4 @@
-//! The numeric cases on an emulated GPU, and the sources that they use in NVIDIA's compiler.
+//! The numeric cases on a GPU, a card or an emulated one, and the sources that they use in NVIDIA's compiler.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -13,7 +13,7 @@ use graph_cuda::driver::Compiler;
 use graph_cuda::nvrtc::Nvrtc;
 use graph_cuda::{Capability, Cuda};
 
-use super::{Case, all_cases, runs_alone};
+use super::{Case, all_cases, gpu, runs_alone};
 
 /// What came of the cases.
 #[derive(Default)]
@@ -21,6 +21,9 @@ struct Outcome {
     failed: usize,
     /// Ops and the numbers, among each op's kernels, of those that ran.
     exercised: BTreeSet<(&'static str, usize)>,
+    /// What they ran on.
+    device: String,
+    cases: usize,
     /// The texts that were compiled.
     texts: BTreeSet<String>,
 }
@@ -54,20 +57,24 @@ fn outcome() -> Result<&'static Outcome, &'static str> {
 }
 
 fn run() -> Result<Outcome, String> {
-    graph_cuda::emulator::device().map_err(|error| error.to_string())?;
+    let device = format!("{:?}", gpu().map_err(|error| error.to_string())?.accelerator());
     let cases = all_cases();
     let outcome: Mutex<Outcome> = Mutex::default();
     let check = |device: &Cuda, case: &Case| {
         let node = case.node().unwrap_or_else(|error| panic!("{}: {error}", case.op));
         let Some(kernel) = cuda_kernel(&node) else { return };
-        outcome.lock().unwrap().exercised.insert((node.definition.name, kernel));
+        {
+            let mut outcome = outcome.lock().unwrap();
+            outcome.exercised.insert((node.definition.name, kernel));
+            outcome.cases += 1;
+        }
         let outputs = graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &device.accelerator());
         case.compare(outputs);
     };
     in_parallel(
         cases.len(),
         // A device of its own, so that one does not wait while another compiles.
-        || graph_cuda::emulator::device().unwrap(),
+        || gpu().unwrap(),
         |device, number| {
             if std::panic::catch_unwind(AssertUnwindSafe(|| check(device, &cases[number]))).is_err() {
                 outcome.lock().unwrap().failed += 1;
@@ -75,15 +82,22 @@ fn run() -> Result<Outcome, String> {
         },
         |device| outcome.lock().unwrap().texts.extend(device.texts()),
     );
-    Ok(outcome.into_inner().unwrap())
+    let mut outcome = outcome.into_inner().unwrap();
+    outcome.device = device;
+    Ok(outcome)
 }
 
 #[test]
-fn every_case_holds_on_an_emulated_gpu() {
+fn every_case_holds_on_a_gpu() {
     let outcome = match outcome() {
         Ok(outcome) => outcome,
         Err(reason) => return println!("skipped: {reason}"),
     };
+    let kernels = outcome.exercised.len();
+    println!(
+        "{} cases on {}, of {kernels} kernels: {} do not hold",
+        outcome.cases, outcome.device, outcome.failed
+    );
     assert_eq!(outcome.failed, 0, "cases do not hold; each is told above");
     let unexercised = |op: &&OpDefinition| {
         runs_alone(op)

@@ -1,4 +1,4 @@
-//! CUDA kernels beside the CPU's on an emulated GPU, over shapes, strides and paddings that the table of cases has not.
+//! CUDA kernels beside the CPU's, over shapes, strides and paddings that the table of cases has not.
 
 mod arrays;
 mod chains;
@@ -15,17 +15,11 @@ use graph_core::session::evaluate::{evaluate_node, evaluate_node_on};
 use graph_core::{DType, PartialShape, Value};
 use graph_cuda::Cuda;
 
-use super::{Case, assert_close};
+use super::{Case, assert_close, gpu};
 
-/// An emulated GPU; `None`, which it says, where there is no C++ compiler.
+/// A GPU; `None`, which it says, where there is not even an emulated one.
 fn device() -> Option<Cuda> {
-    match graph_cuda::emulator::device() {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("skipped: {error}");
-            None
-        }
-    }
+    gpu().inspect_err(|error| println!("skipped: {error}")).ok()
 }
 
 /// Runs a node on both devices and compares all outputs; NaN equals NaN.

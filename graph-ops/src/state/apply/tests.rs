@@ -164,8 +164,8 @@ fn updates_are_tensorflows() {
 }
 
 #[test]
-fn updates_are_tensorflows_on_an_emulated_gpu() {
-    let device = match graph_cuda::emulator::device() {
+fn updates_are_tensorflows_on_a_gpu() {
+    let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => return println!("skipped: {reason}"),
     };
