@@ -15,10 +15,10 @@ mod fused;
 mod tests;
 mod winograd;
 
-pub use backprop_filter::conv2d_backprop_filter;
+pub use backprop_filter::{conv2d_backprop_filter, conv2d_backprop_filter_of_pool};
 pub use backprop_input::conv2d_backprop_input;
 pub use forward::conv2d;
-pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool};
+pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool, conv2d_bias_relu_max_pool_places};
 
 use super::element::Real;
 use super::pooling::PoolElement;

@@ -94,12 +94,17 @@ fn check_inner(context: &InferenceContext<'_>, a: Dim, b: Dim) -> Result<()> {
         })
 }
 
-fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The product that a `MatMul`, or what becomes of it, is of its inputs 0 and 1.
+pub(crate) fn product_of(request: &KernelRequest<'_>) -> Result<Product> {
     let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
     let (a, b) = (request.input_shape(0), request.input_shape(1));
     let (m, k) = if transpose_a { (a[1], a[0]) } else { (a[0], a[1]) };
     let n = if transpose_b { b[0] } else { b[1] };
-    let product = Product::new(m, n, k).transposed(transpose_a, transpose_b);
+    Ok(Product::new(m, n, k).transposed(transpose_a, transpose_b))
+}
+
+fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let product = product_of(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         gemm(
             product,

@@ -260,8 +260,30 @@ pub(crate) fn chain<'a>(
     of_numbers(layouts, &numbers).ok_or_else(broken)
 }
 
+/// The chains, of instructions that lie one after the other, that two attributes describe: the instructions of all, and how many
+/// numbers belong to each.
+pub(crate) fn chains(
+    request: &KernelRequest<'_>,
+    operands: &[Shape],
+    result: &Shape,
+    [instructions, lengths]: [&str; 2],
+) -> Result<Vec<Chain>> {
+    let broken = || Error::internal("the chains of element-wise operations are broken");
+    let layouts = operands.iter().map(|operand| Layout::new(operand, result));
+    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+    let (lengths, instructions): (Vec<i64>, Vec<i64>) = (request.attr(lengths)?, request.attr(instructions)?);
+    let mut rest = &instructions[..];
+    let mut chains = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let (own, others) = rest.split_at_checked(length as usize).ok_or_else(broken)?;
+        chains.push(of_numbers(layouts.clone(), own).ok_or_else(broken)?);
+        rest = others;
+    }
+    Ok(chains)
+}
+
 /// The chain that numbers describe, four an instruction: its function and its operands.
-pub(super) fn of_numbers(layouts: Vec<Layout>, numbers: &[i64]) -> Option<Chain> {
+fn of_numbers(layouts: Vec<Layout>, numbers: &[i64]) -> Option<Chain> {
     let instructions = numbers
         .chunks_exact(4)
         .map(|numbers| {

@@ -6,6 +6,10 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
+pub(super) mod mask;
+pub(super) mod matmul;
+pub(super) mod outer;
+mod parts;
 pub(super) mod sum;
 pub(super) mod update;
 mod uses;

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Fused, Fusion, Uses, elementwise};
 use crate::cpu::Short;
-use crate::cpu::chain::{ChainElement, Function, Layout};
+use crate::cpu::chain::{ChainElement, Function};
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::sums_of_chains;
 
@@ -127,34 +127,34 @@ fn fused(program: &Program, totals: &[Total]) -> Node {
     }
 }
 
+/// The name of the op that sums become.
+pub(super) const OP: &str = "_FusedSum";
+
 /// `_FusedSum`: the sums of all elements of several chains over the same operands, each times its scale.
 fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
-        OpDefinition::new(
-            "_FusedSum",
-            "Sums over all elements of chains of element-wise operations.",
-        )
-        .input("operands: N * T")
-        .output("sums: M * T")
-        .attr("N: int >= 1")
-        .attr("M: int >= 1")
-        .attr("T: {float, double}")
-        .attr("instructions: list(int)")
-        .attr("lengths: list(int)")
-        .attr("scales: list(float)")
-        .attr("shape: shape")
-        .attr("shapes: list(shape)")
-        .not_differentiable()
-        .shape(|context: &mut InferenceContext<'_>| {
-            let shapes: Vec<PartialShape> = context.attr("shapes")?;
-            for (slot, shape) in shapes.into_iter().enumerate() {
-                context.set_output(slot, shape);
-            }
-            Ok(())
-        })
-        .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
-        .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
+        OpDefinition::new(OP, "Sums over all elements of chains of element-wise operations.")
+            .input("operands: N * T")
+            .output("sums: M * T")
+            .attr("N: int >= 1")
+            .attr("M: int >= 1")
+            .attr("T: {float, double}")
+            .attr("instructions: list(int)")
+            .attr("lengths: list(int)")
+            .attr("scales: list(float)")
+            .attr("shape: shape")
+            .attr("shapes: list(shape)")
+            .not_differentiable()
+            .shape(|context: &mut InferenceContext<'_>| {
+                let shapes: Vec<PartialShape> = context.attr("shapes")?;
+                for (slot, shape) in shapes.into_iter().enumerate() {
+                    context.set_output(slot, shape);
+                }
+                Ok(())
+            })
+            .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
+            .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
     })
 }
 
@@ -162,16 +162,7 @@ fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelReq
     let broken = || Error::internal("a sum of element-wise operations is broken");
     let shape: PartialShape = request.attr("shape")?;
     let shape = shape.to_shape().ok_or_else(broken)?;
-    let layouts = request.input_shapes.iter().map(|operand| Layout::new(operand, &shape));
-    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
-    let (lengths, instructions): (Vec<i64>, Vec<i64>) = (request.attr("lengths")?, request.attr("instructions")?);
-    let mut rest = &instructions[..];
-    let mut chains = Vec::with_capacity(lengths.len());
-    for length in lengths {
-        let (own, others) = rest.split_at_checked(length as usize).ok_or_else(broken)?;
-        chains.push(elementwise::of_numbers(layouts.clone(), own).ok_or_else(broken)?);
-        rest = others;
-    }
+    let chains = elementwise::chains(request, request.input_shapes, &shape, ["instructions", "lengths"])?;
     let scales: Vec<f32> = request.attr("scales")?;
     let len = shape.num_elements();
     Ok(Planned::new(move |context| {
