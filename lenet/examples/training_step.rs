@@ -4,6 +4,8 @@
 //! - `step N` runs N steps and prints `N SECONDS`;
 //! - `losses N` runs N steps and prints for each `K OBJECTIVE COST` (measured before its update, K counting all steps),
 //!   then `done`;
+//! - `epoch N` trains N times on 100 batches, shuffled and gathered as they are needed, and prints `N SECONDS`; these steps do
+//!   not count among those of `losses`;
 //! - `evaluate N` and `summarize N` measure the accuracy on the 10,000 test images, and run the merged summary over them,
 //!   N times, and print `N SECONDS`;
 //! - `profile N` runs N traced steps and prints for each operation that takes a hundredth of the step or more, and for each
@@ -20,10 +22,13 @@ use clap::Parser;
 use graph_core::session::NodeStats;
 use graph_core::{Graph, Value};
 use lenet::Result;
-use lenet::dataset::{CLASSES, Mnist, PIXELS};
+use lenet::dataset::{BatchesAhead, CLASSES, Mnist, PIXELS};
 use lenet::global_definitions::{Definitions, OptimizerName};
 use lenet::network::Lenet5;
 use lenet::trainer::{Trainer, TrainerOptions};
+
+/// Batches of an `epoch`.
+const EPOCH: u64 = 100;
 
 #[derive(Parser)]
 struct Options {
@@ -53,7 +58,7 @@ fn main() -> Result<()> {
     let mut net = Lenet5::with_definitions(&dataset.images, definitions)?;
     net.cook(&dataset.labels)?;
     let threads = (options.threads > 0).then_some(options.threads);
-    let trainer = Trainer::with_options(
+    let mut trainer = Trainer::with_options(
         net,
         dataset.feed,
         TrainerOptions {
@@ -63,7 +68,7 @@ fn main() -> Result<()> {
         },
     )?;
 
-    let train = &trainer.dataset.train;
+    let train = trainer.dataset.train.clone();
     let batches = train.num_examples() / options.batch;
     let batch = |step: usize| -> Result<(Value, Value)> {
         let start = step % batches * options.batch;
@@ -101,6 +106,17 @@ fn main() -> Result<()> {
                     write(format!("{index} {objective} {cost}"))?;
                 }
                 write("done".into())?;
+            }
+            "epoch" => {
+                let start = Instant::now();
+                for _ in 0..count {
+                    let mut ahead = BatchesAhead::new(&trainer.dataset.train, options.batch, EPOCH)?;
+                    for _ in 0..EPOCH {
+                        trainer.bp_step_ahead(&mut ahead)?;
+                    }
+                }
+                write(format!("{count} {}", start.elapsed().as_secs_f64()))?;
+                continue;
             }
             "evaluate" | "summarize" => {
                 let start = Instant::now();

@@ -12,7 +12,7 @@ use graph_ops::state::global_variables_initializer;
 use graph_ops::summary::{self, FileWriter};
 
 use crate::checkpoints::{CheckpointOptions, Checkpoints, Position, restore_variables};
-use crate::dataset::{CLASSES, DataSet, Feed, PIXELS};
+use crate::dataset::{Batch, BatchesAhead, CLASSES, DataSet, Feed, PIXELS};
 use crate::error::{Error, Result};
 use crate::network::{Lenet5, Training};
 use crate::progress::{Measurement, Progress, for_standard_output};
@@ -216,8 +216,22 @@ impl Trainer {
     /// # Errors
     /// A mini batch that the dataset cannot give, or whatever the session reports.
     pub fn bp_step(&mut self, mini_batch_size: usize) -> Result<(f32, f32)> {
-        let (images, labels) = self.dataset.train.next_batch(mini_batch_size)?;
-        let measured = self.bp_step_on(matrix(&images, PIXELS)?, matrix(&labels, CLASSES)?)?;
+        let Batch { images, labels, .. } = self.dataset.train.next_values(mini_batch_size)?;
+        let measured = self.bp_step_on(images, labels)?;
+        self.iteration += 1;
+        Ok(measured)
+    }
+
+    /// [`Trainer::bp_step`] on the next of the batches that follow in the training set.
+    ///
+    /// # Errors
+    /// No batch left, one that cannot be had, or whatever the session reports.
+    pub fn bp_step_ahead(&mut self, batches: &mut BatchesAhead) -> Result<(f32, f32)> {
+        let batch = batches.next();
+        let batch = batch.ok_or_else(|| graph_core::Error::out_of_range("no batch is left"))?;
+        let Batch { images, labels, state } = batch?;
+        self.dataset.train.restore(state)?;
+        let measured = self.bp_step_on(images, labels)?;
         self.iteration += 1;
         Ok(measured)
     }
@@ -358,6 +372,7 @@ impl Trainer {
 
     /// Trains; the accuracy on the test images at the end.
     ///
+    /// While a step runs, another thread gathers the images of the next one, in the same order as [`Trainer::bp_step`] would.
     /// Every `update_after_iter` steps, beginning with the first, accuracies are measured and reported and summaries
     /// written. The run is saved as often as [`CheckpointOptions`] say, after the last step too. Event files are flushed
     /// however training ends.
@@ -383,8 +398,10 @@ impl Trainer {
 
     fn steps(&mut self, options: &mut TrainOptions) -> Result<()> {
         options.progress.start(self.iteration, options.iter)?;
+        let count = options.iter.saturating_sub(self.iteration);
+        let mut batches = BatchesAhead::new(&self.dataset.train, options.mini_batch_size, count)?;
         for iter in self.iteration..options.iter {
-            let (objective, cost) = self.bp_step(options.mini_batch_size)?;
+            let (objective, cost) = self.bp_step_ahead(&mut batches)?;
             if !objective.is_finite() {
                 return Err(Error::NotFinite { iter, objective, cost });
             }

@@ -18,6 +18,7 @@ SHAPES = {
     "logits_layer/weights": (800, 10), "logits_layer/bias": (10,),
 }
 L1 = L2 = 1e-4
+EPOCH = 100  # batches
 ADAM = {"rate": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 LRN_RADIUS = 5  # x / sqrt(1 + sum of x^2 over the channels that far to either side)
 
@@ -87,6 +88,12 @@ def serve(make, arguments):
             else:
                 print(count, seconds, flush=True)
             step += count
+        elif command == "epoch":
+            began = time.perf_counter()
+            for _ in range(count):
+                for k in range(EPOCH):
+                    peer.step(peer.prepare(*batches[k]))
+            print(count, time.perf_counter() - began, flush=True)
         elif command == "accuracy":
             print(peer.evaluate(test), flush=True)
         elif hasattr(peer, command):

@@ -3,6 +3,7 @@
 
     training_step.py --graph graph.pb                    ours and TensorFlow's, batch 500
     training_step.py --graph graph.pb --batch 500 32 1   several batch sizes
+    training_step.py --graph graph.pb --also epoch                 epochs of 100 batches, with what it takes to feed them
     training_step.py --graph graph.pb --also evaluate summarize    the 10,000 test images: accuracy, and all summaries
     training_step.py --graph graph.pb --peers tensorflow pytorch jax    PyTorch's and JAX's too
     training_step.py --graph graph.pb --peers pytorch jax --check       whether these train the same network
@@ -16,6 +17,8 @@ process that speaks this protocol, lines on standard input and output:
     step N         ->  N SECONDS              N training steps, timed inside the process
     losses N       ->  K OBJECTIVE COST       one line a step, measured before its update; K counts on from 0 over all
                        done                   commands of the process
+    epoch N            ->  N SECONDS              N times 100 training steps, their batches made ready as they are needed, within
+                                                  the time; they do not count among those of `losses`
     evaluate N         ->  N SECONDS              N times the accuracy on the 10,000 test images
     summarize N        ->  N SECONDS              N times the merged summary over the 10,000 test images
     accuracy 1     ->  ACCURACY               on the 10,000 test images; only the peers know it
@@ -185,7 +188,7 @@ def measure(batch, commands, arguments):
         ratios = []
         for command in commands:
             if command != "step":
-                print(f"{command}, 10,000 images:")
+                print(f"{command}, 100 batches:" if command == "epoch" else f"{command}, 10,000 images:")
             ratios += alternate(sides, command, arguments)
         return ratios
     finally:
@@ -245,7 +248,7 @@ def main():
     parser.add_argument("--optimizer", default="adam", choices=("adam", "rmsprop", "sgd"), help="as the graph was exported")
     parser.add_argument("--data", default=os.path.join(HERE, os.pardir, os.pardir, "data"))
     parser.add_argument("--batch", type=int, nargs="+", default=[500])
-    parser.add_argument("--also", nargs="*", default=[], choices=("evaluate", "summarize"), help="beside training steps")
+    parser.add_argument("--also", nargs="*", default=[], choices=("epoch", "evaluate", "summarize"), help="beside training steps")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a round lasts (default: 1.5)")

@@ -41,6 +41,11 @@ pub trait Rewrite: Send + Sync {
         false
     }
 
+    /// Whether accelerators have kernels for what it makes. Without, it does not run in sessions that have one.
+    fn for_accelerators(&self) -> bool {
+        true
+    }
+
     /// The rewritten program, or `None` where there is nothing to do.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ impl ShapedPlan {
             });
         }
         let survey = Survey::new(structure, &feeds, state)?;
-        let specialized = structure.specialized(survey, &options.rewrites)?;
+        let specialized = structure.specialized(survey, &options.rewrites, devices)?;
         let plan = Plan::new(&specialized, &feeds, state, devices, options.log_device_placement)?;
         Ok(Self {
             feeds,

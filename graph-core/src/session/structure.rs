@@ -54,7 +54,7 @@ impl Structure {
             // Rewrites know straight lines only.
             return Self::of(program);
         }
-        for rewrite in pipeline(&options.rewrites, false)? {
+        for rewrite in pipeline(&options.rewrites, false, devices)? {
             program = rewritten(program, rewrite)?;
         }
         Self::of(program)
@@ -87,9 +87,9 @@ impl Structure {
     ///
     /// # Errors
     /// `Internal` if a rewrite is wrong.
-    pub(crate) fn specialized(&self, survey: Survey, options: &RewriteOptions) -> Result<Self> {
+    pub(crate) fn specialized(&self, survey: Survey, options: &RewriteOptions, devices: &Devices) -> Result<Self> {
         let mut program = survey.written_into(self)?;
-        for rewrite in pipeline(options, true)? {
+        for rewrite in pipeline(options, true, devices)? {
             program = rewritten(program, rewrite)?;
         }
         Self::of(program)
@@ -105,7 +105,7 @@ fn rewritten(program: Program, rewrite: &dyn Rewrite) -> Result<Program> {
 }
 
 /// The rewrites in the order in which they run; with `shaped`, those that need shapes come last.
-fn pipeline(options: &RewriteOptions, shaped: bool) -> Result<Vec<&'static dyn Rewrite>> {
+fn pipeline(options: &RewriteOptions, shaped: bool, devices: &Devices) -> Result<Vec<&'static dyn Rewrite>> {
     let mut pipeline: Vec<&'static dyn Rewrite> = vec![
         &rewrite::prune::Prune,
         &rewrite::fold::ConstantFolding,
@@ -122,7 +122,7 @@ fn pipeline(options: &RewriteOptions, shaped: bool) -> Result<Vec<&'static dyn R
         pipeline.extend(needy);
         pipeline.push(&rewrite::prune::Prune);
     }
-    pipeline.retain(|rewrite| options.enabled(rewrite.name()));
+    pipeline.retain(|rewrite| options.enabled(rewrite.name()) && (devices.is_empty() || rewrite.for_accelerators()));
     Ok(pipeline)
 }
 

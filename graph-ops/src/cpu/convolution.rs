@@ -15,15 +15,15 @@ mod fused;
 mod tests;
 mod winograd;
 
-pub use backprop_filter::conv2d_backprop_filter;
+pub use backprop_filter::{conv2d_backprop_filter, conv2d_backprop_filter_of_pool};
 pub use backprop_input::conv2d_backprop_input;
 pub use forward::conv2d;
-pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool};
+pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool, conv2d_bias_relu_max_pool_places};
 
 use super::element::Real;
 use super::pooling::PoolElement;
 use super::scratch::with_scratch;
-use super::simd::{self, ManyRegisters, Portable, Vector, VectorTask};
+use super::simd::{self, ManyRegisters, Masked, Portable, Vector, VectorTask};
 use super::window::{Padding, Window};
 use half::{bf16, f16};
 
@@ -182,19 +182,25 @@ impl PixelOffsets {
 /// Types that convolutions are computed in.
 pub trait ConvScalar: num_traits::Float + PoolElement {
     #[cfg(target_arch = "x86_64")]
-    type Avx2: Vector<Scalar = Self>;
+    type Avx2: Masked<Scalar = Self>;
+    #[cfg(target_arch = "x86_64")]
+    type Avx512: Vector<Scalar = Self>;
     type Baseline: Vector<Scalar = Self>;
 }
 
 impl ConvScalar for f32 {
     #[cfg(target_arch = "x86_64")]
     type Avx2 = std::arch::x86_64::__m256;
+    #[cfg(target_arch = "x86_64")]
+    type Avx512 = std::arch::x86_64::__m512;
     type Baseline = Portable<f32, 4>;
 }
 
 impl ConvScalar for f64 {
     #[cfg(target_arch = "x86_64")]
     type Avx2 = std::arch::x86_64::__m256d;
+    #[cfg(target_arch = "x86_64")]
+    type Avx512 = std::arch::x86_64::__m512d;
     type Baseline = Portable<f64, 2>;
 }
 
@@ -205,6 +211,9 @@ fn vectors<T: ConvScalar>() -> (usize, usize) {
     }
     #[cfg(target_arch = "x86_64")]
     {
+        if simd::has_wide_avx512() {
+            return of::<T::Avx512>();
+        }
         if simd::has_avx512() {
             return of::<ManyRegisters<T::Avx2>>();
         }
@@ -222,6 +231,13 @@ fn dispatch<T: ConvScalar>(task: impl VectorTask<T>) {
         /// # Safety
         /// The CPU has AVX2, FMA and AVX-512's F and VL.
         #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+        unsafe fn wide<T: ConvScalar>(task: impl VectorTask<T>) {
+            // SAFETY: the CPU has what `T::Avx512` uses.
+            unsafe { task.run::<T::Avx512>() }
+        }
+        /// # Safety
+        /// The CPU has AVX2, FMA and AVX-512's F and VL.
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
         unsafe fn avx512<T: ConvScalar>(task: impl VectorTask<T>) {
             // SAFETY: the CPU has what `T::Avx2` uses, and the registers.
             unsafe { task.run::<ManyRegisters<T::Avx2>>() }
@@ -232,6 +248,10 @@ fn dispatch<T: ConvScalar>(task: impl VectorTask<T>) {
         unsafe fn avx2<T: ConvScalar>(task: impl VectorTask<T>) {
             // SAFETY: the CPU has what `T::Avx2` uses.
             unsafe { task.run::<T::Avx2>() }
+        }
+        if simd::has_wide_avx512() {
+            // SAFETY: just checked.
+            return unsafe { wide(task) };
         }
         if simd::has_avx512() {
             // SAFETY: just checked.

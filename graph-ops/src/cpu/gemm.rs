@@ -1,14 +1,16 @@
 //! Matrix products `c = a * b` or `c += a * b` of row-major matrices, either of which may be stored transposed.
 //!
-//! `float` and `double` go to the `gemm-f32` and `gemm-f64` crates, whose threads share out tiles of the result and never
-//! the sum over `k`, so the bits do not depend on their number. The half types are multiplied in `float`; integers wrap, as
-//! TensorFlow's do.
+//! `float` and `double` go to the `gemm-f32` and `gemm-f64` crates, part by part of the result ([`Parts`]): threads share out
+//! parts and never the sum over `k`, so the bits do not depend on their number. The half types are multiplied in `float`;
+//! integers wrap, as TensorFlow's do.
 
-use super::parallel::for_each_chunk;
+use super::parallel::{SharedMut, for_each_chunk, for_each_range};
 use super::scratch::{Plain, with_scratch};
+use super::simd::multiversion;
 use gemm_common::Parallelism;
 use graph_core::Complex;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// The shape of a matrix product: `a` is `m x k`, `b` is `k x n`, `c` is `m x n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,10 +71,127 @@ pub fn gemm<T: GemmElement>(product: Product, a: &[T], b: &[T], c: &mut [T]) {
     T::gemm(product, a, b, c);
 }
 
+/// Multiplies and adds `bias`, one element a column, to each row; with `relu`, all that is not above zero then becomes zero
+/// (what is not a number stays). Each part of the result is finished while it is in the cache, with the bits that it has when
+/// the steps are taken one after the other.
+///
+/// # Panics
+/// If a slice's length is not what the product says.
+pub fn gemm_bias<T: PartElement>(product: Product, a: &[T], b: &[T], bias: &[T], relu: bool, c: &mut [T]) {
+    product.check(a, b, c);
+    assert_eq!(bias.len(), product.n, "bias of {product:?}");
+    by_parts(product, a, b, c, |row, columns| {
+        let bias = &bias[columns];
+        if relu {
+            add_to_row(row, bias, |sum: T| {
+                let negative = sum <= T::zero();
+                if negative { T::zero() } else { sum }
+            });
+        } else {
+            add_to_row(row, bias, |sum| sum);
+        }
+    });
+}
+
+multiversion! {
+    fn add_to_row[T: PartElement, F: Fn(T) -> T](row: &mut [T], bias: &[T], f: F) {
+        row.iter_mut().zip(bias).for_each(|(x, &bias)| *x = f(*x + bias));
+    }
+}
+
 /// A dtype with matrix products. Call [`gemm`], which checks the lengths.
 pub trait GemmElement: Copy + Send + Sync {
     #[doc(hidden)]
     fn gemm(product: Product, a: &[Self], b: &[Self], c: &mut [Self]);
+}
+
+/// A dtype whose products are taken part by part.
+pub trait PartElement: GemmElement + num_traits::Float {
+    /// The part of the product in these rows and columns of the result, on this thread.
+    ///
+    /// # Safety
+    /// `a` and `b` are readable, and `c` is writable in that part, as the product says of whole matrices.
+    #[doc(hidden)]
+    unsafe fn part(
+        product: Product,
+        operands: [*const Self; 2],
+        c: *mut Self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    );
+}
+
+/// How the result is cut, by the shape alone: finely along one side and coarsely along the other. A part's own rows and columns
+/// of the operands are packed for it, so the fine cuts are across the operand that is packed anyway and not across the one that
+/// is read where it lies: across `b`, but across `a` where that is stored transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    rows: usize,
+    columns: usize,
+}
+
+impl Parts {
+    /// Rows or columns of a part along the finely cut side, at least.
+    const FINE: usize = 200;
+    /// Along the other side.
+    const COARSE: usize = 1024;
+    /// Products of numbers that a part should at least have: a few microseconds' work.
+    const LEAST: usize = 1 << 18;
+
+    fn of(p: &Product) -> Self {
+        // Vectors and their outer products are read and written as fast as memory goes, in one piece.
+        let work = match p.m.min(p.n).min(p.k) {
+            ..=2 => 0,
+            _ => p.m.saturating_mul(p.n).saturating_mul(p.k),
+        };
+        let fine = |len: usize| (len / Self::FINE).min(work / Self::LEAST).max(1);
+        let coarse = |len: usize| (len / Self::COARSE).min(work / Self::LEAST).max(1);
+        let (rows, columns) = (fine(p.m), fine(p.n));
+        let by_rows = if p.transpose_a { rows > 1 } else { columns == 1 };
+        let (rows, columns) = if by_rows {
+            (rows, coarse(p.n))
+        } else {
+            (coarse(p.m), columns)
+        };
+        // Whole vectors, whatever their length.
+        let size = |len: usize, parts: usize| len.div_ceil(parts).next_multiple_of(16);
+        Self {
+            rows: size(p.m, rows),
+            columns: size(p.n, columns),
+        }
+    }
+}
+
+/// The product, part by part in parallel; `finish(elements, columns)` is called for each row of a part when that is done.
+fn by_parts<T: PartElement>(
+    p: Product,
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    finish: impl Fn(&mut [T], Range<usize>) + Sync + Send,
+) {
+    if c.is_empty() {
+        return;
+    }
+    let parts = Parts::of(&p);
+    let (across, down) = (p.n.div_ceil(parts.columns), p.m.div_ceil(parts.rows));
+    let [a, b] = [a, b].map(|operand| SharedMut::from_ptr(operand.as_ptr().cast_mut()));
+    let c = SharedMut::new(c);
+    for_each_range(across * down, 1, |range| {
+        for index in range {
+            let side = |index: usize, size: usize, len: usize| index * size..((index + 1) * size).min(len);
+            let rows = side(index % down, parts.rows, p.m);
+            let columns = side(index / down, parts.columns, p.n);
+            let operands = [a.as_ptr().cast_const(), b.as_ptr().cast_const()];
+            // SAFETY: the slices have the lengths of the product (checked by the caller); parts are disjoint.
+            unsafe { T::part(p, operands, c.as_ptr(), rows.clone(), columns.clone()) };
+            for row in rows {
+                // SAFETY: as above.
+                let elements = unsafe { c.slice(row * p.n + columns.start..row * p.n + columns.end) };
+                finish(elements, columns.clone());
+            }
+        }
+    });
 }
 
 /// A matrix in memory: distances from one row and from one column to the next.
@@ -98,24 +217,45 @@ impl<P> Strided<P> {
     }
 }
 
+/// Rows from which a transposed `b` is worth being copied.
+const ROWS_WORTH_A_COPY: usize = 128;
+
 macro_rules! gemm_crate {
     ($($t:ty, $kernel:path;)*) => {$(
         impl GemmElement for $t {
             fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
-                let parallelism =
-                    if rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None };
+                by_parts(p, a, b, c, |_, _| ());
+            }
+        }
+
+        impl PartElement for $t {
+            unsafe fn part(
+                p: Product,
+                [a, b]: [*const $t; 2],
+                c: *mut $t,
+                rows: Range<usize>,
+                columns: Range<usize>,
+            ) {
+                let ((a_row, a_column), (b_row, b_column)) = (p.a_strides(), p.b_strides());
+                // SAFETY: the part lies in the matrices (the caller's promise).
+                let (a, b, c) = unsafe {
+                    (
+                        a.add(rows.start * a_row),
+                        b.add(columns.start * b_column),
+                        c.add(rows.start * p.n + columns.start),
+                    )
+                };
                 // The kernels prefer column-major results, so the transposed product is computed: c' = b' * a'. But where `b` is
                 // stored transposed, all of it is copied for that, while `a * b` takes a copy of `a` and slower stores of `c`.
-                let mut m = p.m;
-                let mut n = p.n;
-                let mut c = Strided::new(c.as_mut_ptr(), (p.n, 1));
-                let mut left = Strided::new(a.as_ptr(), p.a_strides());
-                let mut right = Strided::new(b.as_ptr(), p.b_strides());
-                if !p.transpose_b || p.m == 1 || p.k < p.m {
+                let (mut m, mut n) = (rows.len(), columns.len());
+                let mut c = Strided::new(c, (p.n, 1));
+                let mut left = Strided::new(a, (a_row, a_column));
+                let mut right = Strided::new(b, (b_row, b_column));
+                if !p.transpose_b || m == 1 || m >= ROWS_WORTH_A_COPY || p.k < m {
                     (m, n, c) = (n, m, c.turned());
                     (left, right) = (right.turned(), left.turned());
                 }
-                // SAFETY: lengths are checked by the caller, and the strides are those of dense matrices.
+                // SAFETY: the strides are those of dense matrices, in which the part lies (the caller's promise).
                 unsafe {
                     $kernel()(
                         m, n, p.k,
@@ -123,7 +263,7 @@ macro_rules! gemm_crate {
                         left.at, left.column, left.row,
                         right.at, right.column, right.row,
                         1.0, 1.0, false, false, false,
-                        parallelism,
+                        Parallelism::None,
                     );
                 }
             }
@@ -242,6 +382,10 @@ mod tests {
             (64, 200, 1025),
             (500, 10, 80),
             (257, 300, 600),
+            (430, 420, 37),
+            (1, 900, 700),
+            (700, 900, 1),
+            (2100, 7, 40),
             (0, 3, 2),
             (3, 0, 2),
             (3, 2, 0),
@@ -329,5 +473,47 @@ mod tests {
                 assert_eq!(x, sum, "{p:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_bias_and_relu_are_added_part_by_part() {
+        for p in products().filter(|p| !p.accumulate) {
+            let (mut a, b, mut bias) = (
+                numbers_f32(1, p.m * p.k),
+                numbers_f32(2, p.k * p.n),
+                numbers_f32(3, p.n),
+            );
+            if let (Some(x), Some(bias)) = (a.last_mut(), bias.first_mut()) {
+                (*x, *bias) = (f32::NAN, -0.0);
+            }
+            let mut steps = vec![0.0; p.m * p.n];
+            gemm(p, &a, &b, &mut steps);
+            for (i, x) in steps.iter_mut().enumerate() {
+                *x += bias[i % p.n];
+            }
+            for relu in [false, true] {
+                if relu {
+                    steps.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x });
+                }
+                let got = same_on_any_pool(|| {
+                    let mut got = vec![f32::INFINITY; p.m * p.n];
+                    gemm_bias(p, &a, &b, &bias, relu, &mut got);
+                    got.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                });
+                assert_eq!(got, steps.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), "{p:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_as_the_shape_says() {
+        let parts = |m, n, k, a| Parts::of(&Product::new(m, n, k).transposed(a, false));
+        let is = |rows, columns| Parts { rows, columns };
+        assert_eq!(parts(500, 800, 1250, false), is(512, 208));
+        assert_eq!(parts(1250, 800, 500, true), is(224, 800));
+        assert_eq!(parts(4096, 800, 100, false), is(1024, 208));
+        assert_eq!(parts(500, 10, 800, false), is(256, 16));
+        assert_eq!(parts(3, 5, 7, false), is(16, 16));
+        assert_eq!(parts(1250, 800, 1, true), is(1264, 800));
     }
 }

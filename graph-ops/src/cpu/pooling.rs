@@ -9,7 +9,8 @@ mod relu_grad;
 #[cfg(test)]
 mod tests;
 
-pub use relu_grad::max_pool_relu_grad;
+pub(super) use relu_grad::{add_up, image_at};
+pub use relu_grad::{max_pool_relu_grad, max_pool_relu_grad_at};
 
 use super::element::Real;
 use super::parallel::{SharedMut, for_each_range};
@@ -83,6 +84,27 @@ impl Pool2dGeometry {
         }
     }
 
+    /// [`each_row_of_halves`](Self::each_row_of_halves) with the places of the maxima, shaped as the output, for the image.
+    fn each_row_of_places<T: PoolElement>(
+        &self,
+        places: &[T],
+        gradient: &[T],
+        to: &mut [T],
+        mut f: impl FnMut(&[T], &[T], [&mut [T]; 2]),
+    ) {
+        if 2 * self.rows.output != self.rows.input || 2 * self.columns.output != self.columns.input {
+            to.fill(T::zero());
+        }
+        if gradient.is_empty() {
+            return;
+        }
+        let (width, pooled_width) = (self.columns.input * self.channels, self.columns.output * self.channels);
+        let pooled = places.chunks(pooled_width).zip(gradient.chunks(pooled_width));
+        for ((places, gradient), to) in pooled.zip(to.chunks_mut(2 * width)) {
+            f(places, gradient, to.split_at_mut(width).into());
+        }
+    }
+
     /// Calls `f` for each image, in parallel.
     fn each_image(&self, f: impl Fn(usize) + Sync + Send) {
         let grain = super::parallel::grain_for(self.image_len().max(self.out_image_len()));
@@ -140,6 +162,27 @@ pub(super) fn max_pool_image<T: PoolElement>(g: &Pool2dGeometry, image: &[T], ou
     let rows = image.chunks(2 * width).map(|rows| rows.split_at(width));
     for (out, (upper, lower)) in out.chunks_mut(g.columns.output * g.channels).zip(rows) {
         halves::max_row(g.channels, [upper, lower], out);
+    }
+}
+
+/// [`max_pool`] of one image by windows that are [`halves`](Pool2dGeometry::halves), on this thread, and where the maxima are,
+/// as [`max_pool_relu_grad_at`] wants to know it.
+pub(super) fn max_pool_image_with_places<T: PoolElement + num_traits::Float>(
+    g: &Pool2dGeometry,
+    image: &[T],
+    out: &mut [T],
+    places: &mut [T],
+) {
+    assert!(g.halves());
+    if out.is_empty() {
+        return;
+    }
+    let width = g.columns.input * g.channels;
+    let rows = image.chunks(2 * width).map(|rows| rows.split_at(width));
+    let pooled_width = g.columns.output * g.channels;
+    let pooled = out.chunks_mut(pooled_width).zip(places.chunks_mut(pooled_width));
+    for ((out, places), (upper, lower)) in pooled.zip(rows) {
+        halves::max_row_with_places(g.channels, [upper, lower], out, places);
     }
 }
 

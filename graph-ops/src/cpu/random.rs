@@ -186,6 +186,26 @@ impl RandomReal for f64 {
     }
 }
 
+/// A dtype of random masks.
+pub trait RandomMask: RandomReal {
+    /// 1 where the number that [`RandomReal::fill_uniform`] draws is at least `threshold`, else 0.
+    fn fill_mask(generator: Philox, threshold: Self, out: &mut [Self]);
+}
+
+impl RandomMask for f32 {
+    fn fill_mask(generator: Philox, threshold: f32, out: &mut [f32]) {
+        let bit = |x| if uniform_f32(x) >= threshold { 1.0 } else { 0.0 };
+        fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, bit));
+    }
+}
+
+impl RandomMask for f64 {
+    fn fill_mask(generator: Philox, threshold: f64, out: &mut [f64]) {
+        let bit = |x0, x1| if uniform_f64(x0, x1) >= threshold { 1.0 } else { 0.0 };
+        fill_parallel::<_, 2>(generator, out, |generator, out| fill_pairs(generator, out, bit));
+    }
+}
+
 macro_rules! halves {
     ($($t:ty, $uniform:expr;)*) => {$(
         impl RandomReal for $t {

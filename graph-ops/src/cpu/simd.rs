@@ -29,6 +29,22 @@ pub fn has_avx512() -> bool {
     }
 }
 
+/// Whether this CPU multiplies vectors of 512 bits twice a cycle, so that they are worth lanes left unused.
+///
+/// No feature says how wide the units are: taken for a sign of two of 512 bits is AVX-512 for half precision, which came with
+/// Intel's server cores that have them. Elsewhere, as on AMD's Zen 4, a long vector takes as long as two short ones.
+#[inline(always)]
+pub fn has_wide_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        has_avx512() && is_x86_feature_detected!("avx512fp16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Defines a function whose body is compiled twice, for AVX2+FMA and for the baseline, and chosen at run time.
 ///
 /// Generic parameters go in square brackets: `fn scale[T: Real](x: &mut [T], by: T) { ... }`.
@@ -75,6 +91,8 @@ pub trait Vector: Copy {
     unsafe fn broadcast(p: *const Self::Scalar) -> Self;
     unsafe fn load(p: *const Self::Scalar) -> Self;
     unsafe fn store(self, p: *mut Self::Scalar);
+    /// Stores the first `count` lanes, at most all, with `add` the sums of what was there and them; touches nothing behind.
+    unsafe fn store_first(self, p: *mut Self::Scalar, count: usize, add: bool);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     /// `self + a * b`, with one rounding where the CPU can.
@@ -85,6 +103,24 @@ pub trait Vector: Copy {
 
     /// Runs the task for these vectors, as a function of its own: what many tasks call is compiled once and not in each.
     unsafe fn call(task: impl VectorTask<Self::Scalar>);
+}
+
+/// [`Vector::store_first`] for vectors without masks.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn store_lanes<V: Vector>(vector: V, p: *mut V::Scalar, count: usize, add: bool) {
+    let mut lanes = std::mem::MaybeUninit::<V>::uninit();
+    // SAFETY: the caller's promise; the lanes are written before they are read.
+    unsafe {
+        vector.store(lanes.as_mut_ptr().cast());
+        let lanes = std::slice::from_raw_parts(lanes.as_ptr().cast::<V::Scalar>(), count);
+        for (j, &lane) in lanes.iter().enumerate() {
+            let p = p.add(j);
+            *p = if add { *p + lane } else { lane };
+        }
+    }
 }
 
 /// Code that is compiled once for each kind of vector. It must not hide vectors in closures that it hands to other functions:
@@ -122,6 +158,11 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
         unsafe { p.cast::<[T; N]>().write(self.0) }
     }
     #[inline(always)]
+    unsafe fn store_first(self, p: *mut T, count: usize, add: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { store_lanes(self, p, count, add) }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
@@ -144,13 +185,22 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
     }
 }
 
+/// A vector that AVX-512 has masked stores for, whatever it is short of otherwise.
+pub trait Masked: Vector {
+    /// [`Vector::store_first`] by a mask.
+    ///
+    /// # Safety
+    /// As for the methods of [`Vector`]; the CPU has AVX-512's F and VL.
+    unsafe fn store_masked(self, p: *mut Self::Scalar, count: usize, add: bool);
+}
+
 /// The vectors `V` on a CPU that has twice as many registers for them: those of AVX2 in code compiled for AVX-512.
 ///
 /// Where a number of columns is no multiple of 16, these leave fewer lanes unused than longer vectors would.
 #[derive(Clone, Copy)]
 pub struct ManyRegisters<V>(V);
 
-impl<V: Vector> Vector for ManyRegisters<V> {
+impl<V: Masked> Vector for ManyRegisters<V> {
     type Scalar = V::Scalar;
     const LANES: usize = V::LANES;
     const REGISTERS: usize = 32;
@@ -173,6 +223,11 @@ impl<V: Vector> Vector for ManyRegisters<V> {
     unsafe fn store(self, p: *mut V::Scalar) {
         // SAFETY: as above.
         unsafe { self.0.store(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut V::Scalar, count: usize, add: bool) {
+        // SAFETY: as above.
+        unsafe { self.0.store_masked(p, count, add) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -200,7 +255,7 @@ impl<V: Vector> Vector for ManyRegisters<V> {
         /// The CPU has AVX-512's F and VL, and what `V` needs.
         #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,avx512f,avx512vl"))]
         #[inline(never)]
-        unsafe fn function<V: Vector>(task: impl VectorTask<V::Scalar>) {
+        unsafe fn function<V: Masked>(task: impl VectorTask<V::Scalar>) {
             // SAFETY: the caller's promise.
             unsafe { task.run::<ManyRegisters<V>>() }
         }
@@ -209,100 +264,6 @@ impl<V: Vector> Vector for ManyRegisters<V> {
     }
 }
 
-/// AVX2 registers.
+/// The registers of AVX2, and the long ones of AVX-512.
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{Vector, VectorTask};
-    use std::arch::x86_64::*;
-
-    macro_rules! avx2_vector {
-        ($v:ty, $t:ty, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, $compare:ident, $and_not:ident) => {
-            impl Vector for $v {
-                type Scalar = $t;
-                const LANES: usize = $lanes;
-                #[inline(always)]
-                unsafe fn zero() -> Self {
-                    // SAFETY: the CPU has AVX2 (the caller's promise).
-                    unsafe { $zero() }
-                }
-                #[inline(always)]
-                unsafe fn broadcast(p: *const $t) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $broadcast(*p) }
-                }
-                #[inline(always)]
-                unsafe fn load(p: *const $t) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $load(p) }
-                }
-                #[inline(always)]
-                unsafe fn store(self, p: *mut $t) {
-                    // SAFETY: the caller's promise.
-                    unsafe { $store(p, self) }
-                }
-                #[inline(always)]
-                unsafe fn add(self, other: Self) -> Self {
-                    // SAFETY: the CPU has AVX2 (the caller's promise).
-                    unsafe { $add(self, other) }
-                }
-                #[inline(always)]
-                unsafe fn sub(self, other: Self) -> Self {
-                    // SAFETY: the CPU has AVX2 (the caller's promise).
-                    unsafe { $sub(self, other) }
-                }
-                #[inline(always)]
-                unsafe fn plus_product(self, a: Self, b: Self) -> Self {
-                    // SAFETY: the CPU has FMA (the caller's promise).
-                    unsafe { $fma(a, b, self) }
-                }
-                #[inline(always)]
-                unsafe fn relu(self) -> Self {
-                    // SAFETY: the CPU has AVX2 (the caller's promise).
-                    unsafe { $and_not($compare::<_CMP_LE_OQ>(self, $zero()), self) }
-                }
-                #[inline(always)]
-                unsafe fn call(task: impl VectorTask<$t>) {
-                    /// # Safety
-                    /// The CPU has AVX2 and FMA.
-                    #[target_feature(enable = "avx2,fma")]
-                    #[inline(never)]
-                    unsafe fn function(task: impl VectorTask<$t>) {
-                        // SAFETY: the caller's promise.
-                        unsafe { task.run::<$v>() }
-                    }
-                    // SAFETY: the caller's promise.
-                    unsafe { function(task) }
-                }
-            }
-        };
-    }
-
-    avx2_vector!(
-        __m256,
-        f32,
-        8,
-        _mm256_setzero_ps,
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_add_ps,
-        _mm256_sub_ps,
-        _mm256_fmadd_ps,
-        _mm256_cmp_ps,
-        _mm256_andnot_ps
-    );
-    avx2_vector!(
-        __m256d,
-        f64,
-        4,
-        _mm256_setzero_pd,
-        _mm256_set1_pd,
-        _mm256_loadu_pd,
-        _mm256_storeu_pd,
-        _mm256_add_pd,
-        _mm256_sub_pd,
-        _mm256_fmadd_pd,
-        _mm256_cmp_pd,
-        _mm256_andnot_pd
-    );
-}
+mod x86;

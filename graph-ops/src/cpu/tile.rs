@@ -213,26 +213,15 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
             }
         }
         let add = store == Store::Add;
-        if columns == NV * V::LANES {
-            for (row, &c) in sums.iter().zip(c) {
-                for (v, &sum) in row.iter().enumerate() {
-                    let p = c.add(v * V::LANES);
+        for (row, &c) in sums.iter().zip(c) {
+            for (v, &sum) in row.iter().enumerate() {
+                let p = c.add(v * V::LANES);
+                // Only the last vector may be short.
+                if v + 1 < NV || columns == NV * V::LANES {
                     let sum = if add { V::load(p).add(sum) } else { sum };
                     sum.store(p);
-                }
-            }
-        } else {
-            let mut lanes = [std::mem::MaybeUninit::<[V; NV]>::uninit(); MR];
-            for (row, lanes) in sums.iter().zip(&mut lanes) {
-                for (v, sum) in row.iter().enumerate() {
-                    sum.store(lanes.as_mut_ptr().cast::<V::Scalar>().add(v * V::LANES));
-                }
-            }
-            for (lanes, &c) in lanes.iter().zip(c) {
-                let lanes = std::slice::from_raw_parts(lanes.as_ptr().cast::<V::Scalar>(), columns);
-                for (j, &sum) in lanes.iter().enumerate() {
-                    let p = c.add(j);
-                    *p = if add { *p + sum } else { sum };
+                } else {
+                    sum.store_first(p, columns - v * V::LANES, add);
                 }
             }
         }

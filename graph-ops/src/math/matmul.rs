@@ -116,10 +116,15 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     }))
 }
 
-fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The product that a `MatMul`, or what becomes of it, is of its inputs 0 and 1.
+pub(crate) fn product_of(request: &KernelRequest<'_>) -> Result<Product> {
     let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
     let [m, n, k] = extent(request, [transpose_a, transpose_b]);
-    let product = Product::new(m, n, k).transposed(transpose_a, transpose_b);
+    Ok(Product::new(m, n, k).transposed(transpose_a, transpose_b))
+}
+
+fn kernel<T: Element + GemmElement>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let product = product_of(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         gemm(
             product,

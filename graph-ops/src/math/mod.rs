@@ -60,6 +60,7 @@ pub use logical::{
     LogicalXor, bitwise_and, bitwise_or, bitwise_xor, invert, left_shift, logical_and, logical_not, logical_or,
     logical_xor, right_shift,
 };
+pub(crate) use matmul::product_of;
 pub use matmul::{MatMul, matmul};
 pub use powers::{abs, negative, reciprocal, rsqrt, sign, sqrt, square};
 pub use quotients::{

@@ -1,4 +1,4 @@
-//! The engine's own ops that fusions of convolutions and poolings become. They are not registered; see
+//! The engine's own ops that fusions of layers become: convolutions, poolings, products. They are not registered; see
 //! [`crate::rewrite`] for what becomes of which operations.
 
 use std::sync::OnceLock;
@@ -6,17 +6,21 @@ use std::sync::OnceLock;
 use graph_core::op::{
     AttrValue, Attributes, FromAttr, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned,
 };
-use graph_core::{DType, Element, Error, PartialShape, Result};
+use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
+use num_traits::Float;
 
 use super::conv2d::Plan;
 use super::pooling::Pooling;
 use super::windows::Attrs;
-use crate::cpu::convolution::{self, ConvElement};
+use crate::cpu::convolution::{self, ConvElement, ConvScalar};
 use crate::cpu::element::Real;
+use crate::cpu::gemm::{PartElement, gemm_bias};
 use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
 use crate::cpu::scratch::Plain;
+use crate::cpu::window::Padding;
 use crate::cuda;
 use crate::cuda::channels::{ChannelSums, Sides};
+use crate::math::product_of;
 
 /// The dtypes that fused ops have.
 const DTYPES: &[DType] = &[DType::Float32, DType::Float64];
@@ -29,7 +33,8 @@ impl Attrs for Attributes {
 
 /// `_FusedConv2D`: `Conv2D` of images and filter in `NHWC`, plus the bias, and as the attributes say `Relu` of that and
 /// `MaxPool` of that, whose own attributes are those of the function `pool`. Output 0 is the last but the pool, output 1 the
-/// pool where there is one.
+/// pool where it `pools`; of a single output that pools, the pool is it. With `places`, output 0 is where the pool's maxima are,
+/// as `_MaxPoolReluGrad` wants to know it.
 pub(crate) fn conv2d() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
@@ -49,6 +54,8 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
         .attr("data_format: string = 'NHWC'")
         .attr("dilations: list(int) = [1, 1, 1, 1]")
         .attr("relu: bool")
+        .attr("pools: bool")
+        .attr("places: bool = false")
         .attr("pool: func")
         .attr("shapes: list(shape)")
         .not_differentiable()
@@ -60,7 +67,7 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
 }
 
 /// `_MaxPoolReluGrad`: the gradient of `MaxPool(Relu(x))` with respect to x, and the sum of it for each channel. The
-/// attributes of the pool are `MaxPool`'s.
+/// attributes of the pool are `MaxPool`'s. With `places`, input 0 is not the activity but where its maxima are.
 pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
@@ -77,12 +84,62 @@ pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
         .attr("strides: list(int)")
         .attr("padding: string")
         .attr("data_format: string = 'NHWC'")
+        .attr("places: bool = false")
         .attr("shapes: list(shape)")
         .not_differentiable()
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f64>).types("T", &[DType::Float64]))
         .kernel(KernelDefinition::cuda(max_pool_relu_grad_on_device).types("T", DTYPES))
+    })
+}
+
+/// `_PoolFilterGrad`: of a `_FusedConv2D` with `places`, the gradients of filter and bias, from the gradient of the pool. The
+/// attributes are the convolution's; the pool's windows are of 2x2, side by side.
+pub(crate) fn pool_filter_grad() -> &'static OpDefinition {
+    static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
+    DEFINITION.get_or_init(|| {
+        OpDefinition::new(
+            "_PoolFilterGrad",
+            "The gradients of filter and bias of a convolution that Relu and MaxPool follow.",
+        )
+        .input("input: T")
+        .input("places: T")
+        .input("grad: T")
+        .output("filter_backprop: T")
+        .output("bias_backprop: T")
+        .attr("T: {float, double}")
+        .attr("strides: list(int)")
+        .attr("padding: string")
+        .attr("explicit_paddings: list(int) = []")
+        .attr("data_format: string = 'NHWC'")
+        .attr("dilations: list(int) = [1, 1, 1, 1]")
+        .attr("shapes: list(shape)")
+        .not_differentiable()
+        .shape(said_shapes)
+        .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f32>).types("T", &[DType::Float32]))
+        .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f64>).types("T", &[DType::Float64]))
+    })
+}
+
+/// `_FusedMatMul`: `MatMul` with its attributes, plus the bias, and with `relu` `Relu` of that.
+pub(crate) fn mat_mul() -> &'static OpDefinition {
+    static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
+    DEFINITION.get_or_init(|| {
+        OpDefinition::new("_FusedMatMul", "A product of matrices, with its bias and Relu.")
+            .input("a: T")
+            .input("b: T")
+            .input("bias: T")
+            .output("activity: T")
+            .attr("transpose_a: bool = false")
+            .attr("transpose_b: bool = false")
+            .attr("T: {float, double}")
+            .attr("relu: bool")
+            .attr("shapes: list(shape)")
+            .not_differentiable()
+            .shape(said_shapes)
+            .kernel(KernelDefinition::cpu(mat_mul_kernel::<f32>).types("T", &[DType::Float32]))
+            .kernel(KernelDefinition::cpu(mat_mul_kernel::<f64>).types("T", &[DType::Float64]))
     })
 }
 
@@ -95,10 +152,11 @@ fn said_shapes(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn conv2d_kernel<T: ConvElement + PoolElement + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
     let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
     let geometry = plan.geometry;
-    if request.num_outputs() == 1 {
+    let pools: bool = request.attr("pools")?;
+    if !pools {
         let relu: bool = request.attr("relu")?;
         return Ok(Planned::new(move |context| {
             let (images, filter) = (context.input::<T>(0)?, context.input::<T>(1)?);
@@ -107,21 +165,39 @@ fn conv2d_kernel<T: ConvElement + PoolElement + Element>(request: &KernelRequest
             Ok(())
         }));
     }
-    let pool = pool_of(request)?;
+    let pool = pool_of(request, &Shape::from(&geometry.out_shape()[..]))?;
+    if request.attr("places")? {
+        return Ok(Planned::new(move |context| {
+            let (images, filter, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
+            let (places, pooled) = (context.output::<T>(0)?, context.output::<T>(1)?);
+            convolution::conv2d_bias_relu_max_pool_places(&geometry, &pool, images, filter, bias, places, pooled);
+            Ok(())
+        }));
+    }
+    let alone = request.num_outputs() == 1;
     Ok(Planned::new(move |context| {
         let (images, filter, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
-        let (activity, pooled) = (context.output::<T>(0)?, context.output::<T>(1)?);
+        let activity = if alone { None } else { Some(context.output::<T>(0)?) };
+        let pooled = context.output::<T>(usize::from(!alone))?;
         convolution::conv2d_bias_relu_max_pool(&geometry, &pool, images, filter, bias, activity, pooled);
         Ok(())
     }))
 }
 
-/// The pool of a convolution that has one.
-fn pool_of(request: &KernelRequest<'_>) -> Result<Pool2dGeometry> {
+/// The pool of a convolution that has one, whose results have the shape `activity`.
+fn pool_of(request: &KernelRequest<'_>, activity: &Shape) -> Result<Pool2dGeometry> {
     let Some(AttrValue::Func(pool)) = request.attrs.get("pool") else {
         return Err(Error::internal("a fused convolution whose pool has no attributes"));
     };
-    Pooling::of(&pool.attrs)?.geometry(request.output_shape(0)?)
+    Pooling::of(&pool.attrs)?.geometry(activity)
+}
+
+/// What `places` are stands in memory as the CPU's kernels have it; they are made on the host alone.
+fn without_places(request: &KernelRequest<'_>) -> Result<()> {
+    if request.attr("places")? {
+        return Err(Error::unimplemented("the places of a pool's maxima are the host's"));
+    }
+    Ok(())
 }
 
 /// Bias and `Relu` are in the convolution's own kernel, the pool is another.
@@ -130,34 +206,50 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         Plan::new(request, request.input_shape(0), request.input_shape(1))?,
         request.input_dtype(0),
     );
-    let (relu, pools): (bool, bool) = (request.attr("relu")?, request.num_outputs() > 1);
+    without_places(request)?;
+    let (relu, pools): (bool, bool) = (request.attr("relu")?, request.attr("pools")?);
+    let activity = Shape::from(&plan.geometry.out_shape()[..]);
+    // Where only the pool is wanted, what it pools is in scratch memory.
+    let alone = pools && request.num_outputs() == 1;
+    let scratch = if alone {
+        activity.num_elements() * dtype.size().unwrap_or(0)
+    } else {
+        0
+    };
     let convolution = cuda::convolution::Forward::new(request, dtype, &plan.geometry, true)?;
     let pool = if pools {
         Some(cuda::pooling::Pooling::new(
             request,
             "max_pool",
             dtype,
-            &pool_of(request)?,
+            &pool_of(request, &activity)?,
             true,
         )?)
     } else {
         None
     };
-    Ok(Planned::new(move |context| {
+    let planned = Planned::new(move |context| {
         let [images, filter, bias] = [0, 1, 2].map(|index| context.input_address(index));
-        let activity = context.output_address(0);
+        let activity = if alone {
+            context.scratch_address()
+        } else {
+            context.output_address(0)
+        };
+        let pooled = usize::from(!alone);
         // SAFETY: the tensors have the sizes that the kernels were made for.
         unsafe {
             convolution.run(images, filter, Some(bias), relu || pools, activity)?;
             match &pool {
-                Some(pool) => pool.pool(activity, context.output_address(1)),
+                Some(pool) => pool.pool(activity, context.output_address(pooled)),
                 None => Ok(()),
             }
         }
-    }))
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 fn max_pool_relu_grad_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    without_places(request)?;
     let (geometry, dtype) = (
         Pooling::of(request)?.geometry(request.input_shape(0))?,
         request.input_dtype(0),
@@ -177,15 +269,47 @@ fn max_pool_relu_grad_on_device(request: &KernelRequest<'_>) -> Result<Planned> 
     Ok(planned.with_scratch(scratch))
 }
 
-fn max_pool_relu_grad_kernel<T: PoolElement + Element + Real>(request: &KernelRequest<'_>) -> Result<Planned>
+fn max_pool_relu_grad_kernel<T: PoolElement + Element + Real + Float>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain,
 {
-    let geometry = Pooling::of(request)?.geometry(request.input_shape(0))?;
+    let geometry = Pooling::of(request)?.geometry(request.output_shape(0)?)?;
+    if request.attr("places")? {
+        return Ok(Planned::new(move |context| {
+            let (places, gradient) = (context.input::<T>(0)?, context.input::<T>(1)?);
+            let (backprop, bias) = (context.output::<T>(0)?, context.output::<T>(1)?);
+            pooling::max_pool_relu_grad_at(&geometry, places, gradient, backprop, Some(bias));
+            Ok(())
+        }));
+    }
     Ok(Planned::new(move |context| {
         let (activity, gradient) = (context.input::<T>(0)?, context.input::<T>(1)?);
         let (backprop, bias) = (context.output::<T>(0)?, context.output::<T>(1)?);
         pooling::max_pool_relu_grad(&geometry, activity, gradient, backprop, Some(bias));
+        Ok(())
+    }))
+}
+
+fn pool_filter_grad_kernel<T: ConvScalar + Element + Real>(request: &KernelRequest<'_>) -> Result<Planned>
+where
+    T::Wide: Plain,
+{
+    let geometry = Plan::new(request, request.input_shape(0), request.output_shape(0)?)?.geometry;
+    let pool = Pool2dGeometry::new(geometry.out_shape(), [2; 2], [2; 2], [Padding::Valid; 2])
+        .ok_or_else(|| Error::internal("a pool that does not fit its images"))?;
+    Ok(Planned::new(move |context| {
+        let (images, places, gradient) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
+        let (filter, bias) = (context.output::<T>(0)?, context.output::<T>(1)?);
+        convolution::conv2d_backprop_filter_of_pool(&geometry, &pool, images, places, gradient, filter, bias);
+        Ok(())
+    }))
+}
+
+fn mat_mul_kernel<T: PartElement + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (product, relu) = (product_of(request)?, request.attr("relu")?);
+    Ok(Planned::new(move |context| {
+        let (a, b, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
+        gemm_bias(product, a, b, bias, relu, context.output::<T>(0)?);
         Ok(())
     }))
 }

@@ -8,6 +8,7 @@ mod candidates;
 #[cfg(feature = "full")]
 mod gamma;
 pub(crate) mod generator;
+mod mask;
 #[cfg(feature = "full")]
 mod multinomial;
 mod normal;
@@ -33,6 +34,8 @@ pub use parameterized::{ParameterizedTruncatedNormal, parameterized_truncated_no
 pub use seed::{get_seed, set_random_seed};
 pub use shuffle::{RandomShuffle, random_shuffle};
 pub use uniform::{RandomUniform, random_uniform};
+
+pub(crate) use mask::definition as mask;
 
 use graph_core::op::OpDefinition;
 

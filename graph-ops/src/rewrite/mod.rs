@@ -14,7 +14,13 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &algebra::Algebra,
     &fusion::convolution::CONVOLUTIONS,
     &fusion::convolution::POOL_GRADIENTS,
+    &fusion::convolution::POOL_PLACES,
+    &fusion::convolution::FILTER_GRADIENTS,
+    &fusion::matmul::DENSE_LAYERS,
+    &fusion::mask::RANDOM_MASKS,
+    &fusion::outer::OuterProducts,
     &fusion::elementwise::ELEMENTWISE,
     &fusion::sum::SUMS,
     &fusion::update::UPDATES,
+    &fusion::update::UPDATES_WITH_SUMS,
 ];

@@ -3,6 +3,7 @@
 //! Both come as the same four gzipped IDX files ([`FILES`]). [`read_data_sets`] reads them into a [`Feed`]: 55,000
 //! training, 5,000 validation and 10,000 test examples, from which [`DataSet::next_batch`] hands out mini batches.
 
+mod ahead;
 mod examples;
 mod feed;
 mod idx;
@@ -11,6 +12,7 @@ mod shuffle;
 
 use std::path::Path;
 
+pub use ahead::{Batch, BatchesAhead};
 pub use examples::Examples;
 pub use feed::{DataSet, DataSetState, Feed};
 pub use idx::{read_images, read_labels};

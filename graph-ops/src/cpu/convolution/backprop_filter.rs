@@ -1,10 +1,13 @@
 //! The gradient with respect to the filter.
 
 use super::{Conv2dGeometry, ConvElement, ConvScalar, VectorTask, dispatch, vectors};
+use crate::cpu::element::Real;
 use crate::cpu::parallel::{SharedMut, for_each_range};
-use crate::cpu::scratch::with_scratch;
+use crate::cpu::pooling::{Pool2dGeometry, add_up, image_at};
+use crate::cpu::scratch::{Plain, with_scratch};
 use crate::cpu::simd::Vector;
 use crate::cpu::tile::{Loops, MOST_ROWS, Panels, Store, rows, rows_at_a_time};
+use num_traits::Zero;
 use std::ops::Range;
 
 /// Partial sums that the batch is cut into at most.
@@ -33,13 +36,75 @@ pub fn conv2d_backprop_filter<T: ConvElement>(
         images,
         out_backprop,
         filter_backprop,
-        |images, out_backprop, filter_backprop| scalars(geometry, images, out_backprop, filter_backprop),
+        |images, out_backprop, filter_backprop| {
+            scalars(geometry, images, OutBackprop::There(out_backprop), filter_backprop);
+        },
     );
 }
 
-fn scalars<T: ConvScalar>(g: &Conv2dGeometry, images: &[T], out_backprop: &[T], filter_backprop: &mut [T]) {
+/// [`conv2d_backprop_filter`] of a convolution that a bias, `Relu` and a pool of windows of 2x2 side by side follow, and the
+/// gradient of the bias: from the gradient of the pool and the places of its maxima, as
+/// [`max_pool_relu_grad_at`](crate::cpu::pooling::max_pool_relu_grad_at) takes them. The gradient of the convolution's output is
+/// made image by image, and never in memory as a whole. The bits are those of the two steps.
+///
+/// # Panics
+/// If a slice's length is not what the geometries say, or `pool` has other windows or is not of the convolution's output.
+#[allow(clippy::too_many_arguments)]
+pub fn conv2d_backprop_filter_of_pool<T: ConvScalar + Real>(
+    geometry: &Conv2dGeometry,
+    pool: &Pool2dGeometry,
+    images: &[T],
+    places: &[T],
+    gradient: &[T],
+    filter_backprop: &mut [T],
+    bias_backprop: &mut [T],
+) where
+    T::Wide: Plain,
+{
+    let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
+    assert!(pool_input == geometry.out_shape() && pool.halves());
+    assert_eq!(images.len(), geometry.batch * geometry.image_len());
+    assert_eq!(filter_backprop.len(), geometry.filter_len());
+    assert_eq!(bias_backprop.len(), geometry.out_channels);
+    let len = pool.out_image_len();
+    assert!([places, gradient].iter().all(|x| x.len() == pool.batch * len));
+    let channels = pool.channels;
+    with_scratch(pool.batch * channels, |sums: &mut [T::Wide]| {
+        sums.fill(T::Wide::zero());
+        let shared = SharedMut::new(sums);
+        let make = |n: usize, to: &mut [T]| {
+            let range = n * len..(n + 1) * len;
+            // SAFETY: each image has its own sums, and is made once.
+            let sums = unsafe { shared.slice(n * channels..(n + 1) * channels) };
+            image_at(pool, &places[range.clone()], &gradient[range], to, sums);
+        };
+        if filter_backprop.is_empty() {
+            // The bias has its gradient all the same.
+            with_scratch(geometry.out_image_len(), |to| (0..pool.batch).for_each(|n| make(n, to)));
+        } else {
+            scalars(geometry, images, OutBackprop::Made(&make), filter_backprop);
+        }
+        add_up(pool, sums, bias_backprop);
+    });
+}
+
+/// Where the gradient of the output comes from.
+#[derive(Clone, Copy)]
+enum OutBackprop<'a, T> {
+    /// All of it is in memory.
+    There(&'a [T]),
+    /// An image of it is made when it is needed.
+    Made(&'a (dyn Fn(usize, &mut [T]) + Sync)),
+}
+
+fn scalars<T: ConvScalar>(
+    g: &Conv2dGeometry,
+    images: &[T],
+    out_backprop: OutBackprop<'_, T>,
+    filter_backprop: &mut [T],
+) {
     filter_backprop.fill(T::zero());
-    if filter_backprop.is_empty() || out_backprop.is_empty() {
+    if filter_backprop.is_empty() || g.batch * g.out_image_len() == 0 {
         return;
     }
     let len = filter_backprop.len();
@@ -79,10 +144,10 @@ fn scalars<T: ConvScalar>(g: &Conv2dGeometry, images: &[T], out_backprop: &[T], 
 struct Block<'a, T> {
     g: &'a Conv2dGeometry,
     images: &'a [T],
-    out_backprop: &'a [T],
+    out_backprop: OutBackprop<'a, T>,
     sum: &'a mut [T],
     padded: &'a mut [T],
-    /// For the last image's gradient, with room after it.
+    /// For a gradient that is made, and for the last image's, with room after it.
     copy: &'a mut [T],
     range: Range<usize>,
 }
@@ -102,13 +167,24 @@ impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
             } else {
                 image
             };
-            let readable = self.out_backprop.len().min((n + 1) * out_len + slack);
-            let mut gradient = &self.out_backprop[n * out_len..readable];
-            if gradient.len() < out_len + slack {
-                self.copy[..gradient.len()].copy_from_slice(gradient);
-                self.copy[gradient.len()..].fill(T::zero());
-                gradient = &*self.copy;
-            }
+            let gradient = match self.out_backprop {
+                OutBackprop::There(all) => {
+                    let gradient = &all[n * out_len..all.len().min((n + 1) * out_len + slack)];
+                    if gradient.len() < out_len + slack {
+                        self.copy[..gradient.len()].copy_from_slice(gradient);
+                        self.copy[gradient.len()..].fill(T::zero());
+                        &*self.copy
+                    } else {
+                        gradient
+                    }
+                }
+                OutBackprop::Made(make) => {
+                    let (image, room) = self.copy.split_at_mut(out_len);
+                    room.fill(T::zero());
+                    make(n, image);
+                    &*self.copy
+                }
+            };
             // SAFETY: the image is laid out as the geometry says, and the gradient has room for the last vector.
             unsafe { image_sum::<V>(g, image, gradient, self.sum) };
         }

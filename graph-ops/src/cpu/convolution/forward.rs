@@ -16,7 +16,7 @@ pub fn conv2d<T: ConvElement>(geometry: &Conv2dGeometry, images: &[T], filter: &
     assert_eq!(filter.len(), geometry.filter_len());
     assert_eq!(out.len(), geometry.batch * geometry.out_image_len());
     T::with_scalars(images, filter, out, |images, filter, out| {
-        scalars(geometry, images, filter, None, out, &|_, _| ());
+        scalars(geometry, images, filter, None, Some(out), &|_, _| ());
     });
 }
 
@@ -27,16 +27,17 @@ pub(super) struct Activation<'a, T> {
     pub relu: bool,
 }
 
-/// The convolution of scalars. `finished(n, image)` is called for each image of the output while it is in the cache.
+/// The convolution of scalars. `finished(n, image)` is called for each image of the output while it is in the cache; without
+/// `out`, that is all that becomes of it.
 pub(super) fn scalars<T: ConvScalar>(
     geometry: &Conv2dGeometry,
     images: &[T],
     filter: &[T],
     activation: Option<Activation<'_, T>>,
-    out: &mut [T],
+    out: Option<&mut [T]>,
     finished: &(dyn Fn(usize, &[T]) + Sync),
 ) {
-    if out.is_empty() {
+    if geometry.batch * geometry.out_image_len() == 0 {
         return;
     }
     if winograd::suits(geometry, [images, filter]) {
@@ -54,19 +55,23 @@ pub(super) fn scalars<T: ConvScalar>(
         }
         let (packed, bias) = (&*packed, &*bias);
         let activation = activation.map(|activation| Activation { bias, ..activation });
-        let out = SharedMut::new(out);
+        let out = out.map(SharedMut::new);
+        let image_len = if out.is_some() { 0 } else { geometry.out_image_len() };
         let cost = geometry.out_image_len() * taps;
         for_each_range(geometry.batch, (1usize << 21).div_ceil(cost.max(1)), |block| {
-            with_scratch(geometry.padded_len(), |padded| {
-                // SAFETY: blocks of images are disjoint, and so are their outputs.
+            with_scratch(geometry.padded_len() + image_len, |scratch| {
+                let (padded, image) = scratch.split_at_mut(geometry.padded_len());
                 dispatch(Block {
                     geometry,
                     images,
-                    packed,
-                    panels,
-                    taps,
-                    activation,
+                    filter: PackedFilter {
+                        packed,
+                        panels,
+                        taps,
+                        activation,
+                    },
                     out,
+                    image,
                     padded,
                     block,
                     finished,
@@ -76,15 +81,21 @@ pub(super) fn scalars<T: ConvScalar>(
     });
 }
 
-struct Block<'a, T> {
-    geometry: &'a Conv2dGeometry,
-    images: &'a [T],
+struct PackedFilter<'a, T> {
     packed: &'a [T],
     panels: Panels,
     taps: usize,
     /// With a bias that is padded to whole vectors.
     activation: Option<Activation<'a, T>>,
-    out: SharedMut<T>,
+}
+
+struct Block<'a, T> {
+    geometry: &'a Conv2dGeometry,
+    images: &'a [T],
+    filter: PackedFilter<'a, T>,
+    out: Option<SharedMut<T>>,
+    /// An output image, where there is no `out`.
+    image: &'a mut [T],
     padded: &'a mut [T],
     block: Range<usize>,
     finished: &'a (dyn Fn(usize, &[T]) + Sync),
@@ -102,10 +113,13 @@ impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
             } else {
                 image
             };
-            // SAFETY: this task alone writes the outputs of its images.
-            let out = unsafe { self.out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
+            let out = match self.out {
+                // SAFETY: this task alone writes the outputs of its images.
+                Some(out) => unsafe { out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) },
+                None => &mut *self.image,
+            };
             // SAFETY: `out` is this image's output and `image` is laid out as the geometry says.
-            unsafe { image_rows::<V>(&self, image, out) };
+            unsafe { image_rows::<V>(&self.filter, g, image, out) };
             (self.finished)(n, out);
         }
     }
@@ -114,19 +128,23 @@ impl<T: ConvScalar> VectorTask<T> for Block<'_, T> {
 /// # Safety
 /// The CPU has `V`'s instructions; `image` and `out` have the lengths of the geometry.
 #[inline(always)]
-unsafe fn image_rows<V: Vector>(block: &Block<V::Scalar>, image: &[V::Scalar], out: &mut [V::Scalar]) {
-    let g = block.geometry;
+unsafe fn image_rows<V: Vector>(
+    filter: &PackedFilter<V::Scalar>,
+    g: &Conv2dGeometry,
+    image: &[V::Scalar],
+    out: &mut [V::Scalar],
+) {
     let (counts, [a0, a1]) = g.runs();
     let pixels = g.out_pixels();
-    for panel in block.panels.iter() {
+    for panel in filter.panels.iter() {
         let width = panel.vectors * V::LANES;
         let loops = Loops {
             counts,
             a_steps: [a0, a1, 1],
             b_steps: [counts[1] * counts[2] * width, counts[2] * width, width],
         };
-        let b = block.packed[panel.start * block.taps..].as_ptr();
-        let store = block.activation.map_or(Store::Set, |activation| Store::Biased {
+        let b = filter.packed[panel.start * filter.taps..].as_ptr();
+        let store = filter.activation.map_or(Store::Set, |activation| Store::Biased {
             bias: activation.bias[panel.start..].as_ptr(),
             relu: activation.relu,
         });

@@ -3,9 +3,9 @@
 //! Each is done while its operand is in a register or in the cache, with the bits that it has when done alone.
 
 use super::forward::{Activation, scalars};
-use super::{Conv2dGeometry, ConvElement, conv2d};
+use super::{Conv2dGeometry, ConvElement, ConvScalar, conv2d};
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk};
-use crate::cpu::pooling::{Pool2dGeometry, max_pool, max_pool_image};
+use crate::cpu::pooling::{Pool2dGeometry, max_pool, max_pool_image, max_pool_image_with_places};
 use num_traits::Zero;
 
 /// `out = conv2d(images, filter) + bias`, one bias a channel; with `relu`, `max(out, 0)`, NaN of NaN.
@@ -22,7 +22,8 @@ pub fn conv2d_bias<T: ConvElement>(
     relu: bool,
     out: &mut [T],
 ) {
-    check(geometry, images, filter, bias, out);
+    check_operands(geometry, images, filter, bias);
+    assert_eq!(out.len(), geometry.batch * geometry.out_image_len());
     match T::as_scalars(bias) {
         Some(bias) => T::with_scalars(images, filter, out, |images, filter, out| {
             scalars(
@@ -30,7 +31,7 @@ pub fn conv2d_bias<T: ConvElement>(
                 images,
                 filter,
                 Some(Activation { bias, relu }),
-                out,
+                Some(out),
                 &|_, _| (),
             );
         }),
@@ -41,7 +42,8 @@ pub fn conv2d_bias<T: ConvElement>(
     }
 }
 
-/// `activity = max(conv2d(images, filter) + bias, 0)` and `pooled = max_pool(activity)`.
+/// `activity = max(conv2d(images, filter) + bias, 0)` and `pooled = max_pool(activity)`; the activity itself only where it is
+/// wanted.
 ///
 /// # Panics
 /// If a slice's length is not what the geometries say, or `pool` is not of the convolution's output.
@@ -51,16 +53,18 @@ pub fn conv2d_bias_relu_max_pool<T: ConvElement>(
     images: &[T],
     filter: &[T],
     bias: &[T],
-    activity: &mut [T],
+    activity: Option<&mut [T]>,
     pooled: &mut [T],
 ) {
-    check(conv, images, filter, bias, activity);
+    check_operands(conv, images, filter, bias);
+    let len = conv.batch * conv.out_image_len();
+    assert!(activity.as_ref().is_none_or(|activity| activity.len() == len));
     let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
     assert_eq!(pool_input, conv.out_shape());
     assert_eq!(pooled.len(), pool.batch * pool.out_image_len());
     if let Some(bias) = T::as_scalars(bias)
         && let Some(pooled) = T::as_scalars_mut(pooled)
-        && !activity.is_empty()
+        && len > 0
     {
         let pooled = SharedMut::new(pooled);
         let finished = |n: usize, image: &[T::Scalar]| {
@@ -68,27 +72,60 @@ pub fn conv2d_bias_relu_max_pool<T: ConvElement>(
             let out = unsafe { pooled.slice(n * pool.out_image_len()..(n + 1) * pool.out_image_len()) };
             max_pool_image(pool, image, out);
         };
-        T::with_scalars(images, filter, activity, |images, filter, activity| {
-            scalars(
-                conv,
-                images,
-                filter,
-                Some(Activation { bias, relu: true }),
-                activity,
-                &finished,
-            );
-        });
-    } else {
+        let wanted = activity.is_some();
+        T::with_scalars(
+            images,
+            filter,
+            activity.unwrap_or_default(),
+            |images, filter, activity| {
+                let activation = Some(Activation { bias, relu: true });
+                let activity = wanted.then_some(activity);
+                scalars(conv, images, filter, activation, activity, &finished);
+            },
+        );
+    } else if let Some(activity) = activity {
         conv2d_bias(conv, images, filter, bias, true, activity);
         max_pool(pool, activity, pooled);
+    } else {
+        let mut activity = vec![T::default(); len];
+        conv2d_bias(conv, images, filter, bias, true, &mut activity);
+        max_pool(pool, &activity, pooled);
     }
 }
 
-fn check<T>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], bias: &[T], out: &[T]) {
+/// `pooled = max_pool(max(conv2d(images, filter) + bias, 0))` by windows of 2x2 that lie side by side, and the `places` of the
+/// maxima, shaped as `pooled`, from which [`max_pool_relu_grad_at`](crate::cpu::pooling::max_pool_relu_grad_at) goes back.
+///
+/// # Panics
+/// If a slice's length is not what the geometries say, or `pool` has other windows or is not of the convolution's output.
+pub fn conv2d_bias_relu_max_pool_places<T: ConvScalar + ConvElement<Scalar = T>>(
+    conv: &Conv2dGeometry,
+    pool: &Pool2dGeometry,
+    images: &[T],
+    filter: &[T],
+    bias: &[T],
+    places: &mut [T],
+    pooled: &mut [T],
+) {
+    check_operands(conv, images, filter, bias);
+    let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
+    assert!(pool_input == conv.out_shape() && pool.halves());
+    let len = pool.out_image_len();
+    assert!(pooled.len() == pool.batch * len && places.len() == pooled.len());
+    let [pooled, places] = [pooled, places].map(SharedMut::new);
+    let finished = |n: usize, image: &[T]| {
+        // SAFETY: each image has its own outputs, and is finished once.
+        let [pooled, places] = [pooled, places].map(|shared| unsafe { shared.slice(n * len..(n + 1) * len) });
+        max_pool_image_with_places(pool, image, pooled, places);
+    };
+    let activation = Some(Activation { bias, relu: true });
+    scalars(conv, images, filter, activation, None, &finished);
+}
+
+fn check_operands<T>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], bias: &[T]) {
     assert_eq!(images.len(), geometry.batch * geometry.image_len());
     assert_eq!(filter.len(), geometry.filter_len());
     assert_eq!(bias.len(), geometry.out_channels);
-    assert_eq!(out.len(), geometry.batch * geometry.out_image_len());
 }
 
 /// Of types that are not computed in themselves: each step is rounded, as it is between ops.
@@ -110,7 +147,9 @@ fn add_bias<T: ConvElement>(bias: &[T], relu: bool, out: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{cases, operands};
+    use super::super::{conv2d_backprop_filter, conv2d_backprop_filter_of_pool};
     use super::*;
+    use crate::cpu::pooling::max_pool_relu_grad_at;
     use crate::cpu::testing::{numbers_f32, same_on_any_pool};
     use crate::cpu::window::Padding;
     use half::f16;
@@ -169,12 +208,50 @@ mod tests {
                 max_pool(&pool, &relu, &mut maxima);
                 let (activity, pooled) = same_on_any_pool(|| {
                     let (mut activity, mut pooled) = (vec![f32::NAN; relu.len()], vec![f32::NAN; maxima.len()]);
-                    conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, &mut activity, &mut pooled);
+                    let [images, filter, bias] = [&images, &filter, &bias].map(|x| &x[..]);
+                    conv2d_bias_relu_max_pool(&g, &pool, images, filter, bias, Some(&mut activity), &mut pooled);
+                    let mut alone = vec![f32::NAN; maxima.len()];
+                    conv2d_bias_relu_max_pool(&g, &pool, images, filter, bias, None, &mut alone);
+                    assert_eq!(bits(&alone), bits(&pooled));
+                    if pool.halves() {
+                        let mut places = vec![f32::NAN; alone.len()];
+                        alone.fill(f32::NAN);
+                        conv2d_bias_relu_max_pool_places(&g, &pool, images, filter, bias, &mut places, &mut alone);
+                        assert_eq!(bits(&alone), bits(&pooled));
+                        assert!(places.iter().zip(&alone).all(|(&place, &x)| (place < 4.0) == (x > 0.0)));
+                    }
                     (activity, pooled)
                 });
                 assert_eq!(bits(&activity), bits(&relu));
                 assert_eq!(bits(&pooled), bits(&maxima));
             }
+        }
+    }
+
+    #[test]
+    fn the_filters_gradient_by_places_has_the_bits_of_the_steps() {
+        for g in cases() {
+            let Some(pool) = Pool2dGeometry::new(g.out_shape(), [2; 2], [2; 2], [Padding::Valid; 2]) else {
+                continue;
+            };
+            let (images, filter, _) = operands(&g);
+            let (bias, gradient) = (
+                numbers_f32(4, g.out_channels),
+                numbers_f32(5, pool.batch * pool.out_image_len()),
+            );
+            let (mut places, mut pooled) = (gradient.clone(), gradient.clone());
+            conv2d_bias_relu_max_pool_places(&g, &pool, &images, &filter, &bias, &mut places, &mut pooled);
+            let mut out_backprop = vec![f32::NAN; g.batch * g.out_image_len()];
+            let mut expected = [vec![f32::NAN; filter.len()], vec![f32::NAN; bias.len()]];
+            let [filter_backprop, bias_backprop] = &mut expected;
+            max_pool_relu_grad_at(&pool, &places, &gradient, &mut out_backprop, Some(bias_backprop));
+            conv2d_backprop_filter(&g, &images, &out_backprop, filter_backprop);
+            let got = same_on_any_pool(|| {
+                let (mut filter, mut bias) = (vec![f32::NAN; filter.len()], vec![f32::NAN; bias.len()]);
+                conv2d_backprop_filter_of_pool(&g, &pool, &images, &places, &gradient, &mut filter, &mut bias);
+                [filter, bias]
+            });
+            assert_eq!(got.map(|x| bits(&x)), expected.map(|x| bits(&x)));
         }
     }
 
@@ -192,8 +269,10 @@ mod tests {
             let mut maxima = vec![f16::NAN; pool.batch * pool.out_image_len()];
             let mut pooled = maxima.clone();
             max_pool(&pool, &relu, &mut maxima);
-            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, &mut got, &mut pooled);
-            assert_eq!((got, pooled), (relu, maxima));
+            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, Some(&mut got), &mut pooled);
+            assert_eq!((&got, &pooled), (&relu, &maxima));
+            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, None, &mut got[..pooled.len()]);
+            assert_eq!(got[..pooled.len()], maxima);
         }
     }
 }

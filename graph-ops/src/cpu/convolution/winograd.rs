@@ -150,9 +150,12 @@ struct Tiling<'a> {
 pub(super) fn suits<T: ConvScalar>(g: &Conv2dGeometry, operands: [&[T]; 2]) -> bool {
     let window = |w: &super::Window| w.size == 3 && w.stride == 1 && w.dilation == 1;
     let channels = g.in_channels.min(g.out_channels);
+    // Two of the shorter vectors, one of the longest.
+    let (lanes, _) = vectors::<T>();
+    let least = if lanes * size_of::<T>() < 64 { 2 * lanes } else { lanes };
     window(&g.rows)
         && window(&g.columns)
-        && channels >= 2 * vectors::<T>().0
+        && channels >= least
         && g.batch * g.out_pixels() >= 4 * TILES
         && operands.into_iter().all(moderate)
 }

@@ -94,6 +94,83 @@ multiversion! {
     }
 }
 
+/// What is added to a place whose maximum is not above zero.
+const NOT_ABOVE_ZERO: f64 = 4.0;
+
+multiversion! {
+    /// [`max_row`], and where each maximum is: its place in the window in row-major order, 0 to 3, and 4 more where it is not
+    /// above zero.
+    pub(super) fn max_row_with_places[T: PoolElement + num_traits::Float](
+        channels: usize, rows: [&[T]; 2], out: &mut [T], places: &mut [T],
+    ) {
+        assert_eq!(out.len(), places.len());
+        let [one, two, four] = [1.0, 2.0, NOT_ABOVE_ZERO].map(|x| T::from(x).unwrap_or_else(T::nan));
+        for x in 0..windows(channels, rows, out) {
+            each_group!(channels, |start, N| {
+                // SAFETY: the windows lie in the rows, and so many pixels in `out` and `places`.
+                let p = unsafe { window::<T, N>(channels, rows, x, start) };
+                let (mut best, mut place) = (p[0], p[0]);
+                for i in 0..N {
+                    let (best0, best1) = (larger(p[0][i], p[1][i]), larger(p[2][i], p[3][i]));
+                    let in_row0 = if p[0][i] < p[1][i] { one } else { T::zero() };
+                    let in_row1 = if p[2][i] < p[3][i] { one } else { T::zero() };
+                    let in_window = if best0 < best1 { two + in_row1 } else { in_row0 };
+                    best[i] = larger(best0, best1);
+                    place[i] = in_window + if best[i] > T::zero() { T::zero() } else { four };
+                }
+                // SAFETY: as above.
+                unsafe {
+                    store(out, x * channels + start, best);
+                    store(places, x * channels + start, place);
+                }
+            });
+        }
+    }
+}
+
+multiversion! {
+    /// [`grad_row`] by the places of the maxima; a share is the gradient times one where the maximum is above zero, else times
+    /// zero.
+    pub(super) fn grad_row_at[T: PoolElement + num_traits::Float, F: FnMut(usize, &[T])](
+        channels: usize, places: &[T], gradient: &[T], to: [&mut [T]; 2], seen: F,
+    ) {
+        let (mut seen, [upper, lower]) = (seen, to);
+        assert_eq!(places.len(), gradient.len());
+        let [one, two, three, four] = [1.0, 2.0, 3.0, NOT_ABOVE_ZERO].map(|x| T::from(x).unwrap_or_else(T::nan));
+        for x in 0..windows(channels, [&*upper, &*lower], gradient) {
+            let (left, right) = (2 * x * channels, (2 * x + 1) * channels);
+            let mut group = 0;
+            each_group!(channels, |start, N| {
+                // SAFETY: so many pixels lie in `places` and `gradient`.
+                let (place, mut shares) = unsafe {
+                    (load::<T, N>(places, x * channels + start), load::<T, N>(gradient, x * channels + start))
+                };
+                let zero = T::zero();
+                let mut parts = [[zero; N]; 4];
+                for i in 0..N {
+                    let passes = place[i] < four;
+                    let at = if passes { place[i] } else { place[i] - four };
+                    let d = shares[i] * if passes { one } else { zero };
+                    parts[0][i] = if at == zero { d } else { zero };
+                    parts[1][i] = if at == one { d } else { zero };
+                    parts[2][i] = if at == two { d } else { zero };
+                    parts[3][i] = if at == three { d } else { zero };
+                    shares[i] = d;
+                }
+                // SAFETY: the windows lie in the rows (checked).
+                unsafe {
+                    store(upper, left + start, parts[0]);
+                    store(upper, right + start, parts[1]);
+                    store(lower, left + start, parts[2]);
+                    store(lower, right + start, parts[3]);
+                }
+                seen(group, &shares);
+                group += N;
+            });
+        }
+    }
+}
+
 /// Elements of all groups of channels, one after the other.
 pub(super) fn groups_len(channels: usize) -> usize {
     if channels >= LANES {

@@ -5,7 +5,7 @@ use crate::cpu::element::{Real, Wide};
 use crate::cpu::parallel::SharedMut;
 use crate::cpu::reduce::{Sum, reduce};
 use crate::cpu::scratch::{Plain, with_scratch};
-use num_traits::Zero;
+use num_traits::{Float, Zero};
 
 /// The gradient of `MaxPool(Relu(x))` with respect to `x`, given the `activity` `Relu(x)`:
 /// `in_backprop[i] = MaxPoolGrad(activity, gradient)[i]` where `activity[i] > 0`, elsewhere zero. `bias_gradient`, if wanted,
@@ -26,32 +26,106 @@ pub fn max_pool_relu_grad<T: PoolElement + Real>(
     T::Wide: Plain,
 {
     assert!(activity.len() == g.batch * g.image_len() && gradient.len() == g.batch * g.out_image_len());
-    assert_eq!(in_backprop.len(), activity.len());
+    each_image(g, in_backprop, bias_gradient, |n, to, sums| {
+        let image = &activity[n * g.image_len()..(n + 1) * g.image_len()];
+        let gradient = &gradient[n * g.out_image_len()..(n + 1) * g.out_image_len()];
+        if g.halves() {
+            halves_image(g, image, gradient, to, sums);
+        } else {
+            image_of_any(g, image, gradient, to, sums);
+        }
+    });
+}
+
+/// [`max_pool_relu_grad`] of windows of 2x2 that lie side by side, by the `places` of the maxima in place of the activity: for
+/// each, 0 to 3 in row-major order, and 4 more where the maximum is not above zero. The bits are the same.
+///
+/// # Panics
+/// As there, and for other windows.
+pub fn max_pool_relu_grad_at<T: PoolElement + Real + Float>(
+    g: &Pool2dGeometry,
+    places: &[T],
+    gradient: &[T],
+    in_backprop: &mut [T],
+    bias_gradient: Option<&mut [T]>,
+) where
+    T::Wide: Plain,
+{
+    assert!(
+        g.halves()
+            && [places, gradient]
+                .iter()
+                .all(|x| x.len() == g.batch * g.out_image_len())
+    );
+    each_image(g, in_backprop, bias_gradient, |n, to, sums| {
+        let range = n * g.out_image_len()..(n + 1) * g.out_image_len();
+        image_at(g, &places[range.clone()], &gradient[range], to, sums);
+    });
+}
+
+/// One image of [`max_pool_relu_grad_at`], on this thread; `sums` are the channels' sums.
+pub(in crate::cpu) fn image_at<T: PoolElement + Real + Float>(
+    g: &Pool2dGeometry,
+    places: &[T],
+    gradient: &[T],
+    to: &mut [T],
+    sums: &mut [T::Wide],
+) where
+    T::Wide: Plain,
+{
+    with_scratch(halves::groups_len(g.channels), |row_sums: &mut [T::Wide]| {
+        g.each_row_of_places(places, gradient, to, |places, gradient, to| {
+            row_sums.fill(T::Wide::zero());
+            halves::grad_row_at(g.channels, places, gradient, to, |group, shares| {
+                let row_sums = &mut row_sums[group..group + shares.len()];
+                row_sums.iter_mut().zip(shares).for_each(|(sum, x)| *sum += x.widen());
+            });
+            halves::add_groups(g.channels, row_sums, sums);
+        });
+    });
+}
+
+/// Calls `image(n, its gradient, its sums)` for each image, in parallel, and adds up the sums, which start at zero.
+fn each_image<T: PoolElement + Real>(
+    g: &Pool2dGeometry,
+    in_backprop: &mut [T],
+    bias_gradient: Option<&mut [T]>,
+    image: impl Fn(usize, &mut [T], &mut [T::Wide]) + Sync + Send,
+) where
+    T::Wide: Plain,
+{
+    assert_eq!(in_backprop.len(), g.batch * g.image_len());
     let channels = g.channels;
     with_scratch(g.batch * channels, |sums: &mut [T::Wide]| {
         let (shared, shared_sums) = (SharedMut::new(in_backprop), SharedMut::new(sums));
         g.each_image(|n| {
             let range = n * g.image_len()..(n + 1) * g.image_len();
-            let image = &activity[range.clone()];
-            let gradient = &gradient[n * g.out_image_len()..(n + 1) * g.out_image_len()];
             // SAFETY: each image has its own gradient and sums.
             let (to, sums) = unsafe { (shared.slice(range), shared_sums.slice(n * channels..(n + 1) * channels)) };
             sums.fill(T::Wide::zero());
-            if g.halves() {
-                halves_image(g, image, gradient, to, sums);
-            } else {
-                image_of_any(g, image, gradient, to, sums);
-            }
+            image(n, to, sums);
         });
         if let Some(bias_gradient) = bias_gradient {
-            with_scratch(channels, |total: &mut [T::Wide]| {
-                reduce(Sum::<T::Wide>::new(), sums, &[g.batch, channels], &[true, false], total);
-                bias_gradient
-                    .iter_mut()
-                    .zip(&*total)
-                    .for_each(|(to, &x)| *to = T::narrow(x));
-            });
+            add_up(g, sums, bias_gradient);
         }
+    });
+}
+
+/// The sums of all images, `[n, channels]`, added in order.
+pub(in crate::cpu) fn add_up<T: Real>(g: &Pool2dGeometry, sums: &[T::Wide], bias_gradient: &mut [T])
+where
+    T::Wide: Plain,
+{
+    with_scratch(g.channels, |total: &mut [T::Wide]| {
+        reduce(
+            Sum::<T::Wide>::new(),
+            sums,
+            &[g.batch, g.channels],
+            &[true, false],
+            total,
+        );
+        let to = bias_gradient.iter_mut().zip(&*total);
+        to.for_each(|(to, &x)| *to = T::narrow(x));
     });
 }
 
@@ -116,8 +190,8 @@ fn image_of_any<T: PoolElement + Real>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::max_pool_grad;
     use super::super::tests::{cases, coarse};
+    use super::super::{max_pool, max_pool_grad, max_pool_image_with_places};
     use super::*;
     use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
     use half::bf16;
@@ -147,6 +221,24 @@ mod tests {
             let mut alone = vec![f32::NAN; activity.len()];
             max_pool_relu_grad(&g, &activity, &gradient, &mut alone, None);
             assert_eq!(alone, expected);
+            if !g.halves() {
+                continue;
+            }
+            let [mut pooled, mut places] = [vec![f32::NAN; gradient.len()], vec![f32::NAN; gradient.len()]];
+            for n in 0..g.batch {
+                let to = n * g.out_image_len()..(n + 1) * g.out_image_len();
+                let image = &activity[n * g.image_len()..(n + 1) * g.image_len()];
+                max_pool_image_with_places(&g, image, &mut pooled[to.clone()], &mut places[to]);
+            }
+            let mut maxima = vec![f32::NAN; gradient.len()];
+            max_pool(&g, &activity, &mut maxima);
+            assert_eq!(pooled, maxima);
+            let (by_places, place_sums) = same_on_any_pool(|| {
+                let (mut got, mut sums) = (vec![f32::NAN; activity.len()], vec![f32::NAN; g.channels]);
+                max_pool_relu_grad_at(&g, &places, &gradient, &mut got, Some(&mut sums));
+                (got, sums)
+            });
+            assert_eq!((by_places, place_sums), (got, sums));
         }
     }
 

@@ -19,6 +19,7 @@ use crate::cuda::chain as device;
 /// element is computed once, as before. Comparisons join where a `Cast` makes numbers of their truth values.
 pub(crate) const ELEMENTWISE: Fusion = Fusion {
     name: "elementwise_fusion",
+    host_only: false,
     find,
 };
 
@@ -272,6 +273,28 @@ pub(crate) fn parts<'a>(
     let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
     let numbers: Vec<i64> = request.attr("instructions")?;
     Ok((layouts, of_numbers(&numbers).ok_or_else(broken)?))
+}
+
+/// The chains, of instructions that lie one after the other, that two attributes describe: the instructions of all, and how many
+/// numbers belong to each.
+pub(crate) fn chains(
+    request: &KernelRequest<'_>,
+    operands: &[Shape],
+    result: &Shape,
+    [instructions, lengths]: [&str; 2],
+) -> Result<Vec<Chain>> {
+    let layouts = operands.iter().map(|operand| Layout::new(operand, result));
+    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+    let (lengths, instructions): (Vec<i64>, Vec<i64>) = (request.attr(lengths)?, request.attr(instructions)?);
+    let mut rest = &instructions[..];
+    let mut chains = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let (own, others) = rest.split_at_checked(length as usize).ok_or_else(broken)?;
+        let instructions = of_numbers(own).ok_or_else(broken)?;
+        chains.push(Chain::new(layouts.clone(), &instructions).ok_or_else(broken)?);
+        rest = others;
+    }
+    Ok(chains)
 }
 
 /// The instructions that numbers describe, four each: its function and its operands.

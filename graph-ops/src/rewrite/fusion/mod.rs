@@ -6,6 +6,10 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
+pub(super) mod mask;
+pub(super) mod matmul;
+pub(super) mod outer;
+mod parts;
 pub(crate) mod sum;
 pub(super) mod update;
 mod uses;
@@ -29,6 +33,8 @@ struct Fused {
 /// A rewrite that replaces operations by fused ones.
 pub(crate) struct Fusion {
     name: &'static str,
+    /// Whether what it makes has kernels on the host alone.
+    host_only: bool,
     /// The fused operations of a program. They have no operation in common, and none depends on another but through its
     /// outputs.
     find: fn(&Program, &Uses) -> Vec<Fused>,
@@ -41,6 +47,10 @@ impl Rewrite for Fusion {
 
     fn needs_shapes(&self) -> bool {
         true
+    }
+
+    fn for_accelerators(&self) -> bool {
+        !self.host_only
     }
 
     fn apply(&self, program: &Program) -> Result<Option<Program>> {

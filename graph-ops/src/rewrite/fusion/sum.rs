@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Fused, Fusion, Uses, elementwise};
 use crate::cpu::Short;
-use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
+use crate::cpu::chain::{ChainElement, Function, Instruction, Layout};
 use crate::cpu::element::{Real, Wide};
 use crate::cpu::reduce::sums_of_chains;
 use crate::cuda::chain as device;
@@ -19,6 +19,7 @@ use crate::cuda::chain as device;
 /// computed; those over the same operands share one pass over memory, as the norms of a variable do.
 pub(crate) const SUMS: Fusion = Fusion {
     name: "sum_fusion",
+    host_only: false,
     find,
 };
 
@@ -129,35 +130,35 @@ fn fused(program: &Program, totals: &[Total]) -> Node {
     }
 }
 
+/// The name of the op that sums become.
+pub(super) const OP: &str = "_FusedSum";
+
 /// `_FusedSum`: the sums of all elements of several chains over the same operands, each times its scale.
 pub(crate) fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
-        OpDefinition::new(
-            "_FusedSum",
-            "Sums over all elements of chains of element-wise operations.",
-        )
-        .input("operands: N * T")
-        .output("sums: M * T")
-        .attr("N: int >= 1")
-        .attr("M: int >= 1")
-        .attr("T: {float, double}")
-        .attr("instructions: list(int)")
-        .attr("lengths: list(int)")
-        .attr("scales: list(float)")
-        .attr("shape: shape")
-        .attr("shapes: list(shape)")
-        .not_differentiable()
-        .shape(|context: &mut InferenceContext<'_>| {
-            let shapes: Vec<PartialShape> = context.attr("shapes")?;
-            for (slot, shape) in shapes.into_iter().enumerate() {
-                context.set_output(slot, shape);
-            }
-            Ok(())
-        })
-        .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
-        .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(on_device).types("T", &[DType::Float32, DType::Float64]))
+        OpDefinition::new(OP, "Sums over all elements of chains of element-wise operations.")
+            .input("operands: N * T")
+            .output("sums: M * T")
+            .attr("N: int >= 1")
+            .attr("M: int >= 1")
+            .attr("T: {float, double}")
+            .attr("instructions: list(int)")
+            .attr("lengths: list(int)")
+            .attr("scales: list(float)")
+            .attr("shape: shape")
+            .attr("shapes: list(shape)")
+            .not_differentiable()
+            .shape(|context: &mut InferenceContext<'_>| {
+                let shapes: Vec<PartialShape> = context.attr("shapes")?;
+                for (slot, shape) in shapes.into_iter().enumerate() {
+                    context.set_output(slot, shape);
+                }
+                Ok(())
+            })
+            .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
+            .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
+            .kernel(KernelDefinition::cuda(on_device).types("T", &[DType::Float32, DType::Float64]))
     })
 }
 
@@ -216,18 +217,11 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
 }
 
 fn kernel<T: Element + ChainElement + Real<Wide = T> + Wide>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let Parts {
-        layouts,
-        chains,
-        scales,
-        len,
-    } = parts(request)?;
-    let chain = |instructions: &Vec<Instruction>| Chain::new(layouts.clone(), instructions);
-    let chains = chains
-        .iter()
-        .map(chain)
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(broken)?;
+    let shape: PartialShape = request.attr("shape")?;
+    let shape = shape.to_shape().ok_or_else(broken)?;
+    let chains = elementwise::chains(request, request.input_shapes, &shape, ["instructions", "lengths"])?;
+    let scales: Vec<f32> = request.attr("scales")?;
+    let len = shape.num_elements();
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs())
             .map(|index| context.input_ptr::<T>(index))

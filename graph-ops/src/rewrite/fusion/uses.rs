@@ -6,7 +6,7 @@ use graph_core::rewrite::Program;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// For each tensor, the nodes that take it, once for each input; which tensors are fetched; and which nodes must stay as they
-/// are.
+/// are. Nodes that nothing needs, as those are that an earlier fusion has replaced, do not count.
 pub(super) struct Uses {
     /// The nodes, each after those that it depends on.
     pub(super) order: Vec<NodeId>,
@@ -15,14 +15,17 @@ pub(super) struct Uses {
     /// Tensors that a node takes which asks for another device than the one that makes them.
     across: FxHashSet<TensorId>,
     stays: Vec<bool>,
+    /// Those that stay for more than that others wait for them.
+    ordered: Vec<bool>,
 }
 
 impl Uses {
     pub(super) fn new(program: &Program, order: Vec<NodeId>) -> Self {
         let mut of_tensor: FxHashMap<TensorId, Vec<NodeId>> = FxHashMap::default();
-        let mut stays = graph_core::rewrite::guarded_nodes(program, &order);
+        let mut ordered = graph_core::rewrite::guarded_nodes(program, &order);
+        let needed = needed(program);
         let mut across = FxHashSet::default();
-        for id in program.ids() {
+        for id in program.ids().filter(|id| needed[id.index()]) {
             let node = program.node(id);
             for &input in &node.inputs {
                 of_tensor.entry(input).or_default().push(id);
@@ -30,14 +33,15 @@ impl Uses {
                     across.insert(input);
                 }
             }
-            for control in &node.control_inputs {
-                stays[control.index()] = true;
-            }
-            let ordered = !node.control_inputs.is_empty() || node.definition.control_flow != ControlFlow::None;
-            stays[id.index()] |= ordered;
+            ordered[id.index()] |= !node.control_inputs.is_empty() || node.definition.control_flow != ControlFlow::None;
         }
         for target in &program.targets {
-            stays[target.index()] = true;
+            ordered[target.index()] = true;
+        }
+        let mut stays = ordered.clone();
+        let waiting = program.ids().filter(|id| needed[id.index()]);
+        for control in waiting.flat_map(|id| &program.node(id).control_inputs) {
+            stays[control.index()] = true;
         }
         let fetched = program.fetches.iter().copied().collect();
         Self {
@@ -46,12 +50,18 @@ impl Uses {
             fetched,
             across,
             stays,
+            ordered,
         }
     }
 
     /// Whether control edges, a Switch or the run's targets name this node, so that it must stay.
     pub(super) fn stays(&self, id: NodeId) -> bool {
         self.stays[id.index()]
+    }
+
+    /// Whether the node must stay even where control edges onto it may lead to what it becomes part of.
+    pub(super) fn ordered(&self, id: NodeId) -> bool {
+        self.ordered[id.index()]
     }
 
     /// The nodes that take the tensor, once for each input.
@@ -76,4 +86,19 @@ impl Uses {
             _ => None,
         }
     }
+}
+
+/// For each node, whether a fetch or a target depends on it.
+fn needed(program: &Program) -> Vec<bool> {
+    let mut needed = vec![false; program.nodes.len()];
+    let mut stack = program.targets.clone();
+    stack.extend(program.fetches.iter().map(|fetch| fetch.node));
+    while let Some(id) = stack.pop() {
+        if !std::mem::replace(&mut needed[id.index()], true) {
+            let node = program.node(id);
+            stack.extend(node.inputs.iter().map(|input| input.node));
+            stack.extend(&node.control_inputs);
+        }
+    }
+    needed
 }

@@ -12,7 +12,7 @@ pub(in super::super) fn convolve<T: ConvScalar>(
     images: &[T],
     filter: &[T],
     activation: Option<Activation<'_, T>>,
-    out: &mut [T],
+    out: Option<&mut [T]>,
     finished: &(dyn Fn(usize, &[T]) + Sync),
 ) {
     let tiling = Tiling::new(g);
@@ -20,14 +20,20 @@ pub(in super::super) fn convolve<T: ConvScalar>(
     let matrix = g.in_channels * stride;
     with_scratch(POINTS * matrix, |filters: &mut [T]| {
         transform_filter(g, filter, filters, matrix, |c, o| c * stride + o);
-        let (filters, out) = (&*filters, SharedMut::new(out));
+        let (filters, out) = (&*filters, out.map(SharedMut::new));
+        let held = if out.is_some() {
+            0
+        } else {
+            tiling.together() * g.out_image_len()
+        };
         for_each_range(g.batch, tiling.images_a_task(), |range| {
             let patches_len = POINTS * TILES * g.in_channels;
             let copies = tiling.together() * tiling.copy_len();
             with_scratch(
-                copies + patches_len + POINTS * TILES * stride + g.out_channels,
+                copies + held + patches_len + POINTS * TILES * stride + g.out_channels,
                 |scratch| {
                     let (copies, rest) = scratch.split_at_mut(copies);
+                    let (outputs, rest) = rest.split_at_mut(held);
                     let (patches, rest) = rest.split_at_mut(patches_len);
                     let (products, unseen) = rest.split_at_mut(POINTS * TILES * stride);
                     dispatch(Task {
@@ -39,6 +45,7 @@ pub(in super::super) fn convolve<T: ConvScalar>(
                         out,
                         finished,
                         copies,
+                        outputs,
                         patches,
                         products,
                         unseen,
@@ -58,9 +65,11 @@ struct Task<'a, T> {
     /// Out channels in whole vectors.
     stride: usize,
     activation: Option<Activation<'a, T>>,
-    out: SharedMut<T>,
+    out: Option<SharedMut<T>>,
     finished: &'a (dyn Fn(usize, &[T]) + Sync),
     copies: &'a mut [T],
+    /// The images that are handled together, where there is no `out`.
+    outputs: &'a mut [T],
     /// `[tile][point][in channel]`
     patches: &'a mut [T],
     /// `[tile][point][stride]`
@@ -78,10 +87,10 @@ impl<T: ConvScalar> VectorTask<T> for Task<'_, T> {
             let images = first_image..(first_image + tiling.together()).min(self.range.end);
             let sources = &self.images[images.start * g.image_len()..images.end * g.image_len()];
             let laid = tiling.lay_out(sources, self.copies);
-            // SAFETY: this task alone writes the outputs of its images.
-            let out = unsafe {
-                self.out
-                    .slice(images.start * g.out_image_len()..images.end * g.out_image_len())
+            let out = match self.out {
+                // SAFETY: this task alone writes the outputs of its images.
+                Some(out) => unsafe { out.slice(images.start * g.out_image_len()..images.end * g.out_image_len()) },
+                None => &mut self.outputs[..images.len() * g.out_image_len()],
             };
             let tiles = images.len() * tiling.count();
             for first in (0..tiles).step_by(TILES) {

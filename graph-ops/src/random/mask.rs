@@ -1,0 +1,63 @@
+//! The engine's own op of random masks. It is not registered; see [`crate::rewrite`] for what becomes of which operations.
+
+use std::sync::OnceLock;
+
+use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::{DType, Element, Error, PartialShape, Result};
+use num_traits::Float;
+
+use super::generator::Generator;
+use crate::cpu::parallel::{GRAIN, for_each_chunk};
+use crate::cpu::random::RandomMask;
+
+/// `_RandomMask`: 1 where a number uniform in [0, 1) is at least the threshold, else 0. The numbers are those that
+/// `RandomUniform` with these seeds draws.
+pub(crate) fn definition() -> &'static OpDefinition {
+    static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
+    DEFINITION.get_or_init(|| {
+        OpDefinition::new(
+            "_RandomMask",
+            "1 where a random number is at least the threshold, else 0.",
+        )
+        .input("threshold: T")
+        .output("mask: T")
+        .attr("seed: int = 0")
+        .attr("seed2: int = 0")
+        .attr("T: {float, double}")
+        .attr("shape: shape")
+        .stateful()
+        .not_differentiable()
+        .shape(|context: &mut InferenceContext<'_>| {
+            let shape: PartialShape = context.attr("shape")?;
+            context.set_output(0, shape);
+            Ok(())
+        })
+        .kernel(
+            KernelDefinition::cpu(kernel::<f32>)
+                .types("T", &[DType::Float32])
+                .state(Generator::state),
+        )
+        .kernel(
+            KernelDefinition::cpu(kernel::<f64>)
+                .types("T", &[DType::Float64])
+                .state(Generator::state),
+        )
+    })
+}
+
+fn kernel<T: Element + RandomMask + Float>(_: &KernelRequest<'_>) -> Result<Planned> {
+    Ok(Planned::new(|context| {
+        let &[threshold] = context.input::<T>(0)? else {
+            return Err(Error::internal("the threshold of a random mask is no scalar"));
+        };
+        let output = context.output::<T>(0)?;
+        // The stream moves on even where nothing is drawn.
+        let place = context.state::<Generator>()?.reserve_elements(output.len());
+        if threshold <= T::zero() {
+            for_each_chunk(output, GRAIN, |_, chunk| chunk.fill(T::one()));
+        } else {
+            T::fill_mask(place, threshold, output);
+        }
+        Ok(())
+    }))
+}
