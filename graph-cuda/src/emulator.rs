@@ -24,7 +24,7 @@ const OPTIONS: [&str; 8] = [
     "-x",
     "c++",
     "-std=c++17",
-    "-O2",
+    "-O1",
     "-ffp-contract=off",
     "-fvisibility=hidden",
     "-shared",
@@ -104,8 +104,8 @@ impl Compiler for HostCompiler {
     }
 }
 
-/// A kernel as the emulator's header makes it: blocks, threads, shared bytes, arguments.
-type Kernel = unsafe extern "C" fn(*const u32, *const u32, usize, *const *const c_void);
+/// A kernel as the emulator's header makes it: blocks, threads, arguments.
+type Kernel = unsafe extern "C" fn(*const u32, *const u32, *const *const c_void);
 
 /// Work that is recorded.
 enum Work {
@@ -143,7 +143,7 @@ impl Work {
             } => {
                 let pointers: Vec<*const c_void> = arguments.iter().map(|words| words.as_ptr().cast()).collect();
                 // SAFETY: the caller's promise.
-                unsafe { kernel(grid.blocks.as_ptr(), grid.threads.as_ptr(), 0, pointers.as_ptr()) }
+                unsafe { kernel(grid.blocks.as_ptr(), grid.threads.as_ptr(), pointers.as_ptr()) }
             }
             Self::Multiply { product, a, b, c } => match product.dtype {
                 // SAFETY: the caller's promise, here and below.

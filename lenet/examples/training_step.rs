@@ -19,8 +19,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
-use graph_core::session::NodeStats;
+use graph_core::session::{Accelerators, NodeStats};
 use graph_core::{Graph, Value};
+use graph_ops::gpu::{DeviceChoice, DeviceOptions};
 use lenet::Result;
 use lenet::dataset::{BatchesAhead, CLASSES, Mnist, PIXELS};
 use lenet::global_definitions::{Definitions, OptimizerName};
@@ -43,6 +44,12 @@ struct Options {
     threads: usize,
     #[arg(long, default_value = "data")]
     data: PathBuf,
+    /// Where to compute: auto, cpu, or gpu:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// On a GPU, multiply matrices in TensorFloat-32
+    #[arg(long)]
+    tf32: bool,
 }
 
 fn main() -> Result<()> {
@@ -58,12 +65,18 @@ fn main() -> Result<()> {
     let mut net = Lenet5::with_definitions(&dataset.images, definitions)?;
     net.cook(&dataset.labels)?;
     let threads = (options.threads > 0).then_some(options.threads);
+    let device = DeviceOptions {
+        tf32: options.tf32,
+        ..DeviceOptions::default()
+    };
+    let chosen = options.device.open(&device)?;
     let mut trainer = Trainer::with_options(
         net,
         dataset.feed,
         TrainerOptions {
             logdir: None,
             threads,
+            accelerators: Accelerators::Only(chosen.accelerators),
             ..TrainerOptions::default()
         },
     )?;

@@ -9,9 +9,14 @@ class Jax:
     def __init__(self, arguments):
         # XLA takes as many threads as there are cores that it may run on.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_PLATFORMS"] = "cuda" if arguments.device == "gpu" else "cpu"
         import jax
 
+        try:
+            jax.devices()
+        except RuntimeError as error:
+            raise ImportError(f"this JAX has no such device: {error}") from error
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if arguments.tf32 else "float32")
         self.jax = jax
         self.keep = arguments.keep
         parameters = jax.device_put(peer.initial_values(arguments))

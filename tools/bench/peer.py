@@ -29,6 +29,8 @@ def parser(description):
     options.add_argument("--batch", type=int, default=500)
     options.add_argument("--keep", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=0, help="0: all cores")
+    options.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    options.add_argument("--tf32", action="store_true", help="on a GPU, products of matrices in TensorFloat-32")
     return options
 
 

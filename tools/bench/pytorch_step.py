@@ -10,6 +10,10 @@ class PyTorch:
         from torch.nn import functional
 
         torch.set_num_threads(arguments.threads)
+        self.device = "cuda" if arguments.device == "gpu" else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ImportError("this PyTorch sees no GPU")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arguments.tf32
         torch.manual_seed(1)
         self.torch, self.functional = torch, functional
         self.dropped = 1 - arguments.keep
@@ -29,6 +33,7 @@ class PyTorch:
                 # TensorFlow has the outputs last, PyTorch first: [H, W, I, O] becomes [O, I, H, W], [I, O] becomes [O, I].
                 layer.weight.copy_(weights.permute(3, 2, 0, 1) if weights.dim() == 4 else weights.t())
                 layer.bias.copy_(torch.from_numpy(values[f"{name}/bias"]))
+        self.net.to(self.device)
         self.bands = [self.band(layers[name].out_channels) for name in ("conv_1", "conv_2")]
         self.weights = [layer.weight for layer in layers.values()]
         adam = peer.ADAM
@@ -36,14 +41,16 @@ class PyTorch:
             # Its epsilon is added behind the correction of the moments, TensorFlow's before.
             self.net.parameters(), adam["rate"], (adam["beta1"], adam["beta2"]), adam["epsilon"], fused=True
         )
-        self.losses = torch.compile(self.plain_losses) if arguments.compile else self.plain_losses
-        self.logits = torch.compile(self.plain_logits) if arguments.compile else self.plain_logits
+        # On a GPU with CUDA graphs: one launch for the forward pass and one for the backward.
+        mode = "reduce-overhead" if self.device == "cuda" else None
+        self.losses = torch.compile(self.plain_losses, mode=mode) if arguments.compile else self.plain_losses
+        self.logits = torch.compile(self.plain_logits, mode=mode) if arguments.compile else self.plain_logits
 
     def band(self, channels):
         """The filter of a 1x1 convolution that adds up the channels within LRN's radius."""
         index = self.torch.arange(channels)
         band = ((index[:, None] - index).abs() <= peer.LRN_RADIUS).float()
-        return band[:, :, None, None], self.torch.ones(channels)
+        return band[:, :, None, None].to(self.device), self.torch.ones(channels, device=self.device)
 
     def normalize(self, x, band):
         # Much faster than `functional.local_response_norm`, which pools in three dimensions.
@@ -65,7 +72,7 @@ class PyTorch:
         return cost + norms, cost
 
     def prepare(self, images, labels):
-        return self.torch.from_numpy(images), self.torch.from_numpy(labels.argmax(1))
+        return self.torch.from_numpy(images).to(self.device), self.torch.from_numpy(labels.argmax(1)).to(self.device)
 
     def step(self, batch):
         self.optimizer.zero_grad()

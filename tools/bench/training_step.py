@@ -7,6 +7,7 @@
     training_step.py --graph graph.pb --also evaluate summarize    the 10,000 test images: accuracy, and all summaries
     training_step.py --graph graph.pb --peers tensorflow pytorch jax    PyTorch's and JAX's too
     training_step.py --graph graph.pb --peers pytorch jax --check       whether these train the same network
+    training_step.py --graph graph.pb --peers pytorch jax --device gpu [--tf32]    on a GPU; TensorFlow stays on the CPU
     training_step.py --graph graph.pb --no-ours          no program of ours needed
 
 The graph comes from `lenet export --graph-def graph.pb --seed 1`. PyTorch and JAX build the network themselves, as a good
@@ -147,9 +148,13 @@ def alternate(sides, command, arguments):
     return [ours / median for median in medians.values()]
 
 
+def device_options(arguments):
+    return ["--device", arguments.device, *(["--tf32"] if arguments.tf32 else [])]
+
+
 def start_ours(batch, arguments):
     return Side("ours", [arguments.ours, "--optimizer", arguments.optimizer, "--seed", "1", "--batch", str(batch),
-                         "--threads", str(arguments.threads), "--data", arguments.data])
+                         "--threads", str(arguments.threads), "--data", arguments.data, *device_options(arguments)])
 
 
 def start_peer(name, batch, arguments, *options):
@@ -157,7 +162,8 @@ def start_peer(name, batch, arguments, *options):
     graph = [arguments.graph] if name == "tensorflow" else []
     compiled = ["--compile"] if name == "pytorch" and arguments.compile else []
     return Side(TITLES[name], [*script, *graph, *compiled, "--data", arguments.data, "--batch", str(batch),
-                               "--threads", str(arguments.threads), *options])
+                               "--threads", str(arguments.threads),
+                               *([] if name == "tensorflow" else device_options(arguments)), *options])
 
 
 def apart(ours, theirs):
@@ -250,6 +256,8 @@ def main():
     parser.add_argument("--batch", type=int, nargs="+", default=[500])
     parser.add_argument("--also", nargs="*", default=[], choices=("epoch", "evaluate", "summarize"), help="beside training steps")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--tf32", action="store_true", help="on a GPU, products of matrices in TensorFloat-32")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a round lasts (default: 1.5)")
     parser.add_argument("--peers", nargs="+", default=["tensorflow"], choices=list(TITLES), help="default: tensorflow")

@@ -99,19 +99,19 @@ impl Devices {
         if options.allow_soft_placement {
             return Ok(());
         }
-        for node in program.nodes.iter().filter(|node| !self.wanted(node).is_there) {
-            let memories = (0..self.0.len()).map(Memory::Device).chain([Memory::Host]);
-            let names: Vec<String> = memories.map(|memory| self.name(memory)).collect();
-            return Err(Error::invalid_argument(format!(
-                "cannot assign a device to operation '{}': the one that it asks for is not there",
-                node.name
-            ))
-            .expected(names.join(" or "))
-            .got(&node.device)
-            .at(node.site())
-            .hint("let operations fall back with SessionOptions::allow_soft_placement"));
-        }
-        Ok(())
+        let Some(node) = program.nodes.iter().find(|node| !self.wanted(node).is_there) else {
+            return Ok(());
+        };
+        let memories = (0..self.0.len()).map(Memory::Device).chain([Memory::Host]);
+        let names: Vec<String> = memories.map(|memory| self.name(memory)).collect();
+        Err(Error::invalid_argument(format!(
+            "cannot assign a device to operation '{}': the one that it asks for is not there",
+            node.name
+        ))
+        .expected(names.join(" or "))
+        .got(&node.device)
+        .at(node.site())
+        .hint("let operations fall back with SessionOptions::allow_soft_placement"))
     }
 
     /// A line in TensorFlow's form: name, op, device; and what it fell back from, and why.

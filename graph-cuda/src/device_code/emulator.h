@@ -1,19 +1,14 @@
 // A GPU's programming model on one thread of the host, for the sources that begin with `prelude.cuh`.
 //
-// A kernel becomes a C function `name(grid, block, shared, arguments)`, which runs the blocks of the grid one after the
+// A kernel becomes a C function `name(grid, block, arguments)`, which runs the blocks of the grid one after the
 // other. The threads of a block are fibers that take turns: each runs until it waits for the others. What a GPU leaves
 // undefined ends the program with a message: a barrier that some threads of a block reach while others have ended, or a
 // shuffle that part of a warp does not reach. Threads take their turns in both orders, one grid after the other, so that a
 // missing barrier shows as a difference.
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <cstddef>
-#include <limits>
-#include <tuple>
-#include <utility>
-#include <vector>
+// C's headers alone: each kernel source is compiled with all of this.
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 #include <ucontext.h>
 
 #define GRAPH_EMULATOR 1
@@ -37,23 +32,22 @@ struct Fiber {
   ucontext_t context;
   Dim3 index;
   Waits waits;
-  std::vector<char> stack;
+  char* stack;
   unsigned char given[16];
 };
 
 struct Block {
-  std::vector<Fiber> fibers;
+  Fiber* fibers = nullptr;
   ucontext_t scheduler;
   Fiber* current = nullptr;
   void (*body)(void*) = nullptr;
   void* closure = nullptr;
-  std::vector<std::max_align_t> shared;
 };
 static Block block;
 
 [[noreturn]] static void misuse(const char* what) {
-  std::fprintf(stderr, "emulated kernel: %s (block %u %u %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z);
-  std::abort();
+  fprintf(stderr, "emulated kernel: %s (block %u %u %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z);
+  __builtin_abort();
 }
 
 static void wait(Waits waits) {
@@ -79,13 +73,18 @@ static void resume(Fiber& fiber) {
 
 // Runs the threads of one block to their ends; `backward` turns their order.
 static void run_block(size_t threads, bool backward) {
-  constexpr size_t STACK = 64 << 10, WARP = 32;
-  if (block.fibers.size() < threads) block.fibers.resize(threads);
+  constexpr size_t STACK = 64 << 10, WARP = 32, MOST_THREADS = 1024;
+  if (block.fibers == nullptr) {
+    // As many as a block may have, for good; memory that is not touched costs nothing.
+    block.fibers = static_cast<Fiber*>(__builtin_calloc(MOST_THREADS, sizeof(Fiber)));
+    if (block.fibers == nullptr) misuse("there is no memory for threads");
+  }
   for (size_t at = 0; at < threads; ++at) {
     Fiber& fiber = block.fibers[at];
-    fiber.stack.resize(STACK);
+    if (fiber.stack == nullptr) fiber.stack = static_cast<char*>(__builtin_malloc(STACK));
+    if (fiber.stack == nullptr) misuse("there is no memory for a thread's stack");
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_sp = fiber.stack;
     fiber.context.uc_stack.ss_size = STACK;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
@@ -117,21 +116,21 @@ static void run_block(size_t threads, bool backward) {
   }
 }
 
-template <class... Parameters, size_t... INDEX>
-static void call(void (*kernel)(Parameters...), void** arguments, std::index_sequence<INDEX...>) {
-  kernel(*static_cast<std::remove_reference_t<Parameters>*>(arguments[INDEX])...);
+template <size_t...>
+struct Numbers {};
+template <class... Parameters, size_t... NUMBER>
+static void call(void (*kernel)(Parameters...), void** arguments, Numbers<NUMBER...>) {
+  kernel(*static_cast<Parameters*>(arguments[NUMBER])...);
 }
 
 // Runs a grid; `waiting` says whether threads wait for each other.
 template <class... Parameters>
-static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* grid, const unsigned* threads, size_t shared,
-                   void** arguments) {
+static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* grid, const unsigned* threads, void** arguments) {
   static bool backward = false;
   backward = !backward;
   gridDim = {grid[0], grid[1], grid[2]};
   blockDim = {threads[0], threads[1], threads[2]};
-  block.shared.resize(shared / sizeof(std::max_align_t) + 1);
-  auto body = [&] { call(kernel, arguments, std::index_sequence_for<Parameters...>{}); };
+  auto body = [&] { call(kernel, arguments, Numbers<__integer_pack(sizeof...(Parameters))...>{}); };
   block.closure = &body;
   block.body = [](void* closure) { (*static_cast<decltype(body)*>(closure))(); };
   size_t count = size_t(threads[0]) * threads[1] * threads[2];
@@ -158,8 +157,8 @@ static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* 
 #define EXPORTED __attribute__((visibility("default")))
 #define EMULATED_KERNEL(name, waiting, ...)                                                                              \
   static void name##_body(__VA_ARGS__);                                                                                  \
-  extern "C" EXPORTED void name(const unsigned* grid, const unsigned* threads, size_t shared, void** arguments) {        \
-    emulator::launch(name##_body, waiting, grid, threads, shared, arguments);                                            \
+  extern "C" EXPORTED void name(const unsigned* grid, const unsigned* threads, void** arguments) {                       \
+    emulator::launch(name##_body, waiting, grid, threads, arguments);                                                    \
   }                                                                                                                      \
   static void name##_body(__VA_ARGS__)
 #define KERNEL(name, ...) EMULATED_KERNEL(name, false, __VA_ARGS__)
@@ -172,11 +171,11 @@ static inline A shuffle_xor(A value, int mask) {
   static_assert(sizeof(A) <= sizeof(emulator::Fiber::given), "");
   emulator::Fiber* me = emulator::block.current;
   if (me == nullptr) emulator::misuse("a KERNEL shuffles; it must be a BLOCK_KERNEL");
-  std::memcpy(me->given, &value, sizeof value);
+  memcpy(me->given, &value, sizeof value);
   emulator::wait(emulator::FOR_WARP);
-  size_t at = size_t(me - emulator::block.fibers.data());
+  size_t at = size_t(me - emulator::block.fibers);
   A other;
-  std::memcpy(&other, emulator::block.fibers[at ^ size_t(mask)].given, sizeof other);
+  memcpy(&other, emulator::block.fibers[at ^ size_t(mask)].given, sizeof other);
   // All have read before one gives again.
   emulator::wait(emulator::FOR_WARP);
   return other;
@@ -192,22 +191,22 @@ static inline A atomicAdd(A* place, A value) {
 
 static inline unsigned float_bits(float value) {
   unsigned bits;
-  std::memcpy(&bits, &value, 4);
+  memcpy(&bits, &value, 4);
   return bits;
 }
 static inline float bits_float(unsigned bits) {
   float value;
-  std::memcpy(&value, &bits, 4);
+  memcpy(&value, &bits, 4);
   return value;
 }
 static inline unsigned long long double_bits(double value) {
   unsigned long long bits;
-  std::memcpy(&bits, &value, 8);
+  memcpy(&bits, &value, 8);
   return bits;
 }
 static inline double bits_double(unsigned long long bits) {
   double value;
-  std::memcpy(&value, &bits, 8);
+  memcpy(&value, &bits, 8);
   return value;
 }
 static inline unsigned multiply_high(unsigned x, unsigned y) {
@@ -217,7 +216,7 @@ static inline float half_to_float(unsigned short bits) {
   unsigned sign = unsigned(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
   if (exponent == 31) return bits_float(sign | 0x7f800000u | fraction << 13);
   if (exponent != 0) return bits_float(sign | (exponent + 112) << 23 | fraction << 13);
-  float small = std::ldexp(float(fraction), -24);
+  float small = __builtin_ldexpf(float(fraction), -24);
   return sign != 0 ? -small : small;
 }
 static inline unsigned short float_to_half(float value) {
@@ -227,37 +226,48 @@ static inline unsigned short float_to_half(float value) {
   if (magnitude >= 0x477ff000) return (unsigned short)(sign | 0x7c00);
   if (magnitude < 0x38800000) {
     // Below the smallest normal number: a multiple of 2^-24, rounded to even.
-    float scaled = std::ldexp(bits_float(magnitude), 24);
-    return (unsigned short)(sign | unsigned(std::nearbyint(scaled)));
+    float scaled = __builtin_ldexpf(bits_float(magnitude), 24);
+    return (unsigned short)(sign | unsigned(__builtin_nearbyintf(scaled)));
   }
   magnitude += 0xfff + (magnitude >> 13 & 1);
   return (unsigned short)(sign | (magnitude - 0x38000000) >> 13);
 }
 
-using std::abs;
-using std::acos;
-using std::acosh;
-using std::asin;
-using std::asinh;
-using std::atan;
-using std::atan2;
-using std::atanh;
-using std::ceil;
-using std::cos;
-using std::cosh;
-using std::erf;
-using std::erfc;
-using std::exp;
-using std::expm1;
-using std::floor;
-using std::fmod;
-using std::lgamma;
-using std::log;
-using std::log1p;
-using std::pow;
-using std::rint;
-using std::sin;
-using std::sinh;
-using std::sqrt;
-using std::tan;
-using std::tanh;
+// CUDA's mathematics, for both types.
+#define FUNCTION(name)                                                \
+  static inline float name(float x) { return __builtin_##name##f(x); } \
+  static inline double name(double x) { return __builtin_##name(x); }
+#define FUNCTION_OF_TWO(name)                                                     \
+  static inline float name(float x, float y) { return __builtin_##name##f(x, y); } \
+  static inline double name(double x, double y) { return __builtin_##name(x, y); }
+FUNCTION(acos)
+FUNCTION(acosh)
+FUNCTION(asin)
+FUNCTION(asinh)
+FUNCTION(atan)
+FUNCTION_OF_TWO(atan2)
+FUNCTION(atanh)
+FUNCTION(ceil)
+FUNCTION(cos)
+FUNCTION(cosh)
+FUNCTION(erf)
+FUNCTION(erfc)
+FUNCTION(exp)
+FUNCTION(expm1)
+FUNCTION(floor)
+FUNCTION_OF_TWO(fmod)
+FUNCTION(lgamma)
+FUNCTION(log)
+FUNCTION(log1p)
+FUNCTION_OF_TWO(pow)
+FUNCTION(rint)
+FUNCTION(sin)
+FUNCTION(sinh)
+FUNCTION(sqrt)
+FUNCTION(tan)
+FUNCTION(tanh)
+#undef FUNCTION
+#undef FUNCTION_OF_TWO
+static inline float abs(float x) { return __builtin_fabsf(x); }
+static inline double abs(double x) { return __builtin_fabs(x); }
+static inline long long abs(long long x) { return x < 0 ? -x : x; }

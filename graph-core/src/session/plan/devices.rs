@@ -62,22 +62,21 @@ impl Planner<'_> {
         if memory != Memory::Host {
             self.fallbacks.push((step.node, why));
         }
-        // What the host works on, it has.
+        // What the host works on, it has; where only the run tells which variable that is, it may be any.
         for (arg, &input) in input_args(node).zip(&step.inputs) {
-            if let Some(variable) = self.variables[input as usize].filter(|_| self.works_on(node, arg, input)) {
-                self.on_host.insert(variable);
+            if self.works_on(node, arg, input) {
+                match self.variables[input as usize] {
+                    Some(variable) => drop(self.on_host.insert(variable)),
+                    None => self.on_host.extend(self.homes.keys()),
+                }
             }
         }
         Ok(false)
     }
 
-    /// Whether the op works on the variable that its input refers to, rather than read it.
+    /// Whether the op works on the variable that its input refers to, or hands on where its value is.
     fn works_on(&self, node: &Node, arg: &crate::op::ArgDef, input: u32) -> bool {
-        let only_asks = [
-            vocabulary::IS_VARIABLE_INITIALIZED,
-            vocabulary::VAR_IS_INITIALIZED,
-            vocabulary::READ_VARIABLE,
-        ];
+        let only_asks = [vocabulary::IS_VARIABLE_INITIALIZED, vocabulary::VAR_IS_INITIALIZED];
         let refers = (arg.is_ref && self.is_ref[input as usize]) || arg.ty == ArgType::Fixed(crate::DType::Resource);
         refers && !only_asks.contains(&node.op())
     }
@@ -172,6 +171,10 @@ impl Planner<'_> {
             let known = step.memory != Memory::Host && (at_plan_time.contains(&position) || on_host);
             if refers || known || self.dtypes[input as usize].size().is_none() {
                 continue;
+            }
+            if let (true, Some(variable)) = (step.guards.is_some(), self.variables[input as usize]) {
+                // A copy before the branch would ask for a variable that the branch not taken need not have.
+                self.on_host.insert(variable);
             }
             let brought = self.in_memory(input, step.memory, step.node);
             if brought != input {
