@@ -54,7 +54,7 @@ fn results_are_those_of_the_cpu_however_often_and_in_whatever_shapes() {
     let y = math::add(math::matmul(&x, &w), [10.0f32, 20.0]).build().unwrap();
     let total = math::reduce_sum(&y).build().unwrap();
     let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
-    session.run(&w.initializer(), ()).unwrap();
+    session.run(w.initializer(), ()).unwrap();
     // The third run with the same shape is the first that replays what was recorded.
     for round in 0..5 {
         for rows in [1usize, 2, 4] {
@@ -90,7 +90,7 @@ fn a_variable_is_where_what_works_on_it_is() {
     let error = session.run::<Value>(&doubled, ()).unwrap_err();
     assert_eq!(error.class(), "FailedPrecondition");
     assert!(error.to_string().contains("uninitialized value v"), "{error}");
-    session.run(&v.initializer(), ()).unwrap();
+    session.run(v.initializer(), ()).unwrap();
     let values = |tensor: &dyn Feedable| {
         session
             .run::<Value>(&tensor.fed_tensor(), ())
@@ -132,7 +132,7 @@ fn a_read_before_an_update_is_a_snapshot_on_the_gpu_too() {
         (late, sum)
     };
     let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
-    session.run(&v.initializer(), ()).unwrap();
+    session.run(v.initializer(), ()).unwrap();
     for round in 0..4 {
         let (late, sum): (f32, f32) = session.run((&late, &sum), ()).unwrap();
         let old = 1.0 + round as f32;

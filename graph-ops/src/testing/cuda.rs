@@ -146,6 +146,7 @@ fn every_kernel_compiles_for_every_generation_of_gpus() {
         },
         |_| {},
     );
+    println!("compiled {} texts for {} generations", texts.len(), compilers.len());
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

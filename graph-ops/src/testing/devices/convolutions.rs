@@ -185,13 +185,24 @@ fn nothing_to_convolve_is_no_error() {
 fn a_fused_convolution_is_its_steps() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(4);
-    for (relu, pool) in [(false, false), (true, false), (true, true)] {
+    // The pool may be the only output.
+    for (relu, pool, alone) in [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
         for (images, filter, out, pooled) in [
             ([2, 9, 8, 3], [3, 3, 3, 20], [2, 7, 6, 20], [2, 3, 3, 20]),
             ([1, 5, 5, 1], [2, 2, 1, 4], [1, 4, 4, 4], [1, 2, 2, 4]),
         ] {
-            let shapes: Vec<PartialShape> = [out, pooled].map(|shape| PartialShape::from(shape.map(Some))).into();
-            let outputs = 1 + usize::from(pool);
+            let both = [out, pooled].map(|shape| PartialShape::from(shape.map(Some)));
+            let shapes = match (pool, alone) {
+                (false, _) => both[..1].to_vec(),
+                (true, false) => both.to_vec(),
+                (true, true) => both[1..].to_vec(),
+            };
+            let outputs = shapes.len();
             let mut of_pool = graph_core::op::Attributes::new();
             of_pool.set("ksize", [1i64, 2, 2, 1]);
             of_pool.set("strides", [1i64, 2, 2, 1]);
@@ -208,8 +219,10 @@ fn a_fused_convolution_is_its_steps() {
                     ("strides", [1i64, 1, 1, 1].into()),
                     ("padding", "VALID".into()),
                     ("relu", relu.into()),
+                    ("pools", pool.into()),
+                    ("places", false.into()),
                     ("pool", AttrValue::Func(Box::new(function))),
-                    ("shapes", shapes[..outputs].to_vec().into()),
+                    ("shapes", shapes.clone().into()),
                 ];
                 let fused = node(fused::conv2d(), attrs, &vec![dtype; outputs]);
                 let inputs: Vec<Value> = [&images[..], &filter[..], &filter[3..]]
@@ -221,7 +234,7 @@ fn a_fused_convolution_is_its_steps() {
                     &fused,
                     &inputs,
                     tolerance,
-                    &format!("relu {relu}, pool {pool}"),
+                    &format!("relu {relu}, pool {pool}, alone {alone}"),
                 );
             }
         }
