@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
-use graph_core::session::{Accelerators, NodeStats};
+use graph_core::session::{Accelerators, NodeStats, RewriteOptions};
 use graph_core::{Graph, Value};
 use graph_ops::gpu::{DeviceChoice, DeviceOptions};
 use lenet::Result;
@@ -47,6 +47,9 @@ struct Options {
     /// Where to compute: auto, cpu, or gpu:N
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    /// A rewrite that does not run, as `outer_product`; may be given several times
+    #[arg(long, value_name = "REWRITE")]
+    without: Vec<String>,
     /// On a GPU, multiply matrices in TensorFloat-32
     #[arg(long)]
     tf32: bool,
@@ -77,6 +80,10 @@ fn main() -> Result<()> {
             logdir: None,
             threads,
             accelerators: Accelerators::Only(chosen.accelerators),
+            rewrites: options
+                .without
+                .iter()
+                .fold(RewriteOptions::all(), |rewrites, name| rewrites.without(name)),
             ..TrainerOptions::default()
         },
     )?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use graph_core::format::proto::SessionLog;
 use graph_core::format::proto::session_log::SessionStatus;
-use graph_core::session::{Accelerators, RunMetadata, RunOptions, SessionOptions};
+use graph_core::session::{Accelerators, RewriteOptions, RunMetadata, RunOptions, SessionOptions};
 use graph_core::{Operation, Session, Tensor, Value, feed};
 use graph_ops::state::global_variables_initializer;
 use graph_ops::summary::{self, FileWriter};
@@ -29,6 +29,8 @@ pub struct TrainerOptions {
     pub threads: Option<usize>,
     /// The GPUs to compute on; all that there are without.
     pub accelerators: Accelerators,
+    /// Which rewrites the session applies.
+    pub rewrites: RewriteOptions,
     /// Where the run is saved, and whether it goes on from there; `None` saves nothing.
     pub checkpoints: Option<CheckpointOptions>,
     /// The checkpoint that the variables come from in a run that is not resumed; their initial values without.
@@ -41,6 +43,7 @@ impl Default for TrainerOptions {
             logdir: Some(PathBuf::from("tensorboard")),
             threads: None,
             accelerators: Accelerators::All,
+            rewrites: RewriteOptions::all(),
             checkpoints: None,
             restore: None,
         }
@@ -119,6 +122,7 @@ impl Trainer {
         let session_options = SessionOptions {
             intra_op_parallelism_threads: options.threads,
             accelerators: options.accelerators,
+            rewrites: options.rewrites,
             ..SessionOptions::default()
         };
         let session = Session::with_options(network.graph(), session_options)?;
