@@ -10,7 +10,6 @@ use super::element::Real;
 use super::parallel::{SharedMut, for_each_chunk, for_each_range};
 use super::scratch::{Plain, with_scratch};
 use super::simd::multiversion;
-use std::ops::Range;
 
 /// Elements summed in lanes before results are joined pairwise.
 const BLOCK: usize = 512;
@@ -157,32 +156,16 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
     len: usize,
     out: &mut [T],
 ) {
-    let operands: Short<SharedMut<T>> = operands
-        .iter()
-        .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
-        .collect();
-    // SAFETY: the caller's promise.
-    unsafe { sums_in_passing(chains, &operands, len, out, |_| ()) }
-}
-
-/// [`sums_of_chains`] that calls `then` with each part of the elements, which is in the cache by then, when it is summed. The
-/// parts are consecutive ranges in several tasks; `then` may change operands there.
-///
-/// # Safety
-/// As for [`sums_of_chains`]; `then` changes nothing of the operands outside of its range.
-pub(crate) unsafe fn sums_in_passing<T: ChainElement + Real<Wide = T>>(
-    chains: &[Chain],
-    operands: &[SharedMut<T>],
-    len: usize,
-    out: &mut [T],
-    then: impl Fn(Range<usize>) + Sync + Send,
-) {
     /// Elements that go through one chain before they go through the next one: they stay in the first-level cache.
     const SHARED: usize = 8 * BLOCK;
     const { assert!(TASK.is_multiple_of(SHARED) && BLOCK == chain::BLOCK) };
     assert_eq!(chains.len(), out.len());
     let sum = Sum::<T>::new();
-    let tasks = len.div_ceil(TASK);
+    let operands: Short<SharedMut<T>> = operands
+        .iter()
+        .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
+        .collect();
+    let (operands, tasks) = (&operands[..], len.div_ceil(TASK));
     with_scratch(tasks * chains.len(), |states: &mut [T]| {
         let shared = SharedMut::new(states);
         for_each_range(len, TASK, |range| {
@@ -193,7 +176,6 @@ pub(crate) unsafe fn sums_in_passing<T: ChainElement + Real<Wide = T>>(
                 for (chain, sequence) in chains.iter().zip(&mut sequences) {
                     chain.over(operands, part.clone(), |_, block| sequence.take(block));
                 }
-                then(part);
             }
             for (index, sequence) in sequences.into_iter().enumerate() {
                 let place = index * tasks + task;

@@ -22,5 +22,4 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::elementwise::ELEMENTWISE,
     &fusion::sum::SUMS,
     &fusion::update::UPDATES,
-    &fusion::update::UPDATES_WITH_SUMS,
 ];

@@ -31,7 +31,6 @@ use super::update::{by_handle, hand_on};
 use crate::cpu::Short;
 use crate::cpu::chain::Chain;
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
-use crate::cpu::reduce::sums_in_passing;
 use crate::cpu::simd::multiversion;
 use crate::rewrite::elementwise;
 
@@ -42,18 +41,6 @@ pub(super) trait Number: Element + Float {
 
     /// Takes the elements `range` of a gradient through its chain; `sink` gets each block of it with its position.
     fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self]));
-
-    /// Sums chains over `len` elements, and calls `then` for each part when it is summed; see [`sums_in_passing`].
-    ///
-    /// # Safety
-    /// As there.
-    unsafe fn sums(
-        chains: &[Chain],
-        operands: &[SharedMut<Self>],
-        len: usize,
-        out: &mut [Self],
-        then: &(dyn Fn(Range<usize>) + Sync),
-    );
 
     /// -1, 0 or 1 (NaN for NaN).
     #[inline(always)]
@@ -76,17 +63,6 @@ impl Number for f32 {
     fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
         chain.over(operands, range, sink);
     }
-
-    unsafe fn sums(
-        chains: &[Chain],
-        operands: &[SharedMut<Self>],
-        len: usize,
-        out: &mut [Self],
-        then: &(dyn Fn(Range<usize>) + Sync),
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { sums_in_passing(chains, operands, len, out, then) }
-    }
 }
 
 impl Number for f64 {
@@ -96,17 +72,6 @@ impl Number for f64 {
 
     fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
         chain.over(operands, range, sink);
-    }
-
-    unsafe fn sums(
-        chains: &[Chain],
-        operands: &[SharedMut<Self>],
-        len: usize,
-        out: &mut [Self],
-        then: &(dyn Fn(Range<usize>) + Sync),
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { sums_in_passing(chains, operands, len, out, then) }
     }
 }
 
@@ -118,10 +83,6 @@ impl Number for f16 {
     fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
         unreachable!("chains are of float and double only")
     }
-
-    unsafe fn sums(_: &[Chain], _: &[SharedMut<Self>], _: usize, _: &mut [Self], _: &(dyn Fn(Range<usize>) + Sync)) {
-        unreachable!("chains are of float and double only")
-    }
 }
 
 impl Number for bf16 {
@@ -130,10 +91,6 @@ impl Number for bf16 {
     }
 
     fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
-        unreachable!("chains are of float and double only")
-    }
-
-    unsafe fn sums(_: &[Chain], _: &[SharedMut<Self>], _: usize, _: &mut [Self], _: &(dyn Fn(Range<usize>) + Sync)) {
         unreachable!("chains are of float and double only")
     }
 }
@@ -175,30 +132,19 @@ impl Rule {
         self.finish(definition.attr("Tindices: {int32, int64}")).may_fail()
     }
 
-    /// The op over references whose gradient is a chain of element-wise operations, over operands that come last. It may sum
-    /// other chains over the same operands in passing, before it changes the variable: `M` of them, each times its scale.
+    /// The op over references whose gradient is a chain of element-wise operations, over operands that come last.
     fn fused(&self, name: &'static str) -> OpDefinition {
         let mut definition = OpDefinition::new(name, self.summary);
         for input in self.inputs.iter().filter(|input| !is_gradient(input)) {
             definition = definition.input(input);
         }
         let definition = definition.input("operands: N * T").output("out: Ref(T)");
-        let definition = definition.output("sums: M * T").attr("M: int >= 0 = 0");
-        let definition = definition.attr("sum_instructions: list(int) = []");
-        let definition = definition.attr("sum_lengths: list(int) = []");
-        let definition = definition.attr("sum_scales: list(float) = []");
-        let definition = definition.attr("sum_shapes: list(shape) = []");
         let definition = definition.attr("T: {float, double}").attr("N: int >= 1");
         let definition = self.with_attrs(definition.attr("instructions: list(int)").attr("shape: shape"));
         let mut definition = definition.shape(|context| {
             let shape: PartialShape = context.attr("shape")?;
-            let sums: Vec<PartialShape> = context.attr("sum_shapes")?;
-            let first = context.num_outputs() - sums.len();
-            if first > 0 {
+            if context.num_outputs() > 0 {
                 context.set_output(0, shape);
-            }
-            for (index, shape) in sums.into_iter().enumerate() {
-                context.set_output(first + index, shape);
             }
             Ok(())
         });
@@ -252,13 +198,6 @@ pub(crate) fn fused(op: &str) -> Option<(&'static OpDefinition, usize)> {
         fused
     });
     fused.get(op).copied()
-}
-
-/// Whether this is the definition of a form that takes a chain.
-pub(crate) fn is_fused(definition: &OpDefinition) -> bool {
-    ["_FusedApply", "_FusedResourceApply"]
-        .iter()
-        .any(|start| definition.name.starts_with(start))
 }
 
 /// The definitions of the ops of rules, each over references and over handles.
@@ -419,8 +358,6 @@ struct Inputs {
     indices: Option<usize>,
     /// What the gradient is made of, of operands that begin at an input, where it is a chain.
     chain: Option<(Arc<Chain>, Range<usize>)>,
-    /// What is summed in passing, and the scales.
-    sums: Arc<(Vec<Chain>, Vec<f32>)>,
 }
 
 impl Inputs {
@@ -430,7 +367,6 @@ impl Inputs {
     /// `Internal` for a broken chain.
     fn of(request: &KernelRequest<'_>, gradient: usize) -> Result<Self> {
         let sparse = request.attrs.get("Tindices").is_some();
-        let mut sums = (Vec::new(), Vec::new());
         let chain = if request.attrs.get("instructions").is_some() {
             let count: i64 = request.attr("N")?;
             let operands = request.num_inputs() - count as usize..request.num_inputs();
@@ -438,12 +374,7 @@ impl Inputs {
             let shape = shape
                 .to_shape()
                 .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
-            let shapes = &request.input_shapes[operands.clone()];
-            sums = (
-                elementwise::chains(request, shapes, &shape, ["sum_instructions", "sum_lengths"])?,
-                request.attr("sum_scales")?,
-            );
-            let chain = elementwise::chain(request, shapes.iter(), &shape)?;
+            let chain = elementwise::chain(request, request.input_shapes[operands.clone()].iter(), &shape)?;
             Some((Arc::new(chain), operands))
         } else {
             None
@@ -452,7 +383,6 @@ impl Inputs {
             gradient,
             indices: sparse.then_some(gradient + 1),
             chain,
-            sums: Arc::new(sums),
         })
     }
 
@@ -560,31 +490,17 @@ macro_rules! passes {
                     .clone()
                     .map(|index| Ok(SharedMut::from_ptr(context.input_ptr::<T>(index)?.cast_mut())))
                     .collect::<Result<Short<_>>>()?;
-                let (sums, scales) = &*inputs.sums;
-                let first_sum = context.num_outputs() - sums.len();
-                if first_sum > 0 {
-                    hand_on(context);
-                }
+                hand_on(context);
                 let len = shape.num_elements();
                 $(let $variable = SharedMut::new($variable);)*
-                let update = |range: Range<usize>| {
+                for_each_range(len, GRAIN, |range| {
                     T::through(chain, &operands, range, &mut |at, gradient| {
                         // SAFETY: each task has its own range of the variables, all of one shape (checked). The chain has
                         // read what it needs of this block.
                         $(let $variable = unsafe { $variable.slice(at..at + gradient.len()) };)*
                         $chunk($($variable,)* gradient, step);
                     });
-                };
-                if sums.is_empty() {
-                    for_each_range(len, GRAIN, update);
-                    return Ok(());
-                }
-                let mut totals: Short<T> = Short::from_elem(T::zero(), sums.len());
-                // SAFETY: slots are valid for their shapes, from which the layouts were made; updates keep to their range.
-                unsafe { T::sums(sums, &operands, len, &mut totals, &update) };
-                for (index, (total, &scale)) in totals.into_iter().zip(scales).enumerate() {
-                    context.output::<T>(first_sum + index)?[0] = total * T::of(scale.into());
-                }
+                });
                 return Ok(());
             }
             let gradient = context.input::<T>(inputs.gradient)?;
