@@ -135,7 +135,7 @@ fn mirror(shape: Vec<usize>, request: &KernelRequest<'_>) -> Result<Tables> {
         head.chain(0..dim).chain(tail)
     });
     let places: Vec<_> = places.collect();
-    Ok(Tables::new(shape, places))
+    Tables::new(shape, places)
 }
 
 fn folding<T: Element + Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {

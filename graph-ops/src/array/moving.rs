@@ -214,13 +214,29 @@ pub(crate) struct Tables {
 impl Tables {
     /// Of an input of this shape, by the places that each axis takes. Without elements they are not asked for: beside a
     /// dimension of zero another may be as large as a number can be.
-    pub(crate) fn new<P: Iterator<Item = usize>>(shape: Vec<usize>, places: impl IntoIterator<Item = P>) -> Self {
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if a table does not fit into memory.
+    pub(crate) fn new<P: Iterator<Item = usize>>(
+        shape: Vec<usize>,
+        places: impl IntoIterator<Item = P>,
+    ) -> Result<Self> {
         let empty = shape.contains(&0);
-        let table = |places: P| if empty { Vec::new() } else { places.collect() };
-        Self {
-            tables: places.into_iter().map(table).collect(),
+        let table = |places: P| {
+            let mut table = Vec::new();
+            if !empty {
+                let len = places.size_hint().0;
+                table.try_reserve_exact(len).map_err(|error| {
+                    Error::resource_exhausted(format!("no memory for the places of {len} rows")).caused_by(error)
+                })?;
+                table.extend(places);
+            }
+            Ok(table)
+        };
+        Ok(Self {
+            tables: places.into_iter().map(table).collect::<Result<_>>()?,
             shape,
-        }
+        })
     }
 
     /// Calls `f` with the places of the output, in order, and those of the input that they take.
@@ -267,4 +283,17 @@ pub(crate) fn pick_rows(value: &Value, row: usize, numbers: &[usize], shape: imp
         .iter()
         .map(|&at| bytes.get(at * row..(at + 1) * row).ok_or_else(missing));
     Value::from_bytes(value.dtype(), shape, &rows.collect::<Result<Vec<_>>>()?.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_do_not_fit_into_memory_are_an_error() {
+        let error = Tables::new(vec![1, 1 << 60], [0..1, 0..1 << 60]).err().unwrap();
+        assert_eq!(error.class(), "ResourceExhausted");
+        // Without elements there are no tables.
+        assert!(Tables::new(vec![0, 1 << 60], [0..0, 0..1 << 60]).is_ok());
+    }
 }

@@ -103,7 +103,7 @@ fn on_device(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {
 fn reversing(request: &KernelRequest<'_>, marks: &[bool]) -> Result<Planned> {
     let shape = request.input_shape(0).to_vec();
     let places = |(dim, &turned): (usize, &bool)| (0..dim).map(move |at| if turned { dim - 1 - at } else { at });
-    let tables = Tables::new(shape.clone(), shape.into_iter().zip(marks).map(places));
+    let tables = Tables::new(shape.clone(), shape.into_iter().zip(marks).map(places))?;
     plan(request, [0], tables)
 }
 
@@ -155,7 +155,7 @@ fn rolling(request: &KernelRequest<'_>) -> Result<Planned> {
         starts[axis] = (starts[axis] - shift.rem_euclid(dim)).rem_euclid(dim);
     }
     let places = |(dim, start): (usize, i64)| (0..dim).map(move |at| (at + start as usize) % dim);
-    let tables = Tables::new(shape.clone(), shape.into_iter().zip(starts).map(places));
+    let tables = Tables::new(shape.clone(), shape.into_iter().zip(starts).map(places))?;
     plan(request, [0], tables)
 }
 

@@ -106,7 +106,7 @@ fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
         (0..resizing.channels).collect(),
     ];
     let shape = request.input_shape(0).to_vec();
-    plan(request, [0], Tables::new(shape, tables.map(Vec::into_iter)))
+    plan(request, [0], Tables::new(shape, tables.map(Vec::into_iter))?)
 }
 
 fn grad_kernel<T: Element>(request: &KernelRequest<'_>, add: fn(T, T) -> T) -> Result<Planned> {
