@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 struct Counting;
 
@@ -18,22 +18,21 @@ pub static TELL: OnceLock<fn(usize)> = OnceLock::new();
 /// One request beyond this is refused, so that a broken reader does not take the machine with it.
 const REFUSED: usize = 1 << 33;
 
-/// What a run of a graph may have in use; it may honestly want any amount, and must take a refusal for an error.
-const OF_A_RUN: usize = 1 << 30;
-/// Smaller requests of a run are never refused: only tensors are large, and only they may be refused without an end.
-const SMALL: usize = 16 << 20;
-/// The bytes in use beyond which a run's large requests are refused; the largest number outside of runs.
-static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// One request of a run of a graph beyond this is refused. It may honestly want any amount, and must take a refusal for an
+/// error: only tensors, and tables for them, are so large.
+const REFUSED_IN_A_RUN: usize = 1 << 30;
+/// Whether a run is under way.
+static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// Runs a graph that was read: what it asks for is not counted, and refused beyond [`OF_A_RUN`].
+/// Runs a graph that was read: what it asks for is not counted, and refused beyond [`REFUSED_IN_A_RUN`].
 pub fn in_a_run<T>(run: impl FnOnce() -> T) -> T {
     struct End;
     impl Drop for End {
         fn drop(&mut self) {
-            LIMIT.store(usize::MAX, Ordering::Relaxed);
+            RUNNING.store(false, Ordering::Relaxed);
         }
     }
-    LIMIT.store(NOW.load(Ordering::Relaxed) + OF_A_RUN, Ordering::Relaxed);
+    RUNNING.store(true, Ordering::Relaxed);
     let _end = End;
     run()
 }
@@ -73,18 +72,13 @@ unsafe impl GlobalAlloc for Counting {
 unsafe fn counted(size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     // Counted before it is refused: asking is what a reader must not do.
     let now = NOW.fetch_add(size, Ordering::Relaxed) + size;
-    let limit = LIMIT.load(Ordering::Relaxed);
-    if limit == usize::MAX {
+    let running = RUNNING.load(Ordering::Relaxed);
+    if !running {
         MOST.fetch_max(now, Ordering::Relaxed);
     }
-    let block = if limit != usize::MAX {
-        if now > limit && size > SMALL {
-            std::ptr::null_mut()
-        } else {
-            allocate()
-        }
-    } else if size > REFUSED {
-        if let Some(tell) = TELL.get() {
+    let refused = size > if running { REFUSED_IN_A_RUN } else { REFUSED };
+    let block = if refused {
+        if let (false, Some(tell)) = (running, TELL.get()) {
             tell(size);
         }
         std::ptr::null_mut()
