@@ -38,13 +38,13 @@ impl Plan {
         control: &mut RunControl<'_>,
     ) -> Result<()> {
         self.set_up(state, feeds, outputs)?;
-        self.set_up_accelerators(program, state)?;
         if let Some(trace) = &mut control.trace {
             let devices = self.accelerated.iter().flat_map(|accelerated| &accelerated.devices);
             trace.arena_bytes = self.arena_size + devices.map(|device| device.arena_size).sum::<usize>();
         }
         let result = self
-            .run_steps(program, state, control)
+            .set_up_accelerators(program, state)
+            .and_then(|()| self.run_steps(program, state, control))
             .and_then(|()| self.results(program, state, outputs));
         self.clear();
         result
