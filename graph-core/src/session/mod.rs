@@ -427,7 +427,12 @@ impl Running {
             .last_mut()
             .ok_or_else(|| Error::internal("a plan was just made"))?;
         let program = &shaped.structure.as_ref().unwrap_or(structure).program;
-        shaped.plan.run(program, state, feeds, outputs, control)
+        let plan = &mut shaped.plan;
+        if plan.parallel && rayon::current_thread_index().is_none() {
+            // The global pool is entered once, and not by each kernel.
+            return rayon::scope(|_| plan.run(program, state, feeds, outputs, control));
+        }
+        plan.run(program, state, feeds, outputs, control)
     }
 }
 

@@ -5,153 +5,19 @@
 //! whole chain are read from memory, and only its result is written. Every element goes through the same operations in the
 //! same order as it would one by one, and has the same bits.
 
+mod function;
+
 use super::Short;
 use super::parallel::{GRAIN, SharedMut, for_each_range};
-use super::scratch::{Plain, with_scratch};
+use super::scratch::with_scratch;
 use super::simd::multiversion;
-use super::vector_math;
+pub use function::{ChainElement, Function, Instruction};
+use function::{Operation, compute};
 use std::ops::Range;
 
 /// Elements that go through the chain together: few enough that all intermediate blocks stay in the first-level cache, and
 /// enough that choosing an instruction's loop costs little.
 pub const BLOCK: usize = 512;
-
-/// What an instruction computes of x, y and z. Comparisons give 1 or 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-#[allow(missing_docs)]
-pub enum Function {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Maximum,
-    Minimum,
-    SquaredDifference,
-    /// `x` where `y > 0`, else 0.
-    ReluGrad,
-    /// `y (1 - x^2)`
-    TanhGrad,
-    /// `y x (1 - x)`
-    SigmoidGrad,
-    Greater,
-    GreaterEqual,
-    Less,
-    LessEqual,
-    Equal,
-    NotEqual,
-    /// `y` where `x` is not 0, else `z`.
-    Select,
-    Identity,
-    Neg,
-    Abs,
-    Sign,
-    Square,
-    Sqrt,
-    Rsqrt,
-    Reciprocal,
-    Relu,
-    Exp,
-    Log,
-    Tanh,
-    Sigmoid,
-}
-
-impl Function {
-    /// All functions; each stands at the position of its number.
-    const ALL: [Self; 30] = [
-        Self::Add,
-        Self::Sub,
-        Self::Mul,
-        Self::Div,
-        Self::Maximum,
-        Self::Minimum,
-        Self::SquaredDifference,
-        Self::ReluGrad,
-        Self::TanhGrad,
-        Self::SigmoidGrad,
-        Self::Greater,
-        Self::GreaterEqual,
-        Self::Less,
-        Self::LessEqual,
-        Self::Equal,
-        Self::NotEqual,
-        Self::Select,
-        Self::Identity,
-        Self::Neg,
-        Self::Abs,
-        Self::Sign,
-        Self::Square,
-        Self::Sqrt,
-        Self::Rsqrt,
-        Self::Reciprocal,
-        Self::Relu,
-        Self::Exp,
-        Self::Log,
-        Self::Tanh,
-        Self::Sigmoid,
-    ];
-
-    /// The function of this number.
-    pub fn from_number(number: usize) -> Option<Self> {
-        Self::ALL.get(number).copied()
-    }
-}
-
-/// One operation on values that are numbered: first the chain's operands, then the results of its instructions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Instruction {
-    pub function: Function,
-    /// x, y and z; those that the function does not take repeat x.
-    pub operands: [usize; 3],
-}
-
-/// A dtype that chains compute in.
-pub trait ChainElement: num_traits::Float + Default + Plain + Send + Sync {
-    fn exponential(self) -> Self;
-    fn logarithm(self) -> Self;
-    fn hyperbolic_tangent(self) -> Self;
-    fn logistic(self) -> Self;
-}
-
-impl ChainElement for f32 {
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        vector_math::exp(self)
-    }
-    #[inline(always)]
-    fn logarithm(self) -> Self {
-        vector_math::ln(self)
-    }
-    #[inline(always)]
-    fn hyperbolic_tangent(self) -> Self {
-        vector_math::tanh(self)
-    }
-    #[inline(always)]
-    fn logistic(self) -> Self {
-        vector_math::sigmoid(self)
-    }
-}
-
-impl ChainElement for f64 {
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        self.exp()
-    }
-    #[inline(always)]
-    fn logarithm(self) -> Self {
-        self.ln()
-    }
-    #[inline(always)]
-    fn hyperbolic_tangent(self) -> Self {
-        self.tanh()
-    }
-    #[inline(always)]
-    fn logistic(self) -> Self {
-        let e = (-self.abs()).exp();
-        (if self < 0.0 { e } else { 1.0 }) / (1.0 + e)
-    }
-}
 
 /// Where an operand's elements are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,14 +61,19 @@ impl Layout {
 pub struct Chain {
     layouts: Vec<Layout>,
     steps: Vec<Step>,
-    /// Blocks of scratch memory that the operands which are not whole, and the results, live in.
+    /// Blocks of scratch memory: those of operands that are not whole, in their order, and those of results.
     blocks: usize,
+    /// Elements that are best taken together: [`BLOCK`], or fewer, so that no block reaches into another row of operands that
+    /// are broadcast to rows.
+    block: usize,
+    /// The length of these rows, or of all.
+    row: usize,
 }
 
-/// An instruction whose values have found their place.
+/// An operation whose values have found their place.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    function: Function,
+    operation: Operation,
     operands: [Place; 3],
     /// A block; of the last step, the output.
     to: usize,
@@ -214,36 +85,87 @@ enum Place {
     Block(usize),
 }
 
+/// A sum over the elements of a single operand that a chain stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Norm {
+    /// Of absolute values.
+    L1,
+    /// Of squares.
+    L2,
+}
+
+/// Takes instructions together: a product that is only added to something becomes one operation with the addition, and so does a
+/// sign of which only such a product is made. `None` is left where an instruction went into a later one. `count` values come
+/// before the first result.
+fn merged(count: usize, instructions: &[Instruction]) -> Vec<Option<(Operation, [usize; 3])>> {
+    let mut uses = vec![0; count + instructions.len()];
+    for instruction in instructions {
+        let [x, y, z] = instruction.operands;
+        uses[x] += 1;
+        uses[y] += usize::from(y != x);
+        uses[z] += usize::from(z != x && z != y);
+    }
+    let made_by = |value: usize, function: Function| {
+        let made = instructions[value.checked_sub(count)?];
+        (made.function == function && uses[value] == 1).then_some(made.operands)
+    };
+    let mut steps: Vec<_> = instructions
+        .iter()
+        .map(|instruction| Some((Operation::Of(instruction.function), instruction.operands)))
+        .collect();
+    for (index, instruction) in instructions.iter().enumerate() {
+        let [a, b, _] = instruction.operands;
+        if instruction.function != Function::Add || a == b {
+            continue;
+        }
+        for (product, other) in [(b, a), (a, b)] {
+            let Some([x, y, _]) = made_by(product, Function::Mul) else {
+                continue;
+            };
+            let of_sign = |sign: usize, factor: usize| Some((sign, made_by(sign, Function::Sign)?[0], factor));
+            let step = match of_sign(x, y).or_else(|| of_sign(y, x)) {
+                Some((sign, of, factor)) if sign != factor => {
+                    steps[sign - count] = None;
+                    (Operation::SignProductPlus, [of, factor, other])
+                }
+                _ => (Operation::ProductPlus, [x, y, other]),
+            };
+            steps[product - count] = None;
+            steps[index] = Some(step);
+            break;
+        }
+    }
+    steps
+}
+
 impl Chain {
     /// Of these instructions on operands of these layouts; the last instruction's result is the chain's. `None` if there is
     /// none, or if an instruction uses a value that is not there yet.
     pub fn new(layouts: Vec<Layout>, instructions: &[Instruction]) -> Option<Self> {
         let count = layouts.len();
         let last = instructions.len().checked_sub(1)?;
+        let early =
+            |(index, instruction): (usize, &Instruction)| instruction.operands.iter().all(|&x| x < count + index);
+        if !instructions.iter().enumerate().all(early) {
+            return None;
+        }
+        let merged = merged(count, instructions);
         let mut last_use = vec![0; count + instructions.len()];
-        for (index, instruction) in instructions.iter().enumerate() {
-            for &operand in &instruction.operands {
-                if operand >= count + index {
-                    return None;
-                }
+        for (index, step) in merged.iter().enumerate() {
+            for &operand in step.iter().flat_map(|(_, operands)| operands) {
                 last_use[operand] = index;
             }
         }
-        // Operands that are not whole are spread over blocks that stay, since scalars are spread once for many blocks.
-        let mut blocks = 0;
-        let mut places: Vec<Place> = Vec::with_capacity(last_use.len());
-        for (index, layout) in layouts.iter().enumerate() {
-            places.push(match layout {
-                Layout::Whole => Place::Operand(index),
-                _ => {
-                    blocks += 1;
-                    Place::Block(blocks - 1)
-                }
-            });
-        }
+        let mut blocks = layouts.iter().filter(|layout| **layout != Layout::Whole).count();
+        let mut places: Vec<Place> = (0..count).map(Place::Operand).collect();
         let mut free: Vec<usize> = Vec::new();
         let mut steps = Vec::with_capacity(instructions.len());
-        for (index, instruction) in instructions.iter().enumerate() {
+        for (index, step) in merged.into_iter().enumerate() {
+            let Some((operation, operands)) = step else {
+                // Nothing asks for this place.
+                places.push(Place::Block(usize::MAX));
+                continue;
+            };
             // A result never lies over its own operands, so that loops see memory that does not overlap.
             let to = match free.pop() {
                 _ if index == last => usize::MAX,
@@ -254,16 +176,15 @@ impl Chain {
                 }
             };
             steps.push(Step {
-                function: instruction.function,
-                operands: instruction.operands.map(|operand| places[operand]),
+                operation,
+                operands: operands.map(|operand| places[operand]),
                 to,
             });
-            let mut ended: Vec<usize> = instruction.operands.to_vec();
+            let mut ended: Vec<usize> = operands.to_vec();
             ended.sort_unstable();
             ended.dedup();
             for operand in ended {
                 if let Place::Block(block) = places[operand]
-                    && operand >= count
                     && last_use[operand] == index
                 {
                     free.push(block);
@@ -271,7 +192,38 @@ impl Chain {
             }
             places.push(Place::Block(to));
         }
-        Some(Self { layouts, steps, blocks })
+        let row = layouts.iter().find_map(|layout| match layout {
+            Layout::Strided(axes) => axes.last().map(|&(size, _)| size),
+            _ => None,
+        });
+        // Short rows are not worth blocks of their own.
+        let block = match row {
+            Some(row) if row >= BLOCK / 4 => row.div_ceil(row.div_ceil(BLOCK)).next_multiple_of(16),
+            _ => BLOCK,
+        };
+        Some(Self {
+            layouts,
+            steps,
+            blocks,
+            block,
+            row: row.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// What the sum of the chain's results is, if that has a name, and of which operand.
+    pub(crate) fn norm(&self) -> Option<(usize, Norm)> {
+        let [step] = &*self.steps else {
+            return None;
+        };
+        let (Place::Operand(operand), norm) = (match (step.operation, step.operands) {
+            (Operation::Of(Function::Abs), [x, ..]) => (x, Norm::L1),
+            (Operation::Of(Function::Square), [x, ..]) => (x, Norm::L2),
+            (Operation::Of(Function::Mul), [x, y, _]) if x == y => (x, Norm::L2),
+            _ => return None,
+        }) else {
+            return None;
+        };
+        (self.layouts[operand] == Layout::Whole).then_some((operand, norm))
     }
 
     /// Runs the chain over `len` elements, in parallel where that is worth it.
@@ -298,53 +250,118 @@ impl Chain {
         &self,
         operands: &[SharedMut<T>],
         range: Range<usize>,
+        sink: impl FnMut(usize, &[T]),
+    ) {
+        let (block, row) = match self.block {
+            BLOCK => (BLOCK, usize::MAX),
+            block => (block, self.row),
+        };
+        self.by_blocks(operands, range, |start| block.min(row - start % row), sink);
+    }
+
+    /// The same in blocks of [`BLOCK`], but for the last one.
+    pub(crate) fn over_whole_blocks<T: ChainElement>(
+        &self,
+        operands: &[SharedMut<T>],
+        range: Range<usize>,
+        sink: impl FnMut(usize, &[T]),
+    ) {
+        self.by_blocks(operands, range, |_| BLOCK, sink);
+    }
+
+    fn by_blocks<T: ChainElement>(
+        &self,
+        operands: &[SharedMut<T>],
+        range: Range<usize>,
+        len_at: impl Fn(usize) -> usize,
         mut sink: impl FnMut(usize, &[T]),
     ) {
         with_scratch((self.blocks + 1) * BLOCK, |scratch: &mut [T]| {
             let (scratch, result) = scratch.split_at_mut(self.blocks * BLOCK);
-            let mut spread = 0;
-            for (operand, layout) in operands.iter().zip(&self.layouts) {
+            // Where each operand's elements of the block are.
+            let mut sources: Short<*const T> = operands.iter().map(|operand| operand.as_ptr().cast_const()).collect();
+            for (index, layout) in self.layouts.iter().enumerate() {
                 if *layout == Layout::Scalar {
+                    let block = self.block_of(index, scratch);
                     // SAFETY: a scalar operand has one element.
-                    let value = unsafe { *operand.as_ptr() };
-                    scratch[spread * BLOCK..][..BLOCK].fill(value);
+                    spread(unsafe { *sources[index] }, block);
+                    sources[index] = block.as_ptr();
                 }
-                spread += usize::from(*layout != Layout::Whole);
             }
-            for start in range.clone().step_by(BLOCK) {
-                let len = BLOCK.min(range.end - start);
-                let mut spread = 0;
-                for (operand, layout) in operands.iter().zip(&self.layouts) {
-                    if let Layout::Strided(axes) = layout {
-                        let block = &mut scratch[spread * BLOCK..][..len];
-                        // SAFETY: the operand is readable for all elements of its layout.
-                        unsafe { gather(operand.as_ptr(), axes, start, block) };
+            let mut start = range.start;
+            while start < range.end {
+                let len = len_at(start).min(range.end - start);
+                for (index, layout) in self.layouts.iter().enumerate() {
+                    match layout {
+                        // SAFETY: whole operands have as many elements as the result.
+                        Layout::Whole => sources[index] = unsafe { operands[index].as_ptr().add(start) },
+                        Layout::Scalar => {}
+                        Layout::Strided(axes) => {
+                            let block = &mut self.block_of(index, scratch)[..len];
+                            // SAFETY: the operand is readable for all elements of its layout.
+                            sources[index] = unsafe { read(operands[index].as_ptr(), axes, start, block) };
+                        }
                     }
-                    spread += usize::from(*layout != Layout::Whole);
                 }
                 let base = scratch.as_mut_ptr();
                 for step in &self.steps {
                     // SAFETY: operands are readable at `start..start + len` (the range lies in the result); blocks lie in the
                     // scratch memory, and no step writes a block that it reads.
                     unsafe {
-                        let [x, y, z] = step.operands.map(|place| match place {
-                            Place::Operand(index) => operands[index].as_ptr().add(start).cast_const(),
-                            Place::Block(block) => base.add(block * BLOCK).cast_const(),
+                        let [x, y, z] = step.operands.map(|place| {
+                            let at = match place {
+                                Place::Operand(index) => sources[index],
+                                Place::Block(block) => base.add(block * BLOCK).cast_const(),
+                            };
+                            std::slice::from_raw_parts(at, len)
                         });
-                        let x = std::slice::from_raw_parts(x, len);
-                        let y = std::slice::from_raw_parts(y, len);
-                        let z = std::slice::from_raw_parts(z, len);
                         let to = match step.to {
                             usize::MAX => &mut result[..len],
                             block => std::slice::from_raw_parts_mut(base.add(block * BLOCK), len),
                         };
-                        compute(step.function, x, y, z, to);
+                        compute(step.operation, x, y, z, to);
                     }
                 }
                 sink(start, &result[..len]);
+                start += len;
             }
         });
     }
+
+    /// The block of an operand that is not whole.
+    fn block_of<'a, T>(&self, operand: usize, scratch: &'a mut [T]) -> &'a mut [T] {
+        let before = self.layouts[..operand]
+            .iter()
+            .filter(|layout| **layout != Layout::Whole);
+        &mut scratch[before.count() * BLOCK..][..BLOCK]
+    }
+}
+
+/// Where the elements `start..` of a broadcast operand can be read, in the order of the result, as many as `block` has: in the
+/// operand itself where they lie there side by side, else in `block`.
+///
+/// # Safety
+/// `operand` is readable for all elements of the axes.
+unsafe fn read<T: Copy>(operand: *const T, axes: &[(usize, usize)], start: usize, block: &mut [T]) -> *const T {
+    if let Some((&(width, 1), outer)) = axes.split_last()
+        && start % width + block.len() <= width
+    {
+        // SAFETY: the row, and the columns in it, are the operand's.
+        return unsafe { operand.add(offset(outer, start / width) + start % width) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { gather(operand, axes, start, block) };
+    block.as_ptr()
+}
+
+/// Where in a broadcast operand row `row` of the result begins.
+fn offset(outer: &[(usize, usize)], row: usize) -> usize {
+    let (mut rest, mut offset) = (row, 0);
+    for &(size, stride) in outer.iter().rev() {
+        offset += rest % size * stride;
+        rest /= size;
+    }
+    offset
 }
 
 /// Reads the elements `start..` of a broadcast operand, in the order of the result.
@@ -358,18 +375,13 @@ unsafe fn gather<T: Copy>(operand: *const T, axes: &[(usize, usize)], start: usi
     let (mut row, mut column) = (start / width, start % width);
     let mut filled = 0;
     while filled < block.len() {
-        let (mut rest, mut offset) = (row, 0);
-        for &(size, stride) in outer.iter().rev() {
-            offset += rest % size * stride;
-            rest /= size;
-        }
         let len = (width - column).min(block.len() - filled);
         // SAFETY: the offset is that of an element of the operand.
         unsafe {
-            let from = operand.add(offset);
+            let from = operand.add(offset(outer, row));
             let part = &mut block[filled..filled + len];
             match stride {
-                0 => part.fill(*from),
+                0 => spread(*from, part),
                 _ => part.copy_from_slice(std::slice::from_raw_parts(from.add(column), len)),
             }
         }
@@ -379,73 +391,10 @@ unsafe fn gather<T: Copy>(operand: *const T, axes: &[(usize, usize)], start: usi
 }
 
 multiversion! {
-    fn compute[T: ChainElement](function: Function, x: &[T], y: &[T], z: &[T], to: &mut [T]) {
-        let (zero, one) = (T::zero(), T::one());
-        let len = to.len();
-        let (x, y, z) = (&x[..len], &y[..len], &z[..len]);
-        macro_rules! each {
-            (|$x:ident| $e:expr) => {{
-                for i in 0..len {
-                    let $x = x[i];
-                    to[i] = $e;
-                }
-            }};
-            (|$x:ident, $y:ident| $e:expr) => {{
-                for i in 0..len {
-                    let ($x, $y) = (x[i], y[i]);
-                    to[i] = $e;
-                }
-            }};
-        }
-        match function {
-            Function::Add => each!(|x, y| x + y),
-            Function::Sub => each!(|x, y| x - y),
-            Function::Mul => each!(|x, y| x * y),
-            Function::Div => each!(|x, y| x / y),
-            Function::Maximum => each!(|x, y| {
-                let larger = if x < y { y } else { x };
-                if y.is_nan() { y } else { larger }
-            }),
-            Function::Minimum => each!(|x, y| {
-                let smaller = if y < x { y } else { x };
-                if y.is_nan() { y } else { smaller }
-            }),
-            Function::SquaredDifference => each!(|x, y| (x - y) * (x - y)),
-            Function::ReluGrad => each!(|x, y| x * if y > zero { one } else { zero }),
-            Function::TanhGrad => each!(|x, y| y * (one - x * x)),
-            Function::SigmoidGrad => each!(|x, y| y * x * (one - x)),
-            Function::Greater => each!(|x, y| if x > y { one } else { zero }),
-            Function::GreaterEqual => each!(|x, y| if x >= y { one } else { zero }),
-            Function::Less => each!(|x, y| if x < y { one } else { zero }),
-            Function::LessEqual => each!(|x, y| if x <= y { one } else { zero }),
-            Function::Equal => each!(|x, y| if x == y { one } else { zero }),
-            Function::NotEqual => each!(|x, y| if x != y { one } else { zero }),
-            Function::Select => {
-                for i in 0..len {
-                    to[i] = if x[i] != zero { y[i] } else { z[i] };
-                }
-            }
-            Function::Identity => to.copy_from_slice(x),
-            Function::Neg => each!(|x| -x),
-            Function::Abs => each!(|x| x.abs()),
-            Function::Sign => each!(|x| {
-                let positive = if x > zero { one } else { zero };
-                let negative = if x < zero { one } else { zero };
-                if x.is_nan() { x } else { positive - negative }
-            }),
-            Function::Square => each!(|x| x * x),
-            Function::Sqrt => each!(|x| x.sqrt()),
-            Function::Rsqrt => each!(|x| one / x.sqrt()),
-            Function::Reciprocal => each!(|x| one / x),
-            Function::Relu => each!(|x| if x > zero || x.is_nan() { x } else { zero }),
-            Function::Exp => each!(|x| x.exponential()),
-            Function::Log => each!(|x| x.logarithm()),
-            Function::Tanh => each!(|x| x.hyperbolic_tangent()),
-            Function::Sigmoid => each!(|x| x.logistic()),
-        }
+    wide fn spread[T: Copy](value: T, block: &mut [T]) {
+        block.fill(value);
     }
 }
 
 #[cfg(test)]
-#[path = "chain_tests.rs"]
 mod tests;

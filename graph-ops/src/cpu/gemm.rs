@@ -94,7 +94,7 @@ pub fn gemm_bias<T: PartElement>(product: Product, a: &[T], b: &[T], bias: &[T],
 }
 
 multiversion! {
-    fn add_to_row[T: PartElement, F: Fn(T) -> T](row: &mut [T], bias: &[T], f: F) {
+    wide fn add_to_row[T: PartElement, F: Fn(T) -> T](row: &mut [T], bias: &[T], f: F) {
         row.iter_mut().zip(bias).for_each(|(x, &bias)| *x = f(*x + bias));
     }
 }
@@ -139,13 +139,14 @@ impl Parts {
     const LEAST: usize = 1 << 18;
 
     fn of(p: &Product) -> Self {
-        // Vectors and their outer products are read and written as fast as memory goes, in one piece.
-        let work = match p.m.min(p.n).min(p.k) {
-            ..=2 => 0,
-            _ => p.m.saturating_mul(p.n).saturating_mul(p.k),
+        let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
+        let parts = |len: usize, least: usize| (len / least).min(work / Self::LEAST).max(1);
+        // A product with a vector reads the matrix once: long pieces of it, and a power of two of them, so that they share out.
+        let fine = |len: usize| match p.m.min(p.n).min(p.k) {
+            ..=2 => 1 << parts(len, 2 * Self::FINE).ilog2(),
+            _ => parts(len, Self::FINE),
         };
-        let fine = |len: usize| (len / Self::FINE).min(work / Self::LEAST).max(1);
-        let coarse = |len: usize| (len / Self::COARSE).min(work / Self::LEAST).max(1);
+        let coarse = |len: usize| parts(len, Self::COARSE);
         let (rows, columns) = (fine(p.m), fine(p.n));
         let by_rows = if p.transpose_a { rows > 1 } else { columns == 1 };
         let (rows, columns) = if by_rows {
@@ -514,6 +515,8 @@ mod tests {
         assert_eq!(parts(4096, 800, 100, false), is(1024, 208));
         assert_eq!(parts(500, 10, 800, false), is(256, 16));
         assert_eq!(parts(3, 5, 7, false), is(16, 16));
-        assert_eq!(parts(1250, 800, 1, true), is(1264, 800));
+        assert_eq!(parts(1250, 800, 1, true), is(640, 800));
+        assert_eq!(parts(1, 800, 1250, false), is(16, 400));
+        assert_eq!(parts(1, 100, 1250, false), is(16, 112));
     }
 }

@@ -82,7 +82,7 @@ const PAIRS: usize = 8;
 
 multiversion! {
     /// Fills `out` from consecutive blocks, four elements a block, one a word.
-    fn fill_words[T: Copy, F: Fn(u32) -> T](generator: Philox, out: &mut [T], f: F) {
+    wide fn fill_words[T: Copy, F: Fn(u32) -> T](generator: Philox, out: &mut [T], f: F) {
         let mut generator = generator;
         for out in out.chunks_mut(8 * PAIRS) {
             let pairs = generator.pairs::<PAIRS>();

@@ -5,7 +5,7 @@
 //! logarithm of its length. The blocks depend on the shape alone, so results do not depend on the number of threads.
 
 use super::Short;
-use super::chain::{self, Chain, ChainElement};
+use super::chain::{self, Chain, ChainElement, Norm};
 use super::element::Real;
 use super::parallel::{SharedMut, for_each_chunk, for_each_range};
 use super::scratch::{Plain, with_scratch};
@@ -125,7 +125,11 @@ impl<R: Reduction> Sequence<R> {
     }
 
     fn take(&mut self, part: &[R::In]) {
-        let mut state = block(self.reduction, part);
+        self.take_block(block(self.reduction, part));
+    }
+
+    /// Takes a block of which the result is known.
+    fn take_block(&mut self, mut state: R::State) {
         let carries = self.blocks.trailing_ones() as usize;
         for level in self.levels.iter().take(carries) {
             state = self.reduction.join(*level, state);
@@ -160,21 +164,41 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
     const SHARED: usize = 8 * BLOCK;
     const { assert!(TASK.is_multiple_of(SHARED) && BLOCK == chain::BLOCK) };
     assert_eq!(chains.len(), out.len());
+    if len == 0 {
+        return out.fill(T::zero());
+    }
     let sum = Sum::<T>::new();
     let operands: Short<SharedMut<T>> = operands
         .iter()
         .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
         .collect();
     let (operands, tasks) = (&operands[..], len.div_ceil(TASK));
+    let norms: Option<Short<(usize, Norm)>> = chains.iter().map(Chain::norm).collect();
+    let norms = norms.filter(|norms| norms.windows(2).all(|pair| pair[0].0 == pair[1].0));
     with_scratch(tasks * chains.len(), |states: &mut [T]| {
         let shared = SharedMut::new(states);
         for_each_range(len, TASK, |range| {
             let task = range.start / TASK;
             let mut sequences: Short<Sequence<Sum<T>>> = chains.iter().map(|_| Sequence::new(sum)).collect();
-            for start in range.clone().step_by(SHARED) {
-                let part = start..range.end.min(start + SHARED);
-                for (chain, sequence) in chains.iter().zip(&mut sequences) {
-                    chain.over(operands, part.clone(), |_, block| sequence.take(block));
+            if let Some((norms, &(operand, _))) = norms.as_ref().and_then(|norms| Some((norms, norms.first()?))) {
+                let start = operands[operand].as_ptr().cast_const().wrapping_add(range.start);
+                // SAFETY: the operand is whole, so that it has `len` elements.
+                let operand = unsafe { std::slice::from_raw_parts(start, range.len()) };
+                for block in operand.chunks(BLOCK) {
+                    let [absolute, square] = norms_of_block(block);
+                    for ((_, norm), sequence) in norms.iter().zip(&mut sequences) {
+                        sequence.take_block(match norm {
+                            Norm::L1 => absolute,
+                            Norm::L2 => square,
+                        });
+                    }
+                }
+            } else {
+                for start in range.clone().step_by(SHARED) {
+                    let part = start..range.end.min(start + SHARED);
+                    for (chain, sequence) in chains.iter().zip(&mut sequences) {
+                        chain.over_whole_blocks(operands, part.clone(), |_, block| sequence.take(block));
+                    }
                 }
             }
             for (index, sequence) in sequences.into_iter().enumerate() {
@@ -191,7 +215,37 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
 }
 
 multiversion! {
-    fn block[R: Reduction](reduction: R, input: &[R::In]) -> R::State {
+    /// [`block`] of the sums of absolute values and of squares.
+    wide fn norms_of_block[T: Real<Wide = T> + num_traits::Float](input: &[T]) -> [T; 2] {
+        let (rows, rest) = input.as_chunks::<LANES>();
+        let mut absolute = [T::zero(); LANES];
+        let mut square = [T::zero(); LANES];
+        for row in rows {
+            for i in 0..LANES {
+                absolute[i] = absolute[i] + row[i].abs();
+                square[i] = square[i] + row[i] * row[i];
+            }
+        }
+        // Fewer elements than lanes are all taken into the first one.
+        let next = |i: usize| if rows.is_empty() { 0 } else { i };
+        for (i, &x) in rest.iter().enumerate() {
+            absolute[next(i)] = absolute[next(i)] + x.abs();
+            square[next(i)] = square[next(i)] + x * x;
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                absolute[i] = absolute[i] + absolute[i + width];
+                square[i] = square[i] + square[i + width];
+            }
+            width /= 2;
+        }
+        [absolute[0], square[0]]
+    }
+}
+
+multiversion! {
+    wide fn block[R: Reduction](reduction: R, input: &[R::In]) -> R::State {
         let (rows, rest) = input.as_chunks::<LANES>();
         if rows.is_empty() {
             return rest.iter().fold(reduction.begin(), |state, &x| reduction.take(state, x));

@@ -29,7 +29,8 @@ pub fn has_avx512() -> bool {
     }
 }
 
-/// Whether this CPU multiplies vectors of 512 bits twice a cycle, so that they are worth lanes left unused.
+/// Whether this CPU multiplies vectors of 512 bits twice a cycle, so that they are worth lanes left unused; it then has AVX-512's
+/// F, VL, BW and DQ.
 ///
 /// No feature says how wide the units are: taken for a sign of two of 512 bits is AVX-512 for half precision, which came with
 /// Intel's server cores that have them. Elsewhere, as on AMD's Zen 4, a long vector takes as long as two short ones.
@@ -37,7 +38,10 @@ pub fn has_avx512() -> bool {
 pub fn has_wide_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        has_avx512() && is_x86_feature_detected!("avx512fp16")
+        has_avx512()
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512fp16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -45,11 +49,31 @@ pub fn has_wide_avx512() -> bool {
     }
 }
 
-/// Defines a function whose body is compiled twice, for AVX2+FMA and for the baseline, and chosen at run time.
+/// Asks for the cache line at `p`, which need not be readable, ahead of its use.
+#[inline(always)]
+pub fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, and it faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// Defines a function whose body is compiled twice, for AVX2+FMA and for the baseline, and chosen at run time; with `wide` in
+/// front, a third time, for CPUs with wide AVX-512. That pays in loops of loads, stores, additions and multiplications; long
+/// vectors are divided, and roots taken of them, no faster than short ones.
 ///
 /// Generic parameters go in square brackets: `fn scale[T: Real](x: &mut [T], by: T) { ... }`.
 macro_rules! multiversion {
-    ($(#[$attr:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$attr:meta])* $vis:vis fn $($rest:tt)*) => {
+        multiversion!(@define [] $(#[$attr])* $vis fn $($rest)*);
+    };
+    ($(#[$attr:meta])* wide $vis:vis fn $($rest:tt)*) => {
+        multiversion!(@define [wide] $(#[$attr])* $vis fn $($rest)*);
+    };
+    (@define [$($wide:ident)?] $(#[$attr:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$attr])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) $(-> $ret)? {
@@ -62,12 +86,28 @@ macro_rules! multiversion {
                 portable($($arg),*)
             }
 
+            multiversion!(@wide [$($wide)?] [$($($generics)*)?] [$($arg: $ty),*] [$($ret)?] ($($arg),*));
+
             #[cfg(target_arch = "x86_64")]
             if $crate::cpu::simd::has_avx2_fma() {
                 // SAFETY: the CPU has the features that the function was compiled for.
                 return unsafe { avx2($($arg),*) };
             }
             portable($($arg),*)
+        }
+    };
+    (@wide [] $($rest:tt)*) => {};
+    (@wide [wide] [$($generics:tt)*] [$($arg:ident : $ty:ty),*] [$($ret:ty)?] $arguments:tt) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
+        fn wide<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+            portable $arguments
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        if $crate::cpu::simd::has_wide_avx512() {
+            // SAFETY: the CPU has the features that the function was compiled for.
+            return unsafe { wide $arguments };
         }
     };
 }

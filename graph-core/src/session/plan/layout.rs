@@ -73,6 +73,10 @@ impl Planner<'_> {
         for (slot, &variable) in slots.iter_mut().zip(&self.variables) {
             slot.variable = variable;
         }
+        // Elements from which on kernels share out work among threads.
+        const MANY: usize = 16 * 1024;
+        let is_large = |(slot, memory): (&Slot, &Memory)| *memory == Memory::Host && slot.shape.num_elements() >= MANY;
+        let parallel = slots.iter().zip(&self.memory).any(is_large);
         let feeds = self.program.feeds.iter().map(|&feed| self.tensor(feed)).collect();
         let dead = vec![false; self.steps.len()];
         let accelerated = self.accelerated(&mut slots, &mut arenas, parameters)?;
@@ -92,6 +96,7 @@ impl Planner<'_> {
             homes,
             dead,
             loops: self.loops,
+            parallel,
         })
     }
 

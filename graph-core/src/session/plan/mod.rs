@@ -114,6 +114,8 @@ pub(crate) struct Plan {
     pub(crate) dead: Vec<bool>,
     /// The loops, inner ones first.
     pub(crate) loops: Vec<LoopSteps>,
+    /// Whether a tensor on the host has so many elements that kernels share out work on it among threads.
+    pub(crate) parallel: bool,
 }
 
 /// The part of a plan that concerns accelerators.

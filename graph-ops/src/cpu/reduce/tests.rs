@@ -1,4 +1,5 @@
 use super::*;
+use crate::cpu::chain::Function;
 use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
 
 /// Output index of each input element.
@@ -193,4 +194,33 @@ fn the_first_extremum_wins() {
 
 fn argmax_index(input: &[f32], shape: [usize; 3], out: &mut [i64]) {
     argmax(input, shape, out);
+}
+
+/// The norms of a tensor in one pass have the bits of its absolute values' and squares' sums.
+#[test]
+fn norms_in_one_pass_are_the_sums_that_they_stand_for() {
+    for len in [0, 1, 31, 32, 33, 511, 513, 70_000, 200_001] {
+        let x = numbers_f32(5, len);
+        let chains = [Function::Abs, Function::Square].map(|function| {
+            let operands = [0; 3];
+            Chain::new(vec![chain::Layout::Whole], &[chain::Instruction { function, operands }]).unwrap()
+        });
+        let absolute: Vec<f32> = x.iter().map(|x| x.abs()).collect();
+        let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
+        let expected = [absolute, squares].map(|values| {
+            let mut sum = [f32::NAN];
+            reduce(Sum::<f32>::new(), &values, &[len], &[true], &mut sum);
+            sum[0]
+        });
+        for chains in [&chains[..], &chains[..1], &chains[1..]] {
+            let got = same_on_any_pool(|| {
+                let mut sums = vec![f32::NAN; chains.len()];
+                // SAFETY: the operand has the elements of its layout.
+                unsafe { sums_of_chains(chains, &[x.as_ptr()], len, &mut sums) };
+                sums
+            });
+            let from = usize::from(chains.len() == 1 && chains[0].norm() == Some((0, Norm::L2)));
+            assert_eq!(got, expected[from..][..chains.len()], "{len} elements");
+        }
+    }
 }

@@ -474,7 +474,7 @@ macro_rules! passes {
             step: impl Fn($(elements!($variable T),)* T) + Copy + Send + Sync,
         ) -> Result<()> {
             multiversion! {
-                fn $chunk[T: Element, F: Fn($(elements!($variable T),)* T)]($($variable: &mut [T],)* gradient: &[T], step: F) {
+                wide fn $chunk[T: Element, F: Fn($(elements!($variable T),)* T)]($($variable: &mut [T],)* gradient: &[T], step: F) {
                     let len = gradient.len();
                     $(let $variable = &mut $variable[..len];)*
                     for i in 0..len {

@@ -1,5 +1,5 @@
-use super::super::testing::numbers_f32;
 use super::*;
+use crate::cpu::testing::numbers_f32;
 
 fn instruction(function: Function, operands: [usize; 3]) -> Instruction {
     Instruction { function, operands }
@@ -41,6 +41,94 @@ fn a_chain_equals_its_operations_one_by_one() {
         let expected: Vec<f32> = (0..len).map(|i| (a[i] * 1.5 - b[i % columns]).max(0.0)).collect();
         assert_eq!(run(&chain, &[&a, &[1.5], &b], len), expected);
     }
+}
+
+/// `column * row + sign(w) * a + w * b`, the gradient of a weight with regularizers: three steps, with the bits of six.
+#[test]
+fn products_are_taken_together_with_sums() {
+    for (rows, columns) in [(1, 1), (9, 10), (5, 300), (40, 800), (3, 1025)] {
+        let len = rows * columns;
+        let (column, row, mut w) = (numbers_f32(1, rows), numbers_f32(2, columns), numbers_f32(3, len));
+        w[len / 2] = 0.0;
+        w[len - 1] = f32::NAN;
+        let (a, b) = ([0.01], [-0.3]);
+        let shapes = [vec![rows, 1], vec![columns], vec![rows, columns], vec![], vec![]];
+        let layouts = shapes.map(|shape| Layout::new(&shape, &[rows, columns]).unwrap());
+        let chain = Chain::new(
+            layouts.to_vec(),
+            &[
+                instruction(Function::Mul, [0, 1, 0]),
+                instruction(Function::Sign, [2, 2, 2]),
+                instruction(Function::Mul, [3, 6, 3]),
+                instruction(Function::Mul, [2, 4, 2]),
+                instruction(Function::Add, [5, 7, 5]),
+                instruction(Function::Add, [8, 9, 8]),
+            ],
+        )
+        .unwrap();
+        let operations: Vec<Operation> = chain.steps.iter().map(|step| step.operation).collect();
+        assert_eq!(
+            operations,
+            [
+                Operation::Of(Function::Mul),
+                Operation::SignProductPlus,
+                Operation::ProductPlus
+            ]
+        );
+        let got = run(&chain, &[&column, &row, &w, &a, &b], len);
+        for (i, x) in got.into_iter().enumerate() {
+            let sign = match w[i] {
+                w if w > 0.0 => 1.0,
+                w if w < 0.0 => -1.0,
+                w => w,
+            };
+            let outer = column[i / columns] * row[i % columns];
+            let expected = outer + a[0] * sign + w[i] * b[0];
+            assert_eq!(x.to_bits(), expected.to_bits(), "{rows}x{columns}, element {i}");
+        }
+    }
+}
+
+/// What is used twice, or added to itself, stays an instruction of its own.
+#[test]
+fn only_what_nothing_else_needs_is_taken_together() {
+    let (x, y) = (numbers_f32(1, 700), numbers_f32(2, 700));
+    let chain = |instructions: &[Instruction]| Chain::new(vec![Layout::Whole; 2], instructions).unwrap();
+    let twice = chain(&[
+        instruction(Function::Mul, [0, 1, 0]),
+        instruction(Function::Add, [2, 0, 2]),
+        instruction(Function::Add, [3, 2, 3]),
+    ]);
+    let itself = chain(&[
+        instruction(Function::Mul, [0, 1, 0]),
+        instruction(Function::Add, [2, 2, 2]),
+    ]);
+    let signs = chain(&[
+        instruction(Function::Sign, [0, 0, 0]),
+        instruction(Function::Mul, [2, 2, 2]),
+        instruction(Function::Add, [1, 3, 1]),
+    ]);
+    let got = [&twice, &itself, &signs].map(|chain| run(chain, &[&x, &y], x.len()));
+    for i in 0..x.len() {
+        let (x, y) = (x[i], y[i]);
+        assert_eq!(got[0][i], x * y + x + x * y);
+        assert_eq!(got[1][i], x * y + x * y);
+        assert_eq!(got[2][i], y + x.signum() * x.signum());
+    }
+}
+
+#[test]
+fn norms_are_known_as_such() {
+    let norm = |layout: Layout, function, operands| {
+        Chain::new(vec![layout], &[instruction(function, operands)])
+            .unwrap()
+            .norm()
+    };
+    assert_eq!(norm(Layout::Whole, Function::Abs, [0, 0, 0]), Some((0, Norm::L1)));
+    assert_eq!(norm(Layout::Whole, Function::Square, [0, 0, 0]), Some((0, Norm::L2)));
+    assert_eq!(norm(Layout::Whole, Function::Mul, [0, 0, 0]), Some((0, Norm::L2)));
+    assert_eq!(norm(Layout::Whole, Function::Exp, [0, 0, 0]), None);
+    assert_eq!(norm(Layout::Scalar, Function::Abs, [0, 0, 0]), None);
 }
 
 #[test]

@@ -1,0 +1,231 @@
+//! What the instructions of a chain compute, and the loops over a block that compute it.
+
+use crate::cpu::scratch::Plain;
+use crate::cpu::simd::multiversion;
+use crate::cpu::vector_math;
+
+/// What an instruction computes of x, y and z. Comparisons give 1 or 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Function {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Maximum,
+    Minimum,
+    SquaredDifference,
+    /// `x` where `y > 0`, else 0.
+    ReluGrad,
+    /// `y (1 - x^2)`
+    TanhGrad,
+    /// `y x (1 - x)`
+    SigmoidGrad,
+    Greater,
+    GreaterEqual,
+    Less,
+    LessEqual,
+    Equal,
+    NotEqual,
+    /// `y` where `x` is not 0, else `z`.
+    Select,
+    Identity,
+    Neg,
+    Abs,
+    Sign,
+    Square,
+    Sqrt,
+    Rsqrt,
+    Reciprocal,
+    Relu,
+    Exp,
+    Log,
+    Tanh,
+    Sigmoid,
+}
+
+impl Function {
+    /// All functions; each stands at the position of its number.
+    pub(super) const ALL: [Self; 30] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::Maximum,
+        Self::Minimum,
+        Self::SquaredDifference,
+        Self::ReluGrad,
+        Self::TanhGrad,
+        Self::SigmoidGrad,
+        Self::Greater,
+        Self::GreaterEqual,
+        Self::Less,
+        Self::LessEqual,
+        Self::Equal,
+        Self::NotEqual,
+        Self::Select,
+        Self::Identity,
+        Self::Neg,
+        Self::Abs,
+        Self::Sign,
+        Self::Square,
+        Self::Sqrt,
+        Self::Rsqrt,
+        Self::Reciprocal,
+        Self::Relu,
+        Self::Exp,
+        Self::Log,
+        Self::Tanh,
+        Self::Sigmoid,
+    ];
+
+    /// The function of this number.
+    pub fn from_number(number: usize) -> Option<Self> {
+        Self::ALL.get(number).copied()
+    }
+}
+
+/// One operation on values that are numbered: first the chain's operands, then the results of its instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instruction {
+    pub function: Function,
+    /// x, y and z; those that the function does not take repeat x.
+    pub operands: [usize; 3],
+}
+
+/// What a step of a chain computes: an instruction, or several that are taken together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operation {
+    Of(Function),
+    /// `x y + z`, rounded twice.
+    ProductPlus,
+    /// `sign(x) y + z`
+    SignProductPlus,
+}
+
+/// A dtype that chains compute in.
+pub trait ChainElement: num_traits::Float + Default + Plain + Send + Sync {
+    fn exponential(self) -> Self;
+    fn logarithm(self) -> Self;
+    fn hyperbolic_tangent(self) -> Self;
+    fn logistic(self) -> Self;
+}
+
+impl ChainElement for f32 {
+    #[inline(always)]
+    fn exponential(self) -> Self {
+        vector_math::exp(self)
+    }
+    #[inline(always)]
+    fn logarithm(self) -> Self {
+        vector_math::ln(self)
+    }
+    #[inline(always)]
+    fn hyperbolic_tangent(self) -> Self {
+        vector_math::tanh(self)
+    }
+    #[inline(always)]
+    fn logistic(self) -> Self {
+        vector_math::sigmoid(self)
+    }
+}
+
+impl ChainElement for f64 {
+    #[inline(always)]
+    fn exponential(self) -> Self {
+        self.exp()
+    }
+    #[inline(always)]
+    fn logarithm(self) -> Self {
+        self.ln()
+    }
+    #[inline(always)]
+    fn hyperbolic_tangent(self) -> Self {
+        self.tanh()
+    }
+    #[inline(always)]
+    fn logistic(self) -> Self {
+        let e = (-self.abs()).exp();
+        (if self < 0.0 { e } else { 1.0 }) / (1.0 + e)
+    }
+}
+
+/// -1, 0 or 1; what is not a number stays.
+#[inline(always)]
+fn sign<T: ChainElement>(x: T) -> T {
+    let positive = if x > T::zero() { T::one() } else { T::zero() };
+    let negative = if x < T::zero() { T::one() } else { T::zero() };
+    if x.is_nan() { x } else { positive - negative }
+}
+
+multiversion! {
+    wide pub(super) fn compute[T: ChainElement](operation: Operation, x: &[T], y: &[T], z: &[T], to: &mut [T]) {
+        let (zero, one) = (T::zero(), T::one());
+        let len = to.len();
+        let (x, y, z) = (&x[..len], &y[..len], &z[..len]);
+        macro_rules! each {
+            (|$x:ident| $e:expr) => {{
+                for i in 0..len {
+                    let $x = x[i];
+                    to[i] = $e;
+                }
+            }};
+            (|$x:ident, $y:ident| $e:expr) => {{
+                for i in 0..len {
+                    let ($x, $y) = (x[i], y[i]);
+                    to[i] = $e;
+                }
+            }};
+            (|$x:ident, $y:ident, $z:ident| $e:expr) => {{
+                for i in 0..len {
+                    let ($x, $y, $z) = (x[i], y[i], z[i]);
+                    to[i] = $e;
+                }
+            }};
+        }
+        let function = match operation {
+            Operation::Of(function) => function,
+            Operation::ProductPlus => return each!(|x, y, z| x * y + z),
+            Operation::SignProductPlus => return each!(|x, y, z| sign(x) * y + z),
+        };
+        match function {
+            Function::Add => each!(|x, y| x + y),
+            Function::Sub => each!(|x, y| x - y),
+            Function::Mul => each!(|x, y| x * y),
+            Function::Div => each!(|x, y| x / y),
+            Function::Maximum => each!(|x, y| {
+                let larger = if x < y { y } else { x };
+                if y.is_nan() { y } else { larger }
+            }),
+            Function::Minimum => each!(|x, y| {
+                let smaller = if y < x { y } else { x };
+                if y.is_nan() { y } else { smaller }
+            }),
+            Function::SquaredDifference => each!(|x, y| (x - y) * (x - y)),
+            Function::ReluGrad => each!(|x, y| x * if y > zero { one } else { zero }),
+            Function::TanhGrad => each!(|x, y| y * (one - x * x)),
+            Function::SigmoidGrad => each!(|x, y| y * x * (one - x)),
+            Function::Greater => each!(|x, y| if x > y { one } else { zero }),
+            Function::GreaterEqual => each!(|x, y| if x >= y { one } else { zero }),
+            Function::Less => each!(|x, y| if x < y { one } else { zero }),
+            Function::LessEqual => each!(|x, y| if x <= y { one } else { zero }),
+            Function::Equal => each!(|x, y| if x == y { one } else { zero }),
+            Function::NotEqual => each!(|x, y| if x != y { one } else { zero }),
+            Function::Select => each!(|x, y, z| if x != zero { y } else { z }),
+            Function::Identity => to.copy_from_slice(x),
+            Function::Neg => each!(|x| -x),
+            Function::Abs => each!(|x| x.abs()),
+            Function::Sign => each!(|x| sign(x)),
+            Function::Square => each!(|x| x * x),
+            Function::Sqrt => each!(|x| x.sqrt()),
+            Function::Rsqrt => each!(|x| one / x.sqrt()),
+            Function::Reciprocal => each!(|x| one / x),
+            Function::Relu => each!(|x| if x > zero || x.is_nan() { x } else { zero }),
+            Function::Exp => each!(|x| x.exponential()),
+            Function::Log => each!(|x| x.logarithm()),
+            Function::Tanh => each!(|x| x.hyperbolic_tangent()),
+            Function::Sigmoid => each!(|x| x.logistic()),
+        }
+    }
+}
