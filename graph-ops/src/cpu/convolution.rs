@@ -23,7 +23,7 @@ pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool, conv2d_bias_relu_max_poo
 use super::element::Real;
 use super::pooling::PoolElement;
 use super::scratch::with_scratch;
-use super::simd::{self, ManyRegisters, Masked, Portable, Vector, VectorTask};
+use super::simd::{VectorTask, Vectored, dispatch, vectors};
 use super::window::{Padding, Window};
 use half::{bf16, f16};
 
@@ -180,91 +180,9 @@ impl PixelOffsets {
 }
 
 /// Types that convolutions are computed in.
-pub trait ConvScalar: num_traits::Float + PoolElement {
-    #[cfg(target_arch = "x86_64")]
-    type Avx2: Masked<Scalar = Self>;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512: Vector<Scalar = Self>;
-    type Baseline: Vector<Scalar = Self>;
-}
-
-impl ConvScalar for f32 {
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = std::arch::x86_64::__m256;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = std::arch::x86_64::__m512;
-    type Baseline = Portable<f32, 4>;
-}
-
-impl ConvScalar for f64 {
-    #[cfg(target_arch = "x86_64")]
-    type Avx2 = std::arch::x86_64::__m256d;
-    #[cfg(target_arch = "x86_64")]
-    type Avx512 = std::arch::x86_64::__m512d;
-    type Baseline = Portable<f64, 2>;
-}
-
-/// Numbers of lanes and of registers of the vectors that [`dispatch`] will use.
-fn vectors<T: ConvScalar>() -> (usize, usize) {
-    fn of<V: Vector>() -> (usize, usize) {
-        (V::LANES, V::REGISTERS)
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        if simd::has_wide_avx512() {
-            return of::<T::Avx512>();
-        }
-        if simd::has_avx512() {
-            return of::<ManyRegisters<T::Avx2>>();
-        }
-        if simd::has_avx2_fma() {
-            return of::<T::Avx2>();
-        }
-    }
-    of::<T::Baseline>()
-}
-
-/// Runs a task with the vectors that suit this CPU best. The task's `run` must be `#[inline(always)]`.
-fn dispatch<T: ConvScalar>(task: impl VectorTask<T>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        /// # Safety
-        /// The CPU has AVX2, FMA and AVX-512's F and VL.
-        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-        unsafe fn wide<T: ConvScalar>(task: impl VectorTask<T>) {
-            // SAFETY: the CPU has what `T::Avx512` uses.
-            unsafe { task.run::<T::Avx512>() }
-        }
-        /// # Safety
-        /// The CPU has AVX2, FMA and AVX-512's F and VL.
-        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-        unsafe fn avx512<T: ConvScalar>(task: impl VectorTask<T>) {
-            // SAFETY: the CPU has what `T::Avx2` uses, and the registers.
-            unsafe { task.run::<ManyRegisters<T::Avx2>>() }
-        }
-        /// # Safety
-        /// The CPU has AVX2 and FMA.
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<T: ConvScalar>(task: impl VectorTask<T>) {
-            // SAFETY: the CPU has what `T::Avx2` uses.
-            unsafe { task.run::<T::Avx2>() }
-        }
-        if simd::has_wide_avx512() {
-            // SAFETY: just checked.
-            return unsafe { wide(task) };
-        }
-        if simd::has_avx512() {
-            // SAFETY: just checked.
-            return unsafe { avx512(task) };
-        }
-        if simd::has_avx2_fma() {
-            // SAFETY: just checked.
-            return unsafe { avx2(task) };
-        }
-    }
-    // SAFETY: the baseline's vectors are plain arrays.
-    unsafe { task.run::<T::Baseline>() }
-}
+pub trait ConvScalar: Vectored + PoolElement {}
+impl ConvScalar for f32 {}
+impl ConvScalar for f64 {}
 
 /// A dtype that can be convolved: `float` and `double` directly, the half types through `float`.
 pub trait ConvElement: Real + PoolElement {

@@ -35,10 +35,14 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
     fn widen(self) -> Self::Wide;
     /// Conversion back, rounding to nearest even.
     fn narrow(x: Self::Wide) -> Self;
+    /// The elements as they are, if the computing type is the type itself.
+    fn as_wide(x: &[Self]) -> Option<&[Self::Wide]>;
+    /// As [`as_wide`](Self::as_wide).
+    fn as_wide_mut(x: &mut [Self]) -> Option<&mut [Self::Wide]>;
 }
 
 macro_rules! real {
-    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr;)*) => {$(
+    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr, |$elements:ident| $as_wide:expr;)*) => {$(
         impl Real for $t {
             type Wide = $wide;
             #[inline(always)]
@@ -50,13 +54,19 @@ macro_rules! real {
             fn narrow(x: $wide) -> Self {
                 $narrow(x)
             }
+            fn as_wide($elements: &[Self]) -> Option<&[$wide]> {
+                $as_wide
+            }
+            fn as_wide_mut($elements: &mut [Self]) -> Option<&mut [$wide]> {
+                $as_wide
+            }
         }
     )*};
 }
 
 real! {
-    f32, f32, |x| x, std::convert::identity;
-    f64, f64, |x| x, std::convert::identity;
-    f16, f32, |x| x.to_f32(), f16::from_f32;
-    bf16, f32, |x| x.to_f32(), bf16::from_f32;
+    f32, f32, |x| x, std::convert::identity, |x| Some(x);
+    f64, f64, |x| x, std::convert::identity, |x| Some(x);
+    f16, f32, |x| x.to_f32(), f16::from_f32, |_x| None;
+    bf16, f32, |x| x.to_f32(), bf16::from_f32, |_x| None;
 }

@@ -4,12 +4,9 @@
 //! `out[d] = in[d] * norm[d]^-beta`, `norm[d] = bias + alpha * sum over |k - d| <= depth_radius of in[k]^2`.
 
 use super::element::{Real, Wide};
-use super::groups::{each_group, load, store};
 use super::parallel::{GRAIN, for_each_chunk};
 use super::scratch::{Plain, with_scratch};
-use super::simd::multiversion;
-use num_traits::Zero;
-use std::ops::Range;
+use super::simd::{Vector, VectorTask, Vectored, dispatch_for};
 
 /// The op's attributes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,38 +33,40 @@ impl<T: Wide> Norm<T> {
     }
 
     /// The norms of sums of squares.
+    ///
+    /// # Safety
+    /// The CPU has `V`'s instructions, here and below.
     #[inline(always)]
-    fn of<const N: usize>(&self, mut sums: [T; N]) -> [T; N] {
-        for x in &mut sums {
-            *x = self.alpha * *x + self.bias;
-        }
-        sums
+    unsafe fn of<V: Vector<Scalar = T>>(&self, sums: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::broadcast(&self.bias).plus_product(V::broadcast(&self.alpha), sums) }
     }
 
-    /// `norms^-beta`, by square roots where the exponent allows: within a few units in the last place of the power. The case is
-    /// decided once for all elements, so that the loops vectorize.
+    /// `norms^-beta`, by inverse square roots where the exponent allows: within a few units in the last place of the power.
+    ///
+    /// # Safety
+    /// As above.
     #[inline(always)]
-    fn powers<const N: usize>(&self, mut norms: [T; N]) -> [T; N] {
-        let [half, three_quarters] = [0.5, 0.75].map(T::from_f64);
-        if self.beta == three_quarters {
-            for x in &mut norms {
-                let root = x.sqrt();
-                *x = (root * root.sqrt()).recip();
+    unsafe fn powers<V: Vector<Scalar = T>>(&self, norms: V) -> V {
+        // SAFETY: the caller's promise; lanes are written before they are read.
+        unsafe {
+            if self.beta == T::from_f64(0.5) {
+                return norms.inverse_root();
             }
-        } else if self.beta == half {
-            for x in &mut norms {
-                *x = x.sqrt().recip();
+            if self.beta == T::from_f64(0.75) {
+                let inverse_root = norms.inverse_root();
+                return inverse_root.mul(inverse_root).mul(inverse_root.inverse_root());
             }
-        } else if self.beta == T::one() {
-            for x in &mut norms {
-                *x = x.recip();
+            let mut lanes = std::mem::MaybeUninit::<V>::uninit();
+            norms.store(lanes.as_mut_ptr().cast());
+            let powers = std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast::<T>(), V::LANES);
+            if self.beta == T::one() {
+                powers.iter_mut().for_each(|x| *x = x.recip());
+            } else {
+                powers.iter_mut().for_each(|x| *x = x.powf(-self.beta));
             }
-        } else {
-            for x in &mut norms {
-                *x = x.powf(-self.beta);
-            }
+            V::load(lanes.as_ptr().cast())
         }
-        norms
     }
 }
 
@@ -99,53 +98,70 @@ impl Layout {
         self.gap + self.pixels() * (self.depth + self.gap)
     }
 
-    /// Where pixel `p` lies.
+    /// Where the channels of pixel `p` begin.
     #[inline(always)]
-    fn pixel(&self, p: usize) -> Range<usize> {
-        let start = self.gap + p * (self.depth + self.gap);
-        start..start + self.depth
+    fn pixel(&self, p: usize) -> usize {
+        self.gap + p * (self.depth + self.gap)
     }
 
-    /// Pixel `p` with the gaps around it.
+    /// The first channels of vectors that cover a pixel; the last one moves back to fit in.
     #[inline(always)]
-    fn with_gaps<'a, T>(&self, p: usize, laid: &'a [T]) -> &'a [T] {
-        &laid[p * (self.depth + self.gap)..][..self.depth + 2 * self.gap]
+    fn vectors<V: Vector>(&self) -> impl Iterator<Item = usize> {
+        let last = self.depth - V::LANES;
+        (0..self.depth).step_by(V::LANES).map(move |start| start.min(last))
     }
 
-    /// The sums of `N` channels' neighbours, from the first to the last, of a pixel [`with_gaps`](Self::with_gaps).
+    /// The sums of neighbours, from the first to the last, of the channels of pixel `p` from `start` on.
     ///
     /// # Safety
-    /// The channels from `start` on exist.
+    /// The CPU has `V`'s instructions; `laid` is a block as it is laid out, which has the channels.
     #[inline(always)]
-    unsafe fn neighbours<T: Wide, const N: usize>(&self, pixel: &[T], start: usize) -> [T; N] {
-        let mut sums = [T::zero(); N];
-        for shift in 0..2 * self.gap + 1 {
-            // SAFETY: `start + N <= depth`, and there are two gaps more.
-            let shifted: [T; N] = unsafe { load(pixel, start + shift) };
-            for l in 0..N {
-                sums[l] += shifted[l];
+    unsafe fn neighbours<V: Vector>(&self, laid: *const V::Scalar, p: usize, start: usize) -> V {
+        // SAFETY: the caller's promise; there is a gap before and one behind the channels.
+        unsafe {
+            let first = laid.add(self.pixel(p) - self.gap + start);
+            let mut sums = V::load(first);
+            for shift in 1..2 * self.gap + 1 {
+                sums = sums.add(V::load(first.add(shift)));
             }
+            sums
         }
-        sums
     }
 
-    /// Lays out the squares of the pixels `x`.
+    /// Lays out the squares of the pixels at `x`.
+    ///
+    /// # Safety
+    /// The CPU has `V`'s instructions; `laid` has room for so many pixels.
     #[inline(always)]
-    fn lay_squares<T: Real>(&self, x: &[T], laid: &mut [T::Wide]) {
-        for (p, x) in x.chunks_exact(self.depth).enumerate() {
-            let squares = &mut laid[self.pixel(p)];
-            each_group!(self.depth, |start, N| {
-                // SAFETY: the groups lie in the pixel.
-                let x: [T; N] = unsafe { load(x, start) };
-                let mut values = [T::Wide::zero(); N];
-                for l in 0..N {
-                    values[l] = x[l].widen() * x[l].widen();
+    unsafe fn lay_squares<V: Vector>(&self, pixels: usize, x: *const V::Scalar, laid: *mut V::Scalar) {
+        for p in 0..pixels {
+            for start in self.vectors::<V>() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let x = V::load(x.add(p * self.depth + start));
+                    x.mul(x).store(laid.add(self.pixel(p) + start));
                 }
-                // SAFETY: as above.
-                unsafe { store(squares, start, values) };
-            });
+            }
         }
     }
+}
+
+/// The elements in the type that is computed in: themselves, or a copy in `copy`.
+fn widened<'a, T: Real>(x: &'a [T], copy: &'a mut [T::Wide]) -> &'a [T::Wide] {
+    T::as_wide(x).unwrap_or_else(|| {
+        copy.iter_mut().zip(x).for_each(|(copy, x)| *copy = x.widen());
+        &copy[..x.len()]
+    })
+}
+
+/// Has `f` compute elements of `out` in the type that is computed in, `copy` being memory for as many.
+fn narrowed<T: Real>(out: &mut [T], copy: &mut [T::Wide], f: impl FnOnce(&mut [T::Wide])) {
+    if let Some(out) = T::as_wide_mut(out) {
+        return f(out);
+    }
+    let copy = &mut copy[..out.len()];
+    f(copy);
+    out.iter_mut().zip(copy).for_each(|(out, x)| *out = T::narrow(*x));
 }
 
 /// Normalizes `input`, pixels of `depth` channels, into `out`.
@@ -154,43 +170,67 @@ impl Layout {
 /// If the lengths differ or are no multiple of `depth`.
 pub fn lrn<T: Real>(attributes: &LocalResponse, depth: usize, input: &[T], out: &mut [T])
 where
-    T::Wide: Plain,
+    T::Wide: Plain + Vectored,
 {
     assert_eq!(input.len(), out.len());
     if input.is_empty() {
         return;
     }
     assert_eq!(input.len() % depth, 0);
-    let layout = Layout::new(attributes, depth);
+    let (layout, norm) = (Layout::new(attributes, depth), Norm::new(attributes));
     let block = layout.pixels() * depth;
     for_each_chunk(out, GRAIN.next_multiple_of(block), |start, out| {
-        with_scratch(layout.len(), |squares: &mut [T::Wide]| {
+        with_scratch(layout.len() + 2 * block, |scratch: &mut [T::Wide]| {
+            let (squares, copies) = scratch.split_at_mut(layout.len());
+            let (input_copy, out_copy) = copies.split_at_mut(block);
             // The gaps stay zero from block to block.
-            squares.fill(T::Wide::zero());
+            squares.fill(T::Wide::from_f64(0.0));
             for (input, out) in input[start..].chunks(block).zip(out.chunks_mut(block)) {
-                forward(attributes, layout, input, squares, out);
+                let input = widened(&input[..out.len()], input_copy);
+                narrowed(out, out_copy, |out| {
+                    dispatch_for(
+                        depth,
+                        Forward {
+                            layout,
+                            norm,
+                            input,
+                            squares,
+                            out,
+                        },
+                    );
+                });
             }
         });
     });
 }
 
-multiversion! {
-    fn forward[T: Real](a: &LocalResponse, layout: Layout, input: &[T], squares: &mut [T::Wide], out: &mut [T]) {
-        let norm = Norm::new(a);
-        layout.lay_squares(input, squares);
-        for (p, (x, out)) in input.chunks_exact(layout.depth).zip(out.chunks_exact_mut(layout.depth)).enumerate() {
-            let squares = layout.with_gaps(p, squares);
-            each_group!(layout.depth, |start, N| {
-                // SAFETY: the groups lie in the pixel.
-                let (x, sums): ([T; N], [T::Wide; N]) = unsafe { (load(x, start), layout.neighbours(squares, start)) };
-                let powers = norm.powers(norm.of(sums));
-                let mut normalized = x;
-                for l in 0..N {
-                    normalized[l] = T::narrow(x[l].widen() * powers[l]);
+/// A block of [`lrn`].
+struct Forward<'a, T> {
+    layout: Layout,
+    norm: Norm<T>,
+    input: &'a [T],
+    /// As it is laid out, the gaps zero.
+    squares: &'a mut [T],
+    out: &'a mut [T],
+}
+
+impl<T: Wide> VectorTask<T> for Forward<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = T>>(self) {
+        let (layout, norm, depth) = (self.layout, self.norm, self.layout.depth);
+        let pixels = self.out.len() / depth;
+        assert!(self.input.len() == self.out.len() && pixels <= layout.pixels() && self.squares.len() >= layout.len());
+        let (x, squares, out) = (self.input.as_ptr(), self.squares.as_mut_ptr(), self.out.as_mut_ptr());
+        // SAFETY: the CPU has the instructions (the caller's promise), and the pixels lie in the slices (checked).
+        unsafe {
+            layout.lay_squares::<V>(pixels, x, squares);
+            for p in 0..pixels {
+                for start in layout.vectors::<V>() {
+                    let powers = norm.powers(norm.of(layout.neighbours::<V>(squares, p, start)));
+                    let at = p * depth + start;
+                    V::load(x.add(at)).mul(powers).store(out.add(at));
                 }
-                // SAFETY: as above.
-                unsafe { store(out, start, normalized) };
-            });
+            }
         }
     }
 }
@@ -208,70 +248,95 @@ pub fn lrn_grad<T: Real>(
     output: &[T],
     out: &mut [T],
 ) where
-    T::Wide: Plain,
+    T::Wide: Plain + Vectored,
 {
     assert!(input.len() == out.len() && gradient.len() == out.len() && output.len() == out.len());
     if input.is_empty() {
         return;
     }
     assert_eq!(input.len() % depth, 0);
-    let layout = Layout::new(attributes, depth);
+    let (layout, norm) = (Layout::new(attributes, depth), Norm::new(attributes));
     let block = layout.pixels() * depth;
     for_each_chunk(out, GRAIN.next_multiple_of(block), |start, out| {
-        with_scratch(2 * layout.len() + block, |scratch: &mut [T::Wide]| {
+        with_scratch(2 * layout.len() + 5 * block, |scratch: &mut [T::Wide]| {
+            let (squares, rest) = scratch.split_at_mut(layout.len());
+            let (shares, rest) = rest.split_at_mut(layout.len());
+            let (powers, copies) = rest.split_at_mut(block);
             // The gaps stay zero from block to block.
-            scratch.fill(T::Wide::zero());
+            squares.fill(T::Wide::from_f64(0.0));
+            shares.fill(T::Wide::from_f64(0.0));
             for (i, out) in out.chunks_mut(block).enumerate() {
                 let range = start + i * block..start + i * block + out.len();
-                let operands = [&gradient[range.clone()], &input[range.clone()], &output[range]];
-                backward(attributes, layout, operands, scratch, out);
+                let mut copies = copies.chunks_mut(block);
+                let operands = [gradient, input, output]
+                    .map(|operand| widened(&operand[range.clone()], copies.next().unwrap_or_default()));
+                narrowed(out, copies.next().unwrap_or_default(), |out| {
+                    dispatch_for(
+                        depth,
+                        Backward {
+                            layout,
+                            norm,
+                            operands,
+                            squares,
+                            shares,
+                            powers,
+                            out,
+                        },
+                    );
+                });
             }
         });
     });
 }
 
-multiversion! {
-    fn backward[T: Real](a: &LocalResponse, layout: Layout, operands: [&[T]; 3], scratch: &mut [T::Wide], out: &mut [T]) {
-        let ([gradient, input, output], depth, norm) = (operands, layout.depth, Norm::new(a));
-        let (squares, rest) = scratch.split_at_mut(layout.len());
-        let (shares, powers) = rest.split_at_mut(layout.len());
-        layout.lay_squares(input, squares);
-        let pixels = gradient.chunks_exact(depth).zip(output.chunks_exact(depth)).zip(powers.chunks_exact_mut(depth));
-        for (p, ((gradient, output), powers)) in pixels.enumerate() {
-            let (squares, shares) = (layout.with_gaps(p, squares), &mut shares[layout.pixel(p)]);
-            each_group!(depth, |start, N| {
-                // SAFETY: the groups lie in the pixel.
-                let (gradient, output): ([T; N], [T; N]) = unsafe { (load(gradient, start), load(output, start)) };
-                // SAFETY: as above.
-                let norms: [T::Wide; N] = norm.of(unsafe { layout.neighbours(squares, start) });
-                let mut share = norms;
-                for l in 0..N {
-                    share[l] = gradient[l].widen() * output[l].widen() / norms[l];
+/// A block of [`lrn_grad`].
+struct Backward<'a, T> {
+    layout: Layout,
+    norm: Norm<T>,
+    /// Gradient, input and output of the forward pass.
+    operands: [&'a [T]; 3],
+    /// As they are laid out, the gaps zero.
+    squares: &'a mut [T],
+    shares: &'a mut [T],
+    powers: &'a mut [T],
+    out: &'a mut [T],
+}
+
+impl<T: Wide> VectorTask<T> for Backward<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = T>>(self) {
+        let (layout, norm, depth, len) = (self.layout, self.norm, self.layout.depth, self.out.len());
+        let pixels = len / depth;
+        assert!(self.operands.iter().all(|operand| operand.len() == len) && self.powers.len() >= len);
+        assert!(pixels <= layout.pixels() && self.squares.len().min(self.shares.len()) >= layout.len());
+        let [gradient, x, output] = self.operands.map(<[T]>::as_ptr);
+        let (squares, shares) = (self.squares.as_mut_ptr(), self.shares.as_mut_ptr());
+        let (powers, out) = (self.powers.as_mut_ptr(), self.out.as_mut_ptr());
+        let factor = T::from_f64(-2.0) * norm.alpha * norm.beta;
+        let by_root = norm.beta == T::from_f64(0.5);
+        // SAFETY: the CPU has the instructions (the caller's promise), and the pixels lie in the slices (checked).
+        unsafe {
+            layout.lay_squares::<V>(pixels, x, squares);
+            for p in 0..pixels {
+                for start in layout.vectors::<V>() {
+                    let at = p * depth + start;
+                    let norms = norm.of(layout.neighbours::<V>(squares, p, start));
+                    let power = norm.powers(norms);
+                    let root = if by_root { power } else { norms.inverse_root() };
+                    let product = V::load(gradient.add(at)).mul(V::load(output.add(at)));
+                    product.mul(root.mul(root)).store(shares.add(layout.pixel(p) + start));
+                    power.store(powers.add(at));
                 }
-                // SAFETY: as above.
-                unsafe {
-                    store(shares, start, share);
-                    store(powers, start, norm.powers(norms));
+            }
+            for p in 0..pixels {
+                for start in layout.vectors::<V>() {
+                    let at = p * depth + start;
+                    let sums = layout.neighbours::<V>(shares, p, start);
+                    let scaled = V::load(gradient.add(at)).mul(V::load(powers.add(at)));
+                    let scaled_x = V::load(x.add(at)).mul(V::broadcast(&factor));
+                    scaled.plus_product(scaled_x, sums).store(out.add(at));
                 }
-            });
-        }
-        let factor = T::Wide::from_f64(-2.0) * T::Wide::from_f64(a.alpha.into()) * T::Wide::from_f64(a.beta.into());
-        let pixels = gradient.chunks_exact(depth).zip(input.chunks_exact(depth)).zip(powers.chunks_exact(depth));
-        for (p, (((gradient, x), powers), out)) in pixels.zip(out.chunks_exact_mut(depth)).enumerate() {
-            let shares = layout.with_gaps(p, shares);
-            each_group!(depth, |start, N| {
-                // SAFETY: the groups lie in the pixel.
-                let (gradient, x): ([T; N], [T; N]) = unsafe { (load(gradient, start), load(x, start)) };
-                // SAFETY: as above.
-                let (powers, sums): ([T::Wide; N], [T::Wide; N]) =
-                    unsafe { (load(powers, start), layout.neighbours(shares, start)) };
-                let mut results = gradient;
-                for l in 0..N {
-                    results[l] = T::narrow(gradient[l].widen() * powers[l] + factor * x[l].widen() * sums[l]);
-                }
-                // SAFETY: as above.
-                unsafe { store(out, start, results) };
-            });
+            }
         }
     }
 }

@@ -135,6 +135,9 @@ pub trait Vector: Copy {
     unsafe fn store_first(self, p: *mut Self::Scalar, count: usize, add: bool);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `1 / sqrt(self)`, within two units in the last place.
+    unsafe fn inverse_root(self) -> Self;
     /// `self + a * b`, with one rounding where the CPU can.
     unsafe fn plus_product(self, a: Self, b: Self) -> Self;
 
@@ -211,6 +214,14 @@ impl<T: num_traits::Float, const N: usize> Vector for Portable<T, N> {
         Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
     }
     #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn inverse_root(self) -> Self {
+        Self(self.0.map(|x| x.sqrt().recip()))
+    }
+    #[inline(always)]
     unsafe fn plus_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
@@ -280,6 +291,16 @@ impl<V: Masked> Vector for ManyRegisters<V> {
         Self(unsafe { self.0.sub(other.0) })
     }
     #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.mul(other.0) })
+    }
+    #[inline(always)]
+    unsafe fn inverse_root(self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.0.inverse_root() })
+    }
+    #[inline(always)]
     unsafe fn plus_product(self, a: Self, b: Self) -> Self {
         // SAFETY: as above.
         Self(unsafe { self.0.plus_product(a.0, b.0) })
@@ -304,6 +325,10 @@ impl<V: Masked> Vector for ManyRegisters<V> {
     }
 }
 
+/// Which vectors a task runs with.
+mod dispatch;
 /// The registers of AVX2, and the long ones of AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use dispatch::{Vectored, dispatch, dispatch_for, vectors};

@@ -12,6 +12,7 @@ use crate::cpu::element::Real;
 use crate::cpu::lrn as routines;
 use crate::cpu::lrn::LocalResponse;
 use crate::cpu::scratch::Plain;
+use crate::cpu::simd::Vectored;
 use crate::cuda::type_name;
 use crate::cuda::window::{joined_source, small};
 
@@ -87,7 +88,7 @@ fn attributes(request: &KernelRequest<'_>) -> Result<LocalResponse> {
 
 fn forward<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
 where
-    T::Wide: Plain,
+    T::Wide: Plain + Vectored,
 {
     let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
     Ok(Planned::new(move |context| {
@@ -108,7 +109,7 @@ fn check_operands(request: &KernelRequest<'_>) -> Result<()> {
 
 fn backward<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
 where
-    T::Wide: Plain,
+    T::Wide: Plain + Vectored,
 {
     let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
     check_operands(request)?;

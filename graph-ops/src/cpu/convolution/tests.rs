@@ -1,4 +1,5 @@
 use super::*;
+use crate::cpu::simd::Portable;
 use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool, wide};
 
 /// All (output element, image element or none in the padding, filter element) triples of a convolution.
