@@ -55,71 +55,70 @@ fn best(mut rate: impl FnMut() -> f64) -> f64 {
     (0..7).map(|_| rate()).fold(0.0, f64::max)
 }
 
-/// Independent sums, of as many lanes as the longest vectors have.
-type Sums = [[f32; 16]; 12];
+/// Sums that do not wait for each other: enough to keep two units at work, of four cycles each.
+const SUMS: usize = 12;
 
-#[inline(always)]
-fn multiply_and_add<const FUSED: bool>(steps: usize, sums: &mut Sums) {
-    let (factor, term) = (black_box(0.999f32), black_box(0.001f32));
-    for _ in 0..steps {
-        for sum in sums.iter_mut() {
-            for x in sum.iter_mut() {
-                *x = if FUSED {
-                    x.mul_add(factor, term)
-                } else {
-                    *x * factor + term
-                };
+/// A function that multiplies and adds vectors in registers, and nothing else, so many times for each of [`SUMS`].
+macro_rules! multiply_and_add {
+    ($name:ident, $features:literal, $set1:ident, $fma:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $name(steps: usize) {
+            use std::arch::x86_64::{$fma, $set1};
+            let (factor, term) = ($set1(black_box(0.999)), $set1(black_box(0.001)));
+            let mut sums = [$set1(1.0); SUMS];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = $fma(*sum, factor, term);
+                }
             }
+            black_box(sums);
+        }
+    };
+}
+multiply_and_add!(multiply_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
+multiply_and_add!(multiply_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+
+/// The same for any CPU.
+fn multiply(steps: usize) {
+    let (factor, term) = (black_box(0.999f32), black_box(0.001f32));
+    let mut sums = [[1.0f32; 4]; SUMS];
+    for _ in 0..steps {
+        for x in sums.as_flattened_mut() {
+            *x = *x * factor + term;
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-fn multiply_avx512(steps: usize, sums: &mut Sums) {
-    multiply_and_add::<true>(steps, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn multiply_avx2(steps: usize, sums: &mut Sums) {
-    multiply_and_add::<true>(steps, sums);
+    black_box(sums);
 }
 
 /// Multiplications and additions of numbers in registers.
 fn operations_a_second() -> f64 {
     const STEPS: usize = 1_000_000;
-    let run = || {
-        let mut sums = black_box([[1.0; 16]; 12]);
+    let (lanes, run): (usize, fn(usize)) = 'kind: {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("fma")
         {
-            // SAFETY: the CPU has what the function was compiled for.
-            unsafe { multiply_avx512(STEPS, &mut sums) };
-            return black_box(sums);
-        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: as above.
-            unsafe { multiply_avx2(STEPS, &mut sums) };
-            return black_box(sums);
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the CPU has what the function was compiled for, here and below.
+                break 'kind (16, |steps| unsafe { multiply_avx512(steps) });
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: as above.
+                break 'kind (8, |steps| unsafe { multiply_avx2(steps) });
+            }
         }
-        multiply_and_add::<false>(STEPS, &mut sums);
-        black_box(sums)
+        (4, multiply)
     };
     let threads = rayon::current_num_threads();
     best(|| {
         let start = Instant::now();
-        (0..threads).into_par_iter().for_each(|_| {
-            run();
-        });
-        (threads * STEPS * 2 * 16 * 12) as f64 / start.elapsed().as_secs_f64()
+        rayon::broadcast(|_| run(STEPS));
+        (threads * STEPS * SUMS * 2 * lanes) as f64 / start.elapsed().as_secs_f64()
     })
 }
 
-/// Bytes read and written by a copy beyond the caches.
+/// Bytes read and written by a copy of as much as the larger kernels here move.
 fn bytes_a_second() -> f64 {
-    const LEN: usize = 64 << 20;
+    const LEN: usize = 24 << 20;
     let (from, mut to) = (vec![1.0f32; LEN / 4], vec![0.0f32; LEN / 4]);
     best(|| {
         let start = Instant::now();
