@@ -93,7 +93,8 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
 pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Planned> {
     let variables = formula.variables;
     let operands = first_operand(request)?;
-    let others = variables..operands.unwrap_or(request.num_inputs());
+    let mask = super::mask_of(request);
+    let others = variables..operands.or(mask).unwrap_or(request.num_inputs());
     let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
     let (whole, numbers): (Vec<usize>, Vec<usize>) =
         others.partition(|&input| request.input_dtype(input) == DType::Int64);
@@ -135,17 +136,23 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
             *address = context.input_address(input);
         }
         let count = whole.first().map_or(NOWHERE, |&input| context.input_address(input));
+        let mask = mask.map_or(NOWHERE, |input| context.input_address(input));
         let ([a, b, c, d], n) = (places, len as i64);
         match &gradient {
             Gradient::Input(input) => {
                 let gradient = context.input_address(*input);
                 // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
-                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count])? };
+                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count, mask])? };
             }
             Gradient::Chain(first, strides) => {
                 let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
                 // SAFETY: as above; the operands have the shapes from which the strides were made.
-                unsafe { function.launch_over(len, arguments![a, b, c, d, operands, **strides, n, addresses, count])? };
+                unsafe {
+                    function.launch_over(
+                        len,
+                        arguments![a, b, c, d, operands, **strides, n, addresses, count, mask],
+                    )?
+                };
             }
         }
         hand_on(context);
