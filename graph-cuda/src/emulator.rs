@@ -7,14 +7,21 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use graph_core::{DType, Error, Result};
 use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
+use crate::choice::ConvolutionKernels;
+use crate::convolution::{Algorithm, Convolution};
 use crate::device::{Cuda, DeviceOptions};
 use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+
+mod convolutions;
+
+pub use convolutions::{ConvolutionLibrary, EmulatedAlgorithm};
 
 /// What lies before every kernel source, in place of CUDA's own names.
 const HEADER: &str = include_str!("device_code/emulator.h");
@@ -37,14 +44,35 @@ const ALIGNMENT: usize = 256;
 /// An emulated device of this index, with `memory` bytes of memory.
 ///
 /// # Errors
-/// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names.
+/// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names; `InvalidArgument` for an environment variable that
+/// makes no sense.
 pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result<Cuda> {
-    let compiler = HostCompiler::new()?;
+    // There is no library of convolutions unless a test brings one.
+    let options = DeviceOptions {
+        convolutions: options.convolutions.or(Some(ConvolutionKernels::Own)),
+        ..options.clone()
+    };
     Ok(Cuda::new(
         Box::new(Host::new(index, memory)),
-        Box::new(compiler),
+        Box::new(HostCompiler::new()?),
         Cache::of_user(),
-        options,
+        &options,
+    ))
+}
+
+/// An emulated device with a library of convolutions; it keeps compiled kernels and choices in `cache`.
+///
+/// # Errors
+/// Those of [`device_with`].
+pub fn device_with_library(library: ConvolutionLibrary, cache: Cache, options: &DeviceOptions) -> Result<Cuda> {
+    let mut host = Host::new(0, 4 << 30);
+    host.library = Some(Arc::new(library));
+    let options = options.completed()?;
+    Ok(Cuda::new(
+        Box::new(host),
+        Box::new(HostCompiler::new()?),
+        cache,
+        &options,
     ))
 }
 
@@ -125,6 +153,13 @@ enum Work {
         b: u64,
         c: u64,
     },
+    Convolve {
+        library: Arc<ConvolutionLibrary>,
+        convolution: Convolution,
+        algorithm: EmulatedAlgorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    },
 }
 
 impl Work {
@@ -144,6 +179,16 @@ impl Work {
                 let pointers: Vec<*const c_void> = arguments.iter().map(|words| words.as_ptr().cast()).collect();
                 // SAFETY: the caller's promise.
                 unsafe { kernel(grid.blocks.as_ptr(), grid.threads.as_ptr(), pointers.as_ptr()) }
+            }
+            Self::Convolve {
+                library,
+                convolution,
+                algorithm,
+                tensors,
+                workspace,
+            } => {
+                // SAFETY: the caller's promise.
+                unsafe { library.run(convolution, algorithm, *tensors, *workspace) }
             }
             Self::Multiply { product, a, b, c } => match product.dtype {
                 // SAFETY: the caller's promise, here and below.
@@ -213,12 +258,14 @@ struct State {
     /// The recording, while there is one.
     recording: Option<Vec<Work>>,
     graphs: FxHashMap<Handle, Vec<Work>>,
+    times: FxHashMap<Handle, Instant>,
     next: Handle,
 }
 
 /// The host in the place of a GPU.
 struct Host {
     info: DeviceInfo,
+    library: Option<Arc<ConvolutionLibrary>>,
     state: Mutex<State>,
 }
 
@@ -235,8 +282,14 @@ impl Host {
                 memory,
                 multiprocessors: 2,
             },
+            library: None,
             state: Mutex::default(),
         }
+    }
+
+    fn library(&self) -> Result<&Arc<ConvolutionLibrary>> {
+        let library = self.library.as_ref();
+        library.ok_or_else(|| Error::unavailable("the emulated device has no library of convolutions"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -279,6 +332,10 @@ impl Host {
 unsafe impl Driver for Host {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn version(&self) -> String {
+        "emulated".to_owned()
     }
 
     fn free_memory(&self) -> Result<usize> {
@@ -400,6 +457,41 @@ unsafe impl Driver for Host {
         unsafe { self.give(Work::Multiply { product, a, b, c }) }
     }
 
+    fn convolution_library(&self) -> Result<String> {
+        self.library()?.identity()
+    }
+
+    fn convolution_algorithms(&self, _: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        let library = self.library()?;
+        library.identity()?;
+        let offered = library.algorithms.iter().map(|one| one.algorithm);
+        Ok(offered.filter(|one| one.workspace <= workspace).collect())
+    }
+
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        let library = self.library()?;
+        let one = *library.find(algorithm)?;
+        if one.fails {
+            library.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Err(Error::internal("the emulated library's algorithm fails").got(algorithm.number));
+        }
+        let work = Work::Convolve {
+            library: library.clone(),
+            convolution: *convolution,
+            algorithm: one,
+            tensors,
+            workspace,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.give(work) }
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.not_recording()
     }
@@ -414,6 +506,23 @@ unsafe impl Driver for Host {
 
     fn wait_for(&self, _: Handle) -> Result<()> {
         self.not_recording()
+    }
+
+    fn record_time(&self) -> Result<Handle> {
+        self.not_recording()?;
+        let mut state = self.state();
+        state.next += 1;
+        let mark = state.next;
+        state.times.insert(mark, Instant::now());
+        Ok(mark)
+    }
+
+    fn elapsed(&self, from: Handle, to: Handle) -> Result<Duration> {
+        let mut state = self.state();
+        let (from, to) = (state.times.remove(&from), state.times.remove(&to));
+        from.zip(to)
+            .map(|(from, to)| to.saturating_duration_since(from))
+            .ok_or_else(|| Error::internal("a time that was never marked"))
     }
 
     fn begin_capture(&self) -> Result<()> {

@@ -290,3 +290,44 @@ fn what_another_thread_gives_is_not_recorded() {
     });
     assert_eq!(get::<f32>(&gpu, others, 1), [1.0]);
 }
+
+#[test]
+fn traced_work_is_timed_and_says_what_it_is() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    let x = put(&gpu, &[1f32, 2., 3., 4.]);
+    let scale = cuda
+        .function(&SOURCE, "scale", &[("T", "float")])
+        .unwrap()
+        .declaring(32, 4);
+    // SAFETY: the arguments are the kernel's, and the memory is as large.
+    let double = || unsafe { scale.launch_over(4, arguments![x, x, 2f32, 4i64]) }.unwrap();
+    double();
+    gpu.begin_trace().unwrap();
+    double();
+    let product = Product::new(DType::Float32, 2, 2, 1);
+    let c = gpu.allocate(16).unwrap();
+    // SAFETY: the matrices lie there.
+    unsafe { cuda.multiply(&product, x, x, c) }.unwrap();
+    // What another thread gives at the same time is none of the trace's.
+    std::thread::scope(|scope| drop(scope.spawn(double).join()));
+    get::<f32>(&gpu, c, 4);
+    let timed = gpu.end_trace().unwrap();
+    let names: Vec<&str> = timed.iter().map(|stats| &*stats.name).collect();
+    assert_eq!(names, ["tests.cu/scale", "product 2x1x2 float", "copy to the host"]);
+    let [kernel, product, copy] = &timed[..] else {
+        panic!("{timed:?}")
+    };
+    assert_eq!((kernel.blocks, kernel.threads), ([1, 1, 1], [256, 1, 1]));
+    assert_eq!((kernel.bytes, kernel.flops), (32, 4));
+    assert_eq!((product.bytes, product.flops), (4 * (2 + 2 + 4), 8));
+    assert_eq!(copy.bytes, 16);
+    assert!(
+        timed.iter().all(|stats| stats.time > std::time::Duration::ZERO),
+        "{timed:?}"
+    );
+    // Nothing is timed from here on.
+    double();
+    gpu.begin_trace().unwrap();
+    assert_eq!(gpu.end_trace().unwrap(), []);
+}
