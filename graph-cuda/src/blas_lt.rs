@@ -134,7 +134,7 @@ impl BlasLt {
         let transposed = [product.transpose_a, product.transpose_b];
         let key = (([*rows, *columns, *inner], transposed), epilogue.relu);
         if !self.known.contains_key(&key) {
-            let planned = self.plan(product, epilogue.relu, workspace_bytes)?;
+            let planned = self.plan(product, epilogue, workspace_bytes)?;
             self.known.insert(key, planned);
         }
         let Some(planned) = self.known.get(&key) else {
@@ -180,13 +180,13 @@ impl BlasLt {
         Ok(true)
     }
 
-    fn plan(&self, product: &Product, relu: bool, workspace: usize) -> Result<Planned> {
+    fn plan(&self, product: &Product, epilogue: Epilogue, workspace: usize) -> Result<Planned> {
         let mut planned = Planned {
             product: null_mut(),
             layouts: [null_mut(); 3],
             algorithm: None,
         };
-        match self.fill(&mut planned, product, relu, workspace) {
+        match self.fill(&mut planned, product, epilogue, workspace) {
             Ok(algorithm) => {
                 planned.algorithm = algorithm;
                 Ok(planned)
@@ -202,7 +202,7 @@ impl BlasLt {
         &self,
         planned: &mut Planned,
         product: &Product,
-        relu: bool,
+        epilogue: Epilogue,
         workspace: usize,
     ) -> Result<Option<(Algorithm, usize)>> {
         let f = &self.functions;
@@ -228,7 +228,9 @@ impl BlasLt {
             };
             set(TRANSPOSE_A, product.transpose_b.into())?;
             set(TRANSPOSE_B, product.transpose_a.into())?;
-            set(EPILOGUE, if relu { RELU_BIAS } else { BIAS })?;
+            set(EPILOGUE, if epilogue.relu { RELU_BIAS } else { BIAS })?;
+            let bias = (&raw const epilogue.bias).cast();
+            planning((f.set_product)(planned.product, BIAS_POINTER, bias, size_of::<u64>()))?;
             for (layout, (height, width, step)) in planned.layouts.iter_mut().zip(sizes) {
                 planning((f.create_layout)(layout, R_32F, height, width, step))?;
             }

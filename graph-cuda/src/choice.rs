@@ -18,8 +18,9 @@ use crate::device::DeviceOptions;
 use crate::driver::Driver;
 use crate::gate::Gate;
 
-/// Runs of each way before it is timed, and runs of which the shortest counts.
+/// Runs of each way before it is timed, runs that are recorded together, and launches of those, of which the shortest counts.
 const WARM_UP: usize = 2;
+const RECORDED: usize = 4;
 const TIMED: usize = 5;
 
 /// What a library may work in, in bytes, unless the options say otherwise.
@@ -103,7 +104,7 @@ impl Method {
     }
 }
 
-/// Gives a convolution to the device once, by this method, on memory of its own.
+/// Gives a convolution to the device once, by this method, on memory of its own; what it gives may be recorded.
 pub type Trial<'a> = Box<dyn FnMut(Method) -> Result<()> + 'a>;
 
 /// What was chosen so far for a device.
@@ -132,18 +133,26 @@ impl Choices {
         chosen.get(convolution).copied()
     }
 
-    /// The method for this convolution; `prepare` makes ready for trials with as many bytes to work in.
+    /// The method for this convolution, `None` if the library cannot say what it is; `prepare` makes ready for trials with as many bytes to work in.
     pub(crate) fn choose<'a>(
         &self,
         driver: &dyn Driver,
         gate: &Gate,
         cache: &Cache,
-        convolution: &Convolution,
+        convolution: Option<&Convolution>,
         prepare: impl FnOnce(usize) -> Result<Trial<'a>>,
     ) -> Result<Method> {
         if self.kernels == ConvolutionKernels::Own {
             return Ok(Method::Own);
         }
+        let Some(convolution) = convolution else {
+            if self.kernels == ConvolutionKernels::Cudnn {
+                return Err(Error::unimplemented("cuDNN has no such convolution")
+                    .expected("as much padding behind rows and columns as before them, and fewer than 2^31 elements")
+                    .hint("GRAPH_CONVOLUTIONS=faster takes the engine's own kernels there"));
+            }
+            return Ok(Method::Own);
+        };
         if let Some(method) = self.known(convolution) {
             return Ok(method);
         }
@@ -261,19 +270,35 @@ impl Choices {
     }
 }
 
-/// The shortest time of a few runs.
+/// The shortest time of a few launches of recorded runs: sessions run them recorded too, so that what the host takes to give
+/// them counts for nothing, and what cannot be recorded is no choice.
 fn time(driver: &dyn Driver, trial: &mut Trial<'_>, method: Method) -> Result<Duration> {
+    // What is loaded or compiled at the first run is so before anything is recorded.
     for _ in 0..WARM_UP {
         trial(method)?;
     }
-    let mut least = Duration::MAX;
-    for _ in 0..TIMED {
-        let from = driver.record_time()?;
-        let given = trial(method);
-        let to = driver.record_time()?;
-        let elapsed = driver.elapsed(from, to);
-        given?;
-        least = least.min(elapsed?);
-    }
-    Ok(least)
+    driver.begin_capture()?;
+    let given = (0..RECORDED).try_for_each(|_| trial(method));
+    // Recording ends whatever happened.
+    let graph = driver.end_capture();
+    let graph = match given {
+        Ok(()) => graph?,
+        Err(error) => {
+            if let Ok(graph) = graph {
+                driver.drop_graph(graph);
+            }
+            return Err(error);
+        }
+    };
+    let least = driver.launch_graph(graph).and_then(|()| {
+        (0..TIMED).try_fold(Duration::MAX, |least, _| {
+            let from = driver.record_time()?;
+            let given = driver.launch_graph(graph);
+            let to = driver.record_time()?;
+            let elapsed = driver.elapsed(from, to);
+            given.and(elapsed).map(|elapsed| least.min(elapsed))
+        })
+    });
+    driver.drop_graph(graph);
+    least
 }

@@ -300,14 +300,14 @@ impl Cuda {
 
     /// How to do a convolution: by the engine's own kernels, or by an algorithm of the device's library, whichever is faster as
     /// measured at first, or as the device's options say. To measure, `prepare` is given the bytes that algorithms work in, and
-    /// what it returns does the convolution once.
+    /// what it returns does the convolution once. `None` stands for a convolution that [`Convolution`] cannot say.
     ///
     /// # Errors
     /// `prepare`'s, those of the engine's own kernels and, if only the library may be used: `Unavailable` or
     /// `FailedPrecondition` if it is not there or too old, `Unimplemented` for a convolution that it cannot do.
     pub fn choose_convolution<'a>(
         &self,
-        convolution: &Convolution,
+        convolution: Option<&Convolution>,
         prepare: impl FnOnce(usize) -> Result<Trial<'a>>,
     ) -> Result<Method> {
         let Inner {

@@ -17,7 +17,7 @@ use crate::cache::Cache;
 use crate::choice::ConvolutionKernels;
 use crate::convolution::{Algorithm, Convolution};
 use crate::device::{Cuda, DeviceOptions};
-use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
 
 mod convolutions;
 
@@ -60,7 +60,7 @@ pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result
     ))
 }
 
-/// An emulated device with a library of convolutions; it keeps compiled kernels and choices in `cache`.
+/// An emulated device with a library of convolutions and one of products with biases and `Relu`; it keeps compiled kernels and choices in `cache`.
 ///
 /// # Errors
 /// Those of [`device_with`].
@@ -149,6 +149,8 @@ enum Work {
     },
     Multiply {
         product: Product,
+        /// As a library does that has such.
+        epilogue: Option<Epilogue>,
         a: u64,
         b: u64,
         c: u64,
@@ -190,27 +192,45 @@ impl Work {
                 // SAFETY: the caller's promise.
                 unsafe { library.run(convolution, algorithm, *tensors, *workspace) }
             }
-            Self::Multiply { product, a, b, c } => match product.dtype {
+            Self::Multiply {
+                product,
+                epilogue,
+                a,
+                b,
+                c,
+            } => {
                 // SAFETY: the caller's promise, here and below.
-                DType::Float32 => unsafe { multiply::<f32>(product, *a, *b, *c, f64::from, |sum| sum as f32) },
-                // SAFETY: as above.
-                DType::Float64 => unsafe { multiply::<f64>(product, *a, *b, *c, |x| x, |sum| sum) },
-                // SAFETY: as above.
-                DType::Half => unsafe {
-                    multiply::<half::f16>(product, *a, *b, *c, f64::from, |sum| half::f16::from_f32(sum as f32))
-                },
-                // SAFETY: as above.
-                _ => unsafe {
-                    multiply::<half::bf16>(product, *a, *b, *c, f64::from, |sum| half::bf16::from_f32(sum as f32))
-                },
-            },
+                match product.dtype {
+                    DType::Float32 => unsafe {
+                        multiply::<f32>(product, *epilogue, [*a, *b, *c], f64::from, |sum| sum as f32)
+                    },
+                    // SAFETY: as above.
+                    DType::Float64 => unsafe { multiply::<f64>(product, *epilogue, [*a, *b, *c], |x| x, |sum| sum) },
+                    // SAFETY: as above.
+                    DType::Half => unsafe {
+                        let narrow = |sum| half::f16::from_f32(sum as f32);
+                        multiply::<half::f16>(product, *epilogue, [*a, *b, *c], f64::from, narrow)
+                    },
+                    // SAFETY: as above.
+                    _ => unsafe {
+                        let narrow = |sum| half::bf16::from_f32(sum as f32);
+                        multiply::<half::bf16>(product, *epilogue, [*a, *b, *c], f64::from, narrow)
+                    },
+                }
+            }
         }
     }
 }
 
 /// # Safety
 /// That of [`Driver::multiply`].
-unsafe fn multiply<T: Copy>(product: &Product, a: u64, b: u64, c: u64, wide: fn(T) -> f64, narrow: fn(f64) -> T) {
+unsafe fn multiply<T: Copy>(
+    product: &Product,
+    epilogue: Option<Epilogue>,
+    [a, b, c]: [u64; 3],
+    wide: fn(T) -> f64,
+    narrow: fn(f64) -> T,
+) {
     let Product {
         rows, columns, inner, ..
     } = *product;
@@ -243,6 +263,10 @@ unsafe fn multiply<T: Copy>(product: &Product, a: u64, b: u64, c: u64, wide: fn(
                         sum += wide(*place);
                     }
                     *place = narrow(sum);
+                    if let Some(Epilogue { bias, relu }) = epilogue {
+                        let sum = wide(*place) + wide(*(bias as *const T).add(column));
+                        *place = narrow(if relu && sum <= 0.0 { 0.0 } else { sum });
+                    }
                 }
             }
         }
@@ -454,7 +478,34 @@ unsafe impl Driver for Host {
         }
         let product = product.clone();
         // SAFETY: the caller's promise.
-        unsafe { self.give(Work::Multiply { product, a, b, c }) }
+        unsafe {
+            self.give(Work::Multiply {
+                product,
+                epilogue: None,
+                a,
+                b,
+                c,
+            })
+        }
+    }
+
+    unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
+        // As cuBLASLt does.
+        if self.library.is_none() || product.dtype != DType::Float32 || product.batch != 1 || product.inner == 0 {
+            return Ok(false);
+        }
+        let (product, epilogue) = (product.clone(), Some(epilogue));
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.give(Work::Multiply {
+                product,
+                epilogue,
+                a,
+                b,
+                c,
+            })
+        }?;
+        Ok(true)
     }
 
     fn convolution_library(&self) -> Result<String> {
@@ -464,7 +515,8 @@ unsafe impl Driver for Host {
     fn convolution_algorithms(&self, _: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
         let library = self.library()?;
         library.identity()?;
-        let offered = library.algorithms.iter().map(|one| one.algorithm);
+        let offered = library.algorithms.iter().filter(|one| !one.hidden);
+        let offered = offered.map(|one| one.algorithm);
         Ok(offered.filter(|one| one.workspace <= workspace).collect())
     }
 

@@ -11,6 +11,7 @@
 //! | [`emulator`] (feature) | the host's processor and C++ compiler in their place |
 //! | `library`, `blas_lt`, `cudnn` | libraries of which a few functions are called: cuBLASLt, cuDNN |
 //! | [`Cuda`], [`Function`] | a device and a kernel, as ops see them |
+//! | [`Rates`] | what a device can do at most, measured |
 //! | [`choice`] | the choice between the engine's own convolutions and cuDNN's |
 //! | [`cache`] | compiled kernels and choices on disk |
 
@@ -30,6 +31,7 @@ mod library;
 mod nvidia;
 pub mod nvrtc;
 mod pool;
+mod rates;
 mod source;
 mod staging;
 #[cfg(all(test, feature = "emulator"))]
@@ -40,6 +42,7 @@ pub use choice::{ConvolutionKernels, Method};
 pub use device::{Cuda, DeviceOptions, Function, WorkCounts};
 pub use driver::{Capability, DeviceInfo, Product};
 pub use nvidia::devices;
+pub use rates::Rates;
 pub use source::{PRELUDE, Source};
 
 use graph_core::{Error, Result};

@@ -5,7 +5,7 @@ use graph_core::{DType, Error, Result};
 use std::sync::Arc;
 
 use crate::emulator::{device, device_with};
-use crate::{Cuda, DeviceOptions, Product, Source, arguments};
+use crate::{Cuda, DeviceOptions, Product, Rates, Source, arguments};
 
 const SOURCE: Source = Source {
     name: "tests.cu",
@@ -330,4 +330,37 @@ fn traced_work_is_timed_and_says_what_it_is() {
     double();
     gpu.begin_trace().unwrap();
     assert_eq!(gpu.end_trace().unwrap(), []);
+}
+
+#[test]
+fn a_kernel_s_share_of_what_the_device_can_do_is_its_nearer_limit() {
+    let Some(cuda) = emulated() else { return };
+    let rates = Rates::measure(&cuda, 1 << 20, 32).unwrap();
+    assert!(rates.bytes > 0.0 && rates.flops > 0.0, "{rates:?}");
+    assert_eq!(cuda.held_bytes(), 0);
+    let rates = Rates {
+        bytes: 1e9,
+        flops: 1e10,
+    };
+    let stats = |bytes, flops| graph_core::accelerator::KernelStats {
+        name: "kernel".into(),
+        blocks: [1; 3],
+        threads: [1; 3],
+        time: std::time::Duration::from_micros(10),
+        bytes,
+        flops,
+    };
+    for (bytes, flops, share) in [
+        (5000, 0, Some(0.5)),
+        (5000, 90_000, Some(0.9)),
+        (9000, 10, Some(0.9)),
+        (0, 0, None),
+    ] {
+        let got = rates.share(&stats(bytes, flops));
+        assert_eq!(
+            got.map(|share| (share * 1e6).round()),
+            share.map(|share: f64| share * 1e6),
+            "{bytes} {flops}"
+        );
+    }
 }

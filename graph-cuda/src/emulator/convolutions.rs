@@ -17,6 +17,8 @@ pub struct EmulatedAlgorithm {
     pub delay: Duration,
     /// Whether it is offered, but fails when it is used.
     pub fails: bool,
+    /// Whether it can be used, but is not offered.
+    pub hidden: bool,
 }
 
 /// A library of convolutions for an emulated device.
@@ -41,6 +43,7 @@ impl ConvolutionLibrary {
             },
             delay,
             fails: false,
+            hidden: false,
         };
         Self {
             version: Ok(version.to_owned()),
