@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dtype::DType;
 use crate::error::Result;
@@ -22,6 +23,23 @@ impl DeviceAddress {
     pub fn offset(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
+}
+
+/// What one piece of work took that an accelerator was given: a kernel, a product of its library, a copy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelStats {
+    /// The kernel, or what the library or the driver was asked for.
+    pub name: String,
+    /// Blocks of the grid, along its three axes; none of what is not the engine's own kernel.
+    pub blocks: [u32; 3],
+    /// Threads of a block.
+    pub threads: [u32; 3],
+    /// By the device's own clock.
+    pub time: Duration,
+    /// Bytes that it has to read and to write, each once; 0 where it does not say so.
+    pub bytes: u64,
+    /// Floating-point operations that it has to do; 0 where it does not say so.
+    pub flops: u64,
 }
 
 /// A device that runs kernels in memory of its own. All calls may come from any thread.
@@ -77,6 +95,24 @@ pub trait Accelerator: Any + Send + Sync {
     /// # Errors
     /// Those of the device, as for work that cannot be recorded. Recording has ended all the same.
     fn end_capture(self: Arc<Self>) -> Result<Box<dyn CapturedWork>>;
+
+    /// From now on, each piece of work that this thread gives is timed, until [`Accelerator::end_trace`]. A device that cannot
+    /// do so times nothing.
+    ///
+    /// # Errors
+    /// Those of the device, and `FailedPrecondition` if it is traced already.
+    fn begin_trace(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends what [`Accelerator::begin_trace`] began: waits for all work, and hands out what was timed, in its order.
+    ///
+    /// # Errors
+    /// Those of the device, and of the work. Tracing has ended all the same.
+    fn end_trace(&self) -> Result<Vec<KernelStats>> {
+        self.synchronize()?;
+        Ok(Vec::new())
+    }
 
     /// The object itself, by which the crate that made it finds its own type again.
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Compiled kernels on disk, so that only the first process ever compiles them.
+//! Compiled kernels on disk, so that only the first process ever compiles them, and choices between kernels.
 //!
 //! A file's name is a hash of everything that decides of its contents, and the file holds all that too: two texts with the
 //! same hash do not take each other's code. Files are written under another name and renamed, so that processes may share the
@@ -55,6 +55,24 @@ impl Cache {
         }
     }
 
+    /// Keeps `code`, unless something that is `valid` is kept already, by another process at the same time too; what is kept
+    /// then. Where nothing can be kept, that is `code`.
+    pub fn put_first(&self, identity: &str, text: &str, code: &[u8], valid: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let Some(path) = self.path(identity, text) else {
+            return code.to_vec();
+        };
+        let kept = || self.get(identity, text).filter(|kept| valid(kept));
+        let bytes = [&head(identity, text), code].concat();
+        let place = |temporary: &Path| match std::fs::hard_link(temporary, &path) {
+            Ok(()) => std::fs::remove_file(temporary),
+            // What is there but damaged, or cannot be linked to, is replaced.
+            Err(_) if kept().is_none() => std::fs::rename(temporary, &path),
+            Err(_) => std::fs::remove_file(temporary),
+        };
+        let _ = write_by(&path, &bytes, place);
+        kept().unwrap_or_else(|| code.to_vec())
+    }
+
     fn path(&self, identity: &str, text: &str) -> Option<PathBuf> {
         let hasher = BuildHasherDefault::<FxHasher>::default();
         let name = format!(
@@ -72,13 +90,18 @@ fn head(identity: &str, text: &str) -> Vec<u8> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    write_by(path, bytes, |temporary| std::fs::rename(temporary, path))
+}
+
+/// Writes a file beside `path`, which `place` brings there.
+fn write_by(path: &Path, bytes: &[u8], place: impl Fn(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
     // Threads of one process may write the same file at the same time too.
     let thread = format!("{:?}", std::thread::current().id());
     let number: String = thread.chars().filter(char::is_ascii_digit).collect();
     let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
-    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    let written = std::fs::write(&temporary, bytes).and_then(|()| place(&temporary));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -126,6 +149,26 @@ mod tests {
     }
 
     #[test]
+    fn who_keeps_something_first_decides_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let keep = |number: u8| Cache::in_folder(folder.path()).put_first("a", "text", &[number; 1000], |_| true);
+            let threads: Vec<_> = (0..8).map(|number| scope.spawn(move || keep(number))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let cache = Cache::in_folder(folder.path());
+        let first = cache.get("a", "text").unwrap();
+        assert!(kept.iter().all(|kept| *kept == first), "some were told another choice");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        // What is there but not valid is replaced.
+        assert_eq!(
+            cache.put_first("a", "text", b"better", |kept| kept == b"better"),
+            b"better"
+        );
+        assert_eq!(cache.get("a", "text").as_deref(), Some(b"better".as_slice()));
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_made_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
@@ -133,6 +176,7 @@ mod tests {
         let cache = Cache::in_folder(&file);
         cache.put("a", "text", b"code");
         assert_eq!(cache.get("a", "text"), None);
+        assert_eq!(cache.put_first("a", "text", b"code", |_| true), b"code");
     }
 
     #[test]

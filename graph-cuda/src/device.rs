@@ -3,18 +3,22 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress};
+use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress, KernelStats};
 use graph_core::op::kernel::KernelRequest;
 use graph_core::{Error, Result};
 use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
-use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::choice::{Choices, ConvolutionKernels, Method, Trial};
+use crate::convolution::{Algorithm, Convolution};
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
 use crate::gate::Gate;
 use crate::pool::Pool;
 use crate::source::{Source, whole};
 use crate::staging::Staging;
+use crate::trace::Tracer;
 
 /// Threads of a block in [`Function::launch_over`].
 const THREADS: u32 = 256;
@@ -27,6 +31,25 @@ pub struct DeviceOptions {
     /// Whether products of `float` matrices round their operands to TensorFloat-32, which tensor cores multiply several times
     /// faster: 10 bits of fraction in place of 23, sums as before.
     pub tf32: bool,
+    /// Whose convolutions it runs; without, what the environment variable `GRAPH_CONVOLUTIONS` says: `faster`, `own` or
+    /// `cudnn`.
+    pub convolutions: Option<ConvolutionKernels>,
+    /// The most bytes that an algorithm of cuDNN may work in; 256 MiB without.
+    pub convolution_workspace: Option<usize>,
+}
+
+impl DeviceOptions {
+    /// These options, with what the environment says where they say nothing.
+    pub(crate) fn completed(&self) -> Result<Self> {
+        let convolutions = match self.convolutions {
+            Some(kernels) => kernels,
+            None => ConvolutionKernels::of_environment()?,
+        };
+        Ok(Self {
+            convolutions: Some(convolutions),
+            ..self.clone()
+        })
+    }
 }
 
 /// What a device was given since it was opened.
@@ -72,6 +95,8 @@ struct Inner {
     modules: Mutex<FxHashMap<String, Handle>>,
     counters: Counters,
     gate: Gate,
+    choices: Choices,
+    tracer: Tracer,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,6 +116,8 @@ impl Cuda {
             modules: Mutex::default(),
             counters: Counters::default(),
             gate: Gate::default(),
+            choices: Choices::new(options),
+            tracer: Tracer::default(),
         }))
     }
 
@@ -104,6 +131,11 @@ impl Cuda {
         inner
             .map(Self)
             .ok_or_else(|| Error::internal("a CUDA kernel is made for another device"))
+    }
+
+    /// The device behind an accelerator of a session; none if it is no CUDA device.
+    pub fn behind(accelerator: &Arc<dyn Accelerator>) -> Option<Self> {
+        accelerator.clone().as_any().downcast::<Inner>().ok().map(Self)
     }
 
     /// The device as a session takes it.
@@ -149,8 +181,9 @@ impl Cuda {
     pub fn function_of(&self, title: &str, text: &str, name: &str, defines: &[(&str, &str)]) -> Result<Function> {
         let text = whole(title, text, defines);
         let key = format!("{name}\n{text}");
+        let named = format!("{title}/{name}");
         if let Some(&function) = lock(&self.0.functions).get(&key) {
-            return Ok(self.kernel(function));
+            return Ok(self.kernel(function, named));
         }
         let module = self.module(title, text)?;
         let function = {
@@ -158,7 +191,7 @@ impl Cuda {
             self.0.driver.function(module, name)?
         };
         lock(&self.0.functions).insert(key, function);
-        Ok(self.kernel(function))
+        Ok(self.kernel(function, named))
     }
 
     /// The whole texts of the kernels that were asked for so far, as the compiler gets them.
@@ -166,10 +199,13 @@ impl Cuda {
         lock(&self.0.modules).keys().cloned().collect()
     }
 
-    fn kernel(&self, function: Handle) -> Function {
+    fn kernel(&self, function: Handle, name: String) -> Function {
         Function {
             device: self.0.clone(),
             function,
+            name: name.into(),
+            bytes: 0,
+            flops: 0,
         }
     }
 
@@ -223,8 +259,126 @@ impl Cuda {
         }
         let _inside = self.0.gate.enter();
         count(&self.0.counters.kernels);
+        self.0.traced(
+            || product_stats(product, "product"),
+            // SAFETY: the caller's promise.
+            || unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) },
+        )
+    }
+
+    /// [`Cuda::multiply`] of one product, to each row of which the vector `bias` is added, and `Relu` taken of that, in the same
+    /// pass. `false`, with nothing given, where the device has no library that does so.
+    ///
+    /// # Errors
+    /// Those of [`Cuda::multiply`].
+    ///
+    /// # Safety
+    /// That of [`Cuda::multiply`]; `bias` has an element for each column.
+    pub unsafe fn multiply_with_bias(
+        &self,
+        product: &Product,
+        [a, b, bias]: [DeviceAddress; 3],
+        relu: bool,
+        c: DeviceAddress,
+    ) -> Result<bool> {
+        if product.rows == 0 || product.columns == 0 {
+            return Ok(true);
+        }
+        let _inside = self.0.gate.enter();
+        let epilogue = Epilogue { bias: bias.0, relu };
+        let name = if relu { "product, bias, Relu" } else { "product, bias" };
+        let given = self.0.traced(
+            || product_stats(product, name),
+            // SAFETY: the caller's promise.
+            || unsafe { self.0.driver.multiply_with(product, epilogue, a.0, b.0, c.0) },
+        )?;
+        if given {
+            count(&self.0.counters.kernels);
+        }
+        Ok(given)
+    }
+
+    /// How to do a convolution: by the engine's own kernels, or by an algorithm of the device's library, whichever is faster as
+    /// measured at first, or as the device's options say. To measure, `prepare` is given the bytes that algorithms work in, and
+    /// what it returns does the convolution once. `None` stands for a convolution that [`Convolution`] cannot say.
+    ///
+    /// # Errors
+    /// `prepare`'s, those of the engine's own kernels and, if only the library may be used: `Unavailable` or
+    /// `FailedPrecondition` if it is not there or too old, `Unimplemented` for a convolution that it cannot do.
+    pub fn choose_convolution<'a>(
+        &self,
+        convolution: Option<&Convolution>,
+        prepare: impl FnOnce(usize) -> Result<Trial<'a>>,
+    ) -> Result<Method> {
+        let Inner {
+            driver,
+            gate,
+            cache,
+            choices,
+            ..
+        } = &*self.0;
+        choices.choose(&**driver, gate, cache, convolution, prepare)
+    }
+
+    /// Does a convolution by an algorithm of the device's library. One of images, filter and outputs, as its op says, becomes
+    /// the result.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Safety
+    /// The tensors lie at these addresses of the device as [`Convolution`] says, and the workspace is as large as the algorithm
+    /// says.
+    pub unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [DeviceAddress; 3],
+        workspace: DeviceAddress,
+    ) -> Result<()> {
+        let _inside = self.0.gate.enter();
+        count(&self.0.counters.kernels);
+        let stats = || KernelStats {
+            name: format!("cuDNN {:?}, algorithm {}", convolution.op, algorithm.number),
+            bytes: convolution.bytes(),
+            flops: convolution.flops(),
+            ..unnamed()
+        };
+        let tensors = tensors.map(|address| address.0);
         // SAFETY: the caller's promise.
-        unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) }
+        let give = || unsafe { self.0.driver.convolve(convolution, algorithm, tensors, workspace.0) };
+        self.0.traced(stats, give)
+    }
+}
+
+fn unnamed() -> KernelStats {
+    KernelStats {
+        name: String::new(),
+        blocks: [0; 3],
+        threads: [0; 3],
+        time: Duration::ZERO,
+        bytes: 0,
+        flops: 0,
+    }
+}
+
+fn product_stats(product: &Product, name: &str) -> KernelStats {
+    KernelStats {
+        name: format!(
+            "{name} {}x{}x{} {}",
+            product.rows, product.inner, product.columns, product.dtype
+        ),
+        bytes: product.bytes(),
+        flops: product.flops(),
+        ..unnamed()
+    }
+}
+
+fn copy_stats(name: &str, bytes: usize) -> KernelStats {
+    KernelStats {
+        name: name.to_owned(),
+        bytes: bytes as u64,
+        ..unnamed()
     }
 }
 
@@ -233,9 +387,21 @@ impl Cuda {
 pub struct Function {
     device: Arc<Inner>,
     function: Handle,
+    /// Its source and its own name.
+    name: Arc<str>,
+    bytes: u64,
+    flops: u64,
 }
 
 impl Function {
+    /// Says what each launch has to read and write at least, in bytes, and how many floating-point operations it has to do; a
+    /// traced run tells it beside the time.
+    #[must_use]
+    pub fn declaring(mut self, bytes: u64, flops: u64) -> Self {
+        (self.bytes, self.flops) = (bytes, flops);
+        self
+    }
+
     /// Gives the device a grid of `blocks` blocks of `threads` threads. Nothing happens for an empty grid.
     ///
     /// # Errors
@@ -250,12 +416,18 @@ impl Function {
         }
         let _inside = self.device.gate.enter();
         count(&self.device.counters.kernels);
+        let stats = || KernelStats {
+            name: self.name.to_string(),
+            blocks,
+            threads,
+            bytes: self.bytes,
+            flops: self.flops,
+            ..unnamed()
+        };
+        let grid = Grid { blocks, threads };
         // SAFETY: the caller's promise.
-        unsafe {
-            self.device
-                .driver
-                .launch(self.function, Grid { blocks, threads }, arguments)
-        }
+        let give = || unsafe { self.device.driver.launch(self.function, grid, arguments) };
+        self.device.traced(stats, give)
     }
 
     /// Gives the device a kernel that goes over `elements` elements with all threads of its grid (`GRID_LOOP`).
@@ -304,7 +476,10 @@ impl Accelerator for Inner {
         }
         let _inside = self.gate.enter();
         count(&self.counters.uploads);
-        lock(&self.staging).upload(&*self.driver, from, to.0)
+        self.traced(
+            || copy_stats("copy from the host", from.len()),
+            || lock(&self.staging).upload(&*self.driver, from, to.0),
+        )
     }
 
     fn download(&self, from: DeviceAddress, to: &mut [u8]) -> Result<()> {
@@ -313,7 +488,11 @@ impl Accelerator for Inner {
         }
         let _inside = self.gate.enter();
         count(&self.counters.downloads);
-        lock(&self.staging).download(&*self.driver, from.0, to)
+        let bytes = to.len();
+        self.traced(
+            || copy_stats("copy to the host", bytes),
+            || lock(&self.staging).download(&*self.driver, from.0, to),
+        )
     }
 
     fn copy(&self, from: DeviceAddress, to: DeviceAddress, bytes: usize) -> Result<()> {
@@ -321,8 +500,11 @@ impl Accelerator for Inner {
             return Ok(());
         }
         let _inside = self.gate.enter();
-        // SAFETY: the session gives addresses of tensors of this many bytes.
-        unsafe { self.driver.copy(from.0, to.0, bytes) }
+        self.traced(
+            || copy_stats("copy", 2 * bytes),
+            // SAFETY: the session gives addresses of tensors of this many bytes.
+            || unsafe { self.driver.copy(from.0, to.0, bytes) },
+        )
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -343,8 +525,26 @@ impl Accelerator for Inner {
         Ok(Box::new(Captured { device: self, graph }))
     }
 
+    fn begin_trace(&self) -> Result<()> {
+        self.tracer.begin();
+        Ok(())
+    }
+
+    fn end_trace(&self) -> Result<Vec<KernelStats>> {
+        let _inside = self.gate.enter();
+        let timed = self.tracer.end(&*self.driver);
+        self.driver.synchronize().and(timed)
+    }
+
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
+    }
+}
+
+impl Inner {
+    /// Gives a piece of work, timed in a traced run.
+    fn traced<T>(&self, stats: impl FnOnce() -> KernelStats, give: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.tracer.give(&*self.driver, stats, give)
     }
 }
 

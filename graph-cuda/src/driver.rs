@@ -2,8 +2,11 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::time::Duration;
 
-use graph_core::{DType, Result};
+use graph_core::{DType, Error, Result};
+
+use crate::convolution::{Algorithm, Convolution};
 
 /// The version of a GPU's instruction set: (9, 0) for Hopper.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -129,6 +132,36 @@ impl Product {
         (self.batch, self.strides) = (count, strides);
         self
     }
+
+    /// The floating-point operations that it takes.
+    pub fn flops(&self) -> u64 {
+        let factors = [2, self.batch, self.rows, self.columns, self.inner];
+        factors.into_iter().map(|factor| factor as u64).product()
+    }
+
+    /// Bytes of its operands and its result.
+    pub fn bytes(&self) -> u64 {
+        let matrices = [
+            (self.rows, self.inner),
+            (self.inner, self.columns),
+            (self.rows, self.columns),
+        ];
+        let elements = matrices.into_iter().zip(self.strides).map(|((rows, columns), stride)| {
+            // A matrix that all share is read once.
+            let count = if stride == 0 { 1 } else { self.batch };
+            (count * rows * columns) as u64
+        });
+        elements.sum::<u64>() * self.dtype.size().unwrap_or(0) as u64
+    }
+}
+
+/// What becomes of a product before it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Epilogue {
+    /// The address of a vector that is added to each row.
+    pub bias: u64,
+    /// Whether `Relu` follows.
+    pub relu: bool,
 }
 
 /// One device and its one stream of work. Work (copies, launches, products) is done in the order in which it is given.
@@ -139,6 +172,9 @@ impl Product {
 pub unsafe trait Driver: Send + Sync {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
+
+    /// The driver's version: with the device, it decides of what a library does.
+    fn version(&self) -> String;
 
     /// Memory on the device that nobody holds, in bytes.
     ///
@@ -227,6 +263,55 @@ pub unsafe trait Driver: Send + Sync {
     /// That of the trait.
     unsafe fn multiply(&self, product: &Product, a: u64, b: u64, c: u64) -> Result<()>;
 
+    /// [`Driver::multiply`] with what `epilogue` says in the same pass; `false`, with nothing given, where the device's library
+    /// does not do that.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Safety
+    /// That of the trait; `epilogue.bias` has an element for each column of the product.
+    unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
+        let _ = (product, epilogue, a, b, c);
+        Ok(false)
+    }
+
+    /// The library of convolutions that the device has, by name and version.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is none, `FailedPrecondition` for one that is too old.
+    fn convolution_library(&self) -> Result<String> {
+        Err(Error::unavailable("the device has no library of convolutions"))
+    }
+
+    /// The algorithms by which the library can do a convolution with at most `workspace` bytes of memory to work in, which give
+    /// the same bits each time; what it thinks fastest is first.
+    ///
+    /// # Errors
+    /// Those of [`Driver::convolution_library`], and the library's.
+    fn convolution_algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        let _ = (convolution, workspace);
+        self.convolution_library().map(|_| Vec::new())
+    }
+
+    /// Does a convolution by one of its algorithms. One of the three tensors, as its op says, becomes the result.
+    ///
+    /// # Errors
+    /// Those of [`Driver::convolution_library`], and the library's.
+    ///
+    /// # Safety
+    /// That of the trait; the tensors lie as [`Convolution`] says, and the workspace is as large as the algorithm says.
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        let _ = (convolution, algorithm, tensors, workspace);
+        self.convolution_library().map(drop)
+    }
+
     /// Waits until all work is done.
     ///
     /// # Errors
@@ -250,6 +335,18 @@ pub unsafe trait Driver: Send + Sync {
     /// # Errors
     /// Those of the work.
     fn wait_for(&self, event: Handle) -> Result<()>;
+
+    /// Marks a time in the order of the work.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn record_time(&self) -> Result<Handle>;
+
+    /// The time from one mark of [`Driver::record_time`] to a later one. Waits for the later, and forgets both.
+    ///
+    /// # Errors
+    /// Those of the work.
+    fn elapsed(&self, from: Handle, to: Handle) -> Result<Duration>;
 
     /// Work that this thread gives from now on is recorded.
     ///

@@ -7,14 +7,21 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use graph_core::{DType, Error, Result};
 use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
+use crate::choice::ConvolutionKernels;
+use crate::convolution::{Algorithm, Convolution};
 use crate::device::{Cuda, DeviceOptions};
-use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
+
+mod convolutions;
+
+pub use convolutions::{ConvolutionLibrary, EmulatedAlgorithm};
 
 /// What lies before every kernel source, in place of CUDA's own names.
 const HEADER: &str = include_str!("device_code/emulator.h");
@@ -37,14 +44,35 @@ const ALIGNMENT: usize = 256;
 /// An emulated device of this index, with `memory` bytes of memory.
 ///
 /// # Errors
-/// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names.
+/// `Unavailable` if there is no C++ compiler: `c++`, or what `CXX` names; `InvalidArgument` for an environment variable that
+/// makes no sense.
 pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result<Cuda> {
-    let compiler = HostCompiler::new()?;
+    // There is no library of convolutions unless a test brings one.
+    let options = DeviceOptions {
+        convolutions: options.convolutions.or(Some(ConvolutionKernels::Own)),
+        ..options.clone()
+    };
     Ok(Cuda::new(
         Box::new(Host::new(index, memory)),
-        Box::new(compiler),
+        Box::new(HostCompiler::new()?),
         Cache::of_user(),
-        options,
+        &options,
+    ))
+}
+
+/// An emulated device with a library of convolutions and one of products with biases and `Relu`; it keeps compiled kernels and choices in `cache`.
+///
+/// # Errors
+/// Those of [`device_with`].
+pub fn device_with_library(library: ConvolutionLibrary, cache: Cache, options: &DeviceOptions) -> Result<Cuda> {
+    let mut host = Host::new(0, 4 << 30);
+    host.library = Some(Arc::new(library));
+    let options = options.completed()?;
+    Ok(Cuda::new(
+        Box::new(host),
+        Box::new(HostCompiler::new()?),
+        cache,
+        &options,
     ))
 }
 
@@ -121,9 +149,18 @@ enum Work {
     },
     Multiply {
         product: Product,
+        /// As a library does that has such.
+        epilogue: Option<Epilogue>,
         a: u64,
         b: u64,
         c: u64,
+    },
+    Convolve {
+        library: Arc<ConvolutionLibrary>,
+        convolution: Convolution,
+        algorithm: EmulatedAlgorithm,
+        tensors: [u64; 3],
+        workspace: u64,
     },
 }
 
@@ -145,27 +182,55 @@ impl Work {
                 // SAFETY: the caller's promise.
                 unsafe { kernel(grid.blocks.as_ptr(), grid.threads.as_ptr(), pointers.as_ptr()) }
             }
-            Self::Multiply { product, a, b, c } => match product.dtype {
+            Self::Convolve {
+                library,
+                convolution,
+                algorithm,
+                tensors,
+                workspace,
+            } => {
+                // SAFETY: the caller's promise.
+                unsafe { library.run(convolution, algorithm, *tensors, *workspace) }
+            }
+            Self::Multiply {
+                product,
+                epilogue,
+                a,
+                b,
+                c,
+            } => {
                 // SAFETY: the caller's promise, here and below.
-                DType::Float32 => unsafe { multiply::<f32>(product, *a, *b, *c, f64::from, |sum| sum as f32) },
-                // SAFETY: as above.
-                DType::Float64 => unsafe { multiply::<f64>(product, *a, *b, *c, |x| x, |sum| sum) },
-                // SAFETY: as above.
-                DType::Half => unsafe {
-                    multiply::<half::f16>(product, *a, *b, *c, f64::from, |sum| half::f16::from_f32(sum as f32))
-                },
-                // SAFETY: as above.
-                _ => unsafe {
-                    multiply::<half::bf16>(product, *a, *b, *c, f64::from, |sum| half::bf16::from_f32(sum as f32))
-                },
-            },
+                match product.dtype {
+                    DType::Float32 => unsafe {
+                        multiply::<f32>(product, *epilogue, [*a, *b, *c], f64::from, |sum| sum as f32)
+                    },
+                    // SAFETY: as above.
+                    DType::Float64 => unsafe { multiply::<f64>(product, *epilogue, [*a, *b, *c], |x| x, |sum| sum) },
+                    // SAFETY: as above.
+                    DType::Half => unsafe {
+                        let narrow = |sum| half::f16::from_f32(sum as f32);
+                        multiply::<half::f16>(product, *epilogue, [*a, *b, *c], f64::from, narrow)
+                    },
+                    // SAFETY: as above.
+                    _ => unsafe {
+                        let narrow = |sum| half::bf16::from_f32(sum as f32);
+                        multiply::<half::bf16>(product, *epilogue, [*a, *b, *c], f64::from, narrow)
+                    },
+                }
+            }
         }
     }
 }
 
 /// # Safety
 /// That of [`Driver::multiply`].
-unsafe fn multiply<T: Copy>(product: &Product, a: u64, b: u64, c: u64, wide: fn(T) -> f64, narrow: fn(f64) -> T) {
+unsafe fn multiply<T: Copy>(
+    product: &Product,
+    epilogue: Option<Epilogue>,
+    [a, b, c]: [u64; 3],
+    wide: fn(T) -> f64,
+    narrow: fn(f64) -> T,
+) {
     let Product {
         rows, columns, inner, ..
     } = *product;
@@ -198,6 +263,10 @@ unsafe fn multiply<T: Copy>(product: &Product, a: u64, b: u64, c: u64, wide: fn(
                         sum += wide(*place);
                     }
                     *place = narrow(sum);
+                    if let Some(Epilogue { bias, relu }) = epilogue {
+                        let sum = wide(*place) + wide(*(bias as *const T).add(column));
+                        *place = narrow(if relu && sum <= 0.0 { 0.0 } else { sum });
+                    }
                 }
             }
         }
@@ -213,12 +282,14 @@ struct State {
     /// The recording, while there is one.
     recording: Option<Vec<Work>>,
     graphs: FxHashMap<Handle, Vec<Work>>,
+    times: FxHashMap<Handle, Instant>,
     next: Handle,
 }
 
 /// The host in the place of a GPU.
 struct Host {
     info: DeviceInfo,
+    library: Option<Arc<ConvolutionLibrary>>,
     state: Mutex<State>,
 }
 
@@ -235,8 +306,14 @@ impl Host {
                 memory,
                 multiprocessors: 2,
             },
+            library: None,
             state: Mutex::default(),
         }
+    }
+
+    fn library(&self) -> Result<&Arc<ConvolutionLibrary>> {
+        let library = self.library.as_ref();
+        library.ok_or_else(|| Error::unavailable("the emulated device has no library of convolutions"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -279,6 +356,10 @@ impl Host {
 unsafe impl Driver for Host {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn version(&self) -> String {
+        "emulated".to_owned()
     }
 
     fn free_memory(&self) -> Result<usize> {
@@ -397,7 +478,70 @@ unsafe impl Driver for Host {
         }
         let product = product.clone();
         // SAFETY: the caller's promise.
-        unsafe { self.give(Work::Multiply { product, a, b, c }) }
+        unsafe {
+            self.give(Work::Multiply {
+                product,
+                epilogue: None,
+                a,
+                b,
+                c,
+            })
+        }
+    }
+
+    unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
+        // As cuBLASLt does.
+        if self.library.is_none() || product.dtype != DType::Float32 || product.batch != 1 || product.inner == 0 {
+            return Ok(false);
+        }
+        let (product, epilogue) = (product.clone(), Some(epilogue));
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.give(Work::Multiply {
+                product,
+                epilogue,
+                a,
+                b,
+                c,
+            })
+        }?;
+        Ok(true)
+    }
+
+    fn convolution_library(&self) -> Result<String> {
+        self.library()?.identity()
+    }
+
+    fn convolution_algorithms(&self, _: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        let library = self.library()?;
+        library.identity()?;
+        let offered = library.algorithms.iter().filter(|one| !one.hidden);
+        let offered = offered.map(|one| one.algorithm);
+        Ok(offered.filter(|one| one.workspace <= workspace).collect())
+    }
+
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        let library = self.library()?;
+        let one = *library.find(algorithm)?;
+        if one.fails {
+            library.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Err(Error::internal("the emulated library's algorithm fails").got(algorithm.number));
+        }
+        let work = Work::Convolve {
+            library: library.clone(),
+            convolution: *convolution,
+            algorithm: one,
+            tensors,
+            workspace,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.give(work) }
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -414,6 +558,23 @@ unsafe impl Driver for Host {
 
     fn wait_for(&self, _: Handle) -> Result<()> {
         self.not_recording()
+    }
+
+    fn record_time(&self) -> Result<Handle> {
+        self.not_recording()?;
+        let mut state = self.state();
+        state.next += 1;
+        let mark = state.next;
+        state.times.insert(mark, Instant::now());
+        Ok(mark)
+    }
+
+    fn elapsed(&self, from: Handle, to: Handle) -> Result<Duration> {
+        let mut state = self.state();
+        let (from, to) = (state.times.remove(&from), state.times.remove(&to));
+        from.zip(to)
+            .map(|(from, to)| to.saturating_duration_since(from))
+            .ok_or_else(|| Error::internal("a time that was never marked"))
     }
 
     fn begin_capture(&self) -> Result<()> {

@@ -46,6 +46,14 @@ impl Gate {
         Inside { gate: self, counted }
     }
 
+    /// Has the device for this thread alone until what is returned is dropped.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if this thread records.
+    pub(crate) fn alone(&self) -> Result<Alone<'_>> {
+        self.begin_recording().map(|()| Alone(self))
+    }
+
     /// Has the device for this thread alone; waits until the others are out.
     ///
     /// # Errors
@@ -67,6 +75,15 @@ impl Gate {
     pub(crate) fn end_recording(&self) {
         self.lock().recording = None;
         self.changed.notify_all();
+    }
+}
+
+/// The device for one thread.
+pub(crate) struct Alone<'a>(&'a Gate);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.end_recording();
     }
 }
 

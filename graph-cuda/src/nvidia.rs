@@ -1,17 +1,21 @@
 //! The driver of NVIDIA's cards, through `cudarc`, whose libraries are loaded when they are first called.
 //!
 //! `cudarc` panics where a library is missing: [`devices`] looks for the driver before anything is called, and matrix products
-//! look for cuBLAS. All work goes to one stream that is not the default one, which could not be recorded.
+//! look for cuBLAS. Of cuBLASLt and cuDNN a few functions are called, without it. All work goes to one stream that is not the default one, which could not be recorded.
 
 use std::ffi::{CString, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result, sys};
 use graph_core::{DType, Error, Result};
 use smallvec::SmallVec;
 
-use crate::driver::{Argument, Capability, DeviceInfo, Driver, Grid, Handle, Product};
+use crate::blas_lt::BlasLt;
+use crate::convolution::{Algorithm, Convolution};
+use crate::cudnn::Cudnn;
+use crate::driver::{Argument, Capability, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
 
 /// What cuBLAS is given to work in, in bytes: what it asks for on Hopper. It may not allocate while work is recorded.
 const BLAS_WORKSPACE: usize = 32 << 20;
@@ -33,10 +37,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
             .hint("CUDA_VISIBLE_DEVICES tells which are"),
         _ => failed("initializing CUDA", error),
     })?;
-    let mut version = 0;
-    // SAFETY: the address is valid.
-    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
-    asked.map_err(|error| failed("asking for the driver's version", error))?;
+    let version = driver_version()?;
     if version < OLDEST_DRIVER {
         let of = |version: i32| format!("a driver of CUDA {}.{}", version / 1000, version % 1000 / 10);
         return Err(Error::failed_precondition("the NVIDIA driver is too old")
@@ -45,6 +46,15 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     }
     let count = result::device::get_count().map_err(|error| failed("counting devices", error))?;
     (0..count).map(|index| info(index).map(|(_, info)| info)).collect()
+}
+
+/// The newest CUDA that the driver has, as it counts.
+fn driver_version() -> Result<i32> {
+    let mut version = 0;
+    // SAFETY: the address is valid.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
+    asked.map_err(|error| failed("asking for the driver's version", error))?;
+    Ok(version)
 }
 
 fn info(index: i32) -> Result<(sys::CUdevice, DeviceInfo)> {
@@ -78,7 +88,16 @@ pub struct Nvidia {
     stream: sys::CUstream,
     /// cuBLAS, from the first product on, and its workspace.
     blas: Mutex<Option<(blas_sys::cublasHandle_t, u64)>>,
+    /// cuBLASLt, from the first product with an epilogue on, if there is one.
+    blas_lt: Mutex<Option<Option<BlasLt>>>,
+    /// cuDNN, once it was found.
+    cudnn: Mutex<Option<Cudnn>>,
     tf32: bool,
+    version: i32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // SAFETY: the driver's objects may be used from any thread, and cuBLAS is behind a lock.
@@ -110,7 +129,23 @@ impl Nvidia {
             context,
             stream,
             blas: Mutex::new(None),
+            blas_lt: Mutex::new(None),
+            cudnn: Mutex::new(None),
             tf32,
+            version: driver_version()?,
+        })
+    }
+
+    /// An event of this kind at this place in the work.
+    fn mark(&self, kind: sys::CUevent_flags) -> Result<Handle> {
+        let marking = |error| failed("marking a place in the work", error);
+        let event = result::event::create(kind).map_err(marking)?;
+        // SAFETY: the event was just made, the stream lives as long as `self`.
+        let recorded = unsafe { result::event::record(event, self.stream) };
+        recorded.map(|()| event as Handle).map_err(|error| {
+            // SAFETY: nothing uses it.
+            let _ = unsafe { result::event::destroy(event) };
+            marking(error)
         })
     }
 
@@ -118,6 +153,25 @@ impl Nvidia {
     fn enter(&self) -> Result<()> {
         // SAFETY: the context is retained as long as `self` lives.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("choosing the device", error))
+    }
+
+    /// cuBLAS and its workspace.
+    fn blas(&self) -> Result<(blas_sys::cublasHandle_t, u64)> {
+        let mut blas = lock(&self.blas);
+        match &*blas {
+            Some(blas) => Ok(*blas),
+            None => Ok(*blas.insert(self.new_blas()?)),
+        }
+    }
+
+    /// Does something with cuDNN.
+    fn with_cudnn<T>(&self, work: impl FnOnce(&mut Cudnn) -> Result<T>) -> Result<T> {
+        self.enter()?;
+        let mut cudnn = lock(&self.cudnn);
+        match &mut *cudnn {
+            Some(cudnn) => work(cudnn),
+            None => work(cudnn.insert(Cudnn::open(self.stream.cast(), self.tf32)?)),
+        }
     }
 
     fn new_blas(&self) -> Result<(blas_sys::cublasHandle_t, u64)> {
@@ -146,6 +200,8 @@ impl Drop for Nvidia {
         // SAFETY: nothing uses these objects any more; errors cannot be told to anyone.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            drop(self.cudnn.get_mut().map(Option::take));
+            drop(self.blas_lt.get_mut().map(Option::take));
             if let Ok(Some((handle, workspace))) = self.blas.get_mut().map(Option::take) {
                 let _ = blas::destroy_handle(handle);
                 let _ = result::free_sync(workspace);
@@ -160,6 +216,10 @@ impl Drop for Nvidia {
 unsafe impl Driver for Nvidia {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn version(&self) -> String {
+        self.version.to_string()
     }
 
     fn free_memory(&self) -> Result<usize> {
@@ -294,11 +354,7 @@ unsafe impl Driver for Nvidia {
         // Numbers of their own alignment.
         let (alpha, beta) = (u64::from_ne_bytes(alpha), u64::from_ne_bytes(beta));
         let [stride_a, stride_b, stride_c] = product.strides.map(|stride| stride as i64);
-        let mut blas = self.blas.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (handle, _) = match &*blas {
-            Some(blas) => *blas,
-            None => *blas.insert(self.new_blas()?),
-        };
+        let (handle, _) = self.blas()?;
         // cuBLAS takes matrices column by column: the transposed product of the same memory.
         // SAFETY: the caller's promise; the sizes are those of the operands.
         unsafe {
@@ -331,6 +387,43 @@ unsafe impl Driver for Nvidia {
         .map_err(blas_failed)
     }
 
+    unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
+        self.enter()?;
+        let (_, workspace) = self.blas()?;
+        let mut library = lock(&self.blas_lt);
+        let library = library.get_or_insert_with(|| {
+            let opened = BlasLt::open(self.tf32);
+            opened
+                .inspect_err(|error| eprintln!("products, biases and activations are separate steps: {error}"))
+                .ok()
+        });
+        let Some(library) = library else {
+            return Ok(false);
+        };
+        let stream = self.stream.cast();
+        // SAFETY: the caller's promise; the workspace is of this size, and only work of this stream uses it.
+        unsafe { library.multiply(product, epilogue, [a, b, c], (workspace, BLAS_WORKSPACE), stream) }
+    }
+
+    fn convolution_library(&self) -> Result<String> {
+        self.with_cudnn(|cudnn| Ok(cudnn.identity()))
+    }
+
+    fn convolution_algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        self.with_cudnn(|cudnn| cudnn.algorithms(convolution, workspace))
+    }
+
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.with_cudnn(|cudnn| unsafe { cudnn.run(convolution, algorithm, tensors, workspace) })
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives as long as `self`.
@@ -339,15 +432,26 @@ unsafe impl Driver for Nvidia {
 
     fn record_event(&self) -> Result<Handle> {
         self.enter()?;
-        let marking = |error| failed("marking a place in the work", error);
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(marking)?;
-        // SAFETY: the event was just made, the stream lives as long as `self`.
-        let recorded = unsafe { result::event::record(event, self.stream) };
-        recorded.map(|()| event as Handle).map_err(|error| {
-            // SAFETY: nothing uses it.
-            let _ = unsafe { result::event::destroy(event) };
-            marking(error)
-        })
+        self.mark(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn record_time(&self) -> Result<Handle> {
+        self.enter()?;
+        self.mark(sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    fn elapsed(&self, from: Handle, to: Handle) -> Result<Duration> {
+        self.enter()?;
+        let (from, to) = (from as sys::CUevent, to as sys::CUevent);
+        // SAFETY: events live until this, which is their last use.
+        unsafe {
+            let waited = result::event::synchronize(to);
+            let elapsed = waited.and_then(|()| result::event::elapsed(from, to));
+            let _ = result::event::destroy(from);
+            let _ = result::event::destroy(to);
+            let milliseconds = elapsed.map_err(|error| failed("taking the time of work", error))?;
+            Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+        }
     }
 
     fn is_past(&self, event: Handle) -> Result<bool> {

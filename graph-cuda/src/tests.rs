@@ -5,7 +5,7 @@ use graph_core::{DType, Error, Result};
 use std::sync::Arc;
 
 use crate::emulator::{device, device_with};
-use crate::{Cuda, DeviceOptions, Product, Source, arguments};
+use crate::{Cuda, DeviceOptions, Product, Rates, Source, arguments};
 
 const SOURCE: Source = Source {
     name: "tests.cu",
@@ -289,4 +289,78 @@ fn what_another_thread_gives_is_not_recorded() {
         }
     });
     assert_eq!(get::<f32>(&gpu, others, 1), [1.0]);
+}
+
+#[test]
+fn traced_work_is_timed_and_says_what_it_is() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    let x = put(&gpu, &[1f32, 2., 3., 4.]);
+    let scale = cuda
+        .function(&SOURCE, "scale", &[("T", "float")])
+        .unwrap()
+        .declaring(32, 4);
+    // SAFETY: the arguments are the kernel's, and the memory is as large.
+    let double = || unsafe { scale.launch_over(4, arguments![x, x, 2f32, 4i64]) }.unwrap();
+    double();
+    gpu.begin_trace().unwrap();
+    double();
+    let product = Product::new(DType::Float32, 2, 2, 1);
+    let c = gpu.allocate(16).unwrap();
+    // SAFETY: the matrices lie there.
+    unsafe { cuda.multiply(&product, x, x, c) }.unwrap();
+    // What another thread gives at the same time is none of the trace's.
+    std::thread::scope(|scope| drop(scope.spawn(double).join()));
+    get::<f32>(&gpu, c, 4);
+    let timed = gpu.end_trace().unwrap();
+    let names: Vec<&str> = timed.iter().map(|stats| &*stats.name).collect();
+    assert_eq!(names, ["tests.cu/scale", "product 2x1x2 float", "copy to the host"]);
+    let [kernel, product, copy] = &timed[..] else {
+        panic!("{timed:?}")
+    };
+    assert_eq!((kernel.blocks, kernel.threads), ([1, 1, 1], [256, 1, 1]));
+    assert_eq!((kernel.bytes, kernel.flops), (32, 4));
+    assert_eq!((product.bytes, product.flops), (4 * (2 + 2 + 4), 8));
+    assert_eq!(copy.bytes, 16);
+    assert!(
+        timed.iter().all(|stats| stats.time > std::time::Duration::ZERO),
+        "{timed:?}"
+    );
+    // Nothing is timed from here on.
+    double();
+    gpu.begin_trace().unwrap();
+    assert_eq!(gpu.end_trace().unwrap(), []);
+}
+
+#[test]
+fn a_kernel_s_share_of_what_the_device_can_do_is_its_nearer_limit() {
+    let Some(cuda) = emulated() else { return };
+    let rates = Rates::measure(&cuda, 1 << 20, 32).unwrap();
+    assert!(rates.bytes > 0.0 && rates.flops > 0.0, "{rates:?}");
+    assert_eq!(cuda.held_bytes(), 0);
+    let rates = Rates {
+        bytes: 1e9,
+        flops: 1e10,
+    };
+    let stats = |bytes, flops| graph_core::accelerator::KernelStats {
+        name: "kernel".into(),
+        blocks: [1; 3],
+        threads: [1; 3],
+        time: std::time::Duration::from_micros(10),
+        bytes,
+        flops,
+    };
+    for (bytes, flops, share) in [
+        (5000, 0, Some(0.5)),
+        (5000, 90_000, Some(0.9)),
+        (9000, 10, Some(0.9)),
+        (0, 0, None),
+    ] {
+        let got = rates.share(&stats(bytes, flops));
+        assert_eq!(
+            got.map(|share| (share * 1e6).round()),
+            share.map(|share: f64| share * 1e6),
+            "{bytes} {flops}"
+        );
+    }
 }

@@ -1,4 +1,6 @@
-//! The machine's GPUs, and the choice among them and the CPU that programs offer.
+//! The machine's GPUs, the choice among them and the CPU that programs offer, and tables of what they did.
+
+mod profile;
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +10,8 @@ use graph_core::accelerator::Accelerator;
 use graph_core::device::DeviceSpec;
 use graph_core::{Error, Result};
 use graph_cuda::Cuda;
-pub use graph_cuda::{Capability, DeviceInfo, DeviceOptions, devices};
+pub use graph_cuda::{Capability, ConvolutionKernels, DeviceInfo, DeviceOptions, Rates, devices};
+pub use profile::{profile_lines, rates};
 
 /// What a session computes on that is told nothing: what the environment variable `GRAPH_DEVICE` says in the words of
 /// [`DeviceChoice`], or else the machine's GPUs. Where they cannot be used, standard error is told, unless there is no

@@ -9,7 +9,8 @@
 //! - `evaluate N` and `summarize N` measure the accuracy on the 10,000 test images, and run the merged summary over them,
 //!   N times, and print `N SECONDS`;
 //! - `profile N` runs N traced steps and prints for each operation that takes a hundredth of the step or more, and for each
-//!   op, `MICROSECONDS NAME` (the median step's), the longest first, then `done`.
+//!   op, `MICROSECONDS NAME` (the median step's), the longest first; on a GPU, an empty line and the table of
+//!   [`profile_lines`]; then `done`.
 //!
 //! Batch k is rows kB to (k+1)B of the 55,000 training images in file order, from the start again after the last whole one.
 
@@ -21,7 +22,7 @@ use std::time::Instant;
 use clap::Parser;
 use graph_core::session::{Accelerators, NodeStats, RewriteOptions};
 use graph_core::{Graph, Value};
-use graph_ops::gpu::{DeviceChoice, DeviceOptions};
+use graph_ops::gpu::{DeviceChoice, DeviceOptions, profile_lines, rates};
 use lenet::Result;
 use lenet::dataset::{BatchesAhead, CLASSES, Mnist, PIXELS};
 use lenet::global_definitions::{Definitions, OptimizerName};
@@ -72,14 +73,14 @@ fn main() -> Result<()> {
         tf32: options.tf32,
         ..DeviceOptions::default()
     };
-    let chosen = options.device.open(&device)?;
+    let accelerators = options.device.open(&device)?.accelerators;
     let mut trainer = Trainer::with_options(
         net,
         dataset.feed,
         TrainerOptions {
             logdir: None,
             threads,
-            accelerators: Accelerators::Only(chosen.accelerators),
+            accelerators: Accelerators::Only(accelerators.clone()),
             rewrites: options
                 .without
                 .iter()
@@ -159,6 +160,12 @@ fn main() -> Result<()> {
                 for line in profile(&steps) {
                     write(line)?;
                 }
+                if let Some(gpu) = accelerators.first() {
+                    write(String::new())?;
+                    for line in profile_lines(&steps, rates(gpu)?.as_ref()) {
+                        write(line)?;
+                    }
+                }
                 write("done".into())?;
             }
             other => eprintln!("unknown command '{other}'"),
@@ -174,7 +181,7 @@ fn profile(steps: &[Vec<NodeStats>]) -> Vec<String> {
     let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (index, nodes) in steps.iter().enumerate() {
         for node in nodes {
-            let time = (node.end - node.start).as_secs_f64() * 1e6;
+            let time = node.time().as_secs_f64() * 1e6;
             let name = format!("{} = {}", node.name, node.op);
             for (table, key) in [(&mut operations, name), (&mut kinds, node.op.to_string())] {
                 let times = table.entry(key).or_default();

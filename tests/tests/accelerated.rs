@@ -3,10 +3,11 @@
 //! The GPU is an emulated one, unless `GRAPH_DEVICE` names a card (`GRAPH_DEVICE=gpu:0`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use graph_core::accelerator::Accelerator;
 use graph_core::graph::scope::{control_dependencies, device};
-use graph_core::session::{Feedable, SessionOptions};
+use graph_core::session::{Feedable, RunOptions, SessionOptions};
 use graph_core::{Graph, Session, Value, Variable, feed};
 use graph_cuda::{Cuda, DeviceOptions, emulator};
 use graph_ops::gpu::DeviceChoice;
@@ -315,4 +316,70 @@ fn the_tutorial_follows_tensorflow_on_a_card() {
         "recording changes the result"
     );
     println!("on the GPU, two runs and one without recording are the same bits");
+}
+
+#[test]
+fn a_traced_run_tells_the_kernels_of_each_operation_and_their_times() {
+    let Some(gpu) = gpu(0) else { return };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([Some(64), Some(3)])
+        .name("x")
+        .build()
+        .unwrap();
+    let w = Variable::new([[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        .name("w")
+        .build()
+        .unwrap();
+    let product = math::matmul(&x, &w).name("product").build().unwrap();
+    let total = math::reduce_sum(&product).name("total").build().unwrap();
+    let session = Session::with_options(&graph, options(&[&gpu])).unwrap();
+    session.run(w.initializer(), ()).unwrap();
+    let traced = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let fed = || feed! { x => Value::from_vec([64, 3], vec![1.0f32; 192]).unwrap() };
+    // Recorded steps run one by one while they are traced.
+    for _ in 0..3 {
+        assert_eq!(session.run::<f32>(&total, fed()).unwrap(), 64.0 * 21.0);
+        let (sum, metadata): (f32, _) = session.run_with(&total, fed(), &traced).unwrap();
+        assert_eq!(sum, 64.0 * 21.0);
+        let node = |name: &str| {
+            let mut nodes = metadata.nodes.iter();
+            nodes
+                .find(|node| node.name == name)
+                .unwrap_or_else(|| panic!("{name} did not run"))
+        };
+        let product = node("product");
+        assert_eq!(product.device, "/device:GPU:0");
+        let [kernel] = &product.kernels[..] else {
+            panic!("{product:?}")
+        };
+        assert_eq!(kernel.name, "product 64x3x2 float");
+        assert_eq!((kernel.bytes, kernel.flops), (4 * (192 + 6 + 128), 2 * 64 * 3 * 2));
+        assert!(kernel.time > Duration::ZERO);
+        assert_eq!(product.bytes(), kernel.bytes);
+        let total = node("total");
+        assert!(!total.kernels.is_empty());
+        for kernel in &total.kernels {
+            assert!(kernel.name.contains(".cu/"), "{kernel:?}");
+            assert!(
+                kernel.blocks[0] > 0 && kernel.threads[0] > 0 && kernel.time > Duration::ZERO,
+                "{kernel:?}"
+            );
+        }
+        let devices: Vec<String> = metadata
+            .to_proto()
+            .step_stats
+            .unwrap()
+            .dev_stats
+            .into_iter()
+            .map(|device| device.device)
+            .collect();
+        for device in ["/device:GPU:0", "/device:GPU:0/stream:all"] {
+            let whole = format!("/job:localhost/replica:0/task:0{device}");
+            assert!(devices.contains(&whole), "{devices:?}");
+        }
+    }
 }

@@ -101,8 +101,14 @@ fn pictures(count: usize) -> Value {
 
 /// The losses and logits of a few steps, batches of three sizes by turns, and the ops that ran.
 fn train(network: &Network, rewrites: RewriteOptions) -> (Vec<Value>, BTreeSet<&'static str>) {
+    let (results, ops) = train_with(network, SessionOptions::new().rewrites(rewrites));
+    (results, ops.into_iter().map(|(op, _)| op).collect())
+}
+
+/// [`train`], and on which device each op ran.
+fn train_with(network: &Network, options: SessionOptions) -> (Vec<Value>, BTreeSet<(&'static str, String)>) {
     let _default = network.graph.as_default();
-    let session = Session::with_options(&network.graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+    let session = Session::with_options(&network.graph, options).unwrap();
     session.run(state::global_variables_initializer().unwrap(), ()).unwrap();
     let options = RunOptions {
         trace: true,
@@ -116,7 +122,7 @@ fn train(network: &Network, rewrites: RewriteOptions) -> (Vec<Value>, BTreeSet<&
             .run_with((&network.step, &network.loss, &network.logits), feeds, &options)
             .unwrap();
         results.extend([loss, logits]);
-        ops.extend(metadata.nodes.iter().map(|node| node.op));
+        ops.extend(metadata.nodes.iter().map(|node| (node.op, node.device.clone())));
     }
     for variable in state::trainable_variables().unwrap() {
         results.push(session.run(&variable, ()).unwrap());
@@ -292,5 +298,39 @@ fn operands_of_chains_are_broadcast() {
             run(RewriteOptions::none(), rows, columns),
         );
         assert_eq!(fused, plain, "[{rows}, {columns}]");
+    }
+}
+
+#[test]
+fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
+    let gpu = match graph_cuda::emulator::device() {
+        Ok(gpu) => gpu,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let network = network(&AdamOptimizer::new(0.01));
+    let options = || {
+        SessionOptions::new()
+            .accelerators(vec![gpu.accelerator()])
+            .allow_soft_placement(true)
+    };
+    let (expected, _) = train(&network, RewriteOptions::none());
+    let (got, ops) = train_with(&network, options());
+    assert_close(&got, &expected, "on the GPU");
+    for op in ["_FusedConv2D", "_FusedMatMul", "_RandomMask", "_FusedApplyAdam"] {
+        assert!(
+            ops.contains(&(op, "/device:GPU:0".to_owned())),
+            "no {op} on the GPU: {ops:?}"
+        );
+    }
+    // Each of them can be left out there too, and changes nothing but the last bits.
+    for name in [
+        "convolution_fusion",
+        "matmul_fusion",
+        "mask_fusion",
+        "outer_product",
+        "update_fusion",
+    ] {
+        let (without, _) = train_with(&network, options().rewrites(RewriteOptions::all().without(name)));
+        assert_close(&without, &expected, name);
     }
 }

@@ -11,10 +11,10 @@ use graph_core::format::checkpoint::BundleReader;
 use graph_core::format::graph_file::GraphFile;
 use graph_core::format::import::ImportOptions;
 use graph_core::graph::OpBuilder;
-use graph_core::session::Feeds;
+use graph_core::session::{Feeds, RunOptions};
 use graph_core::value::FromValue;
 use graph_core::{DType, Error, Graph, Operation, Result as CoreResult, Session, SessionOptions, Tensor, Value};
-use graph_ops::gpu::{DeviceChoice, DeviceOptions};
+use graph_ops::gpu::{self, DeviceChoice, DeviceOptions};
 use graph_record::{npy, npz};
 use half::{bf16, f16};
 use serde::Serialize;
@@ -66,6 +66,10 @@ pub struct Options {
     #[arg(long)]
     log_device_placement: bool,
 
+    /// Write to standard error what each operation took, and the kernels of those on a GPU
+    #[arg(long)]
+    profile: bool,
+
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -104,14 +108,30 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<ExitCode> {
         let (tensor, value) = parse_feed(&graph, feed)?;
         feeds = feeds.with(tensor, value);
     }
+    let accelerators = options.device.open(&DeviceOptions::default())?.accelerators;
     let session_options = SessionOptions::new()
-        .accelerators(options.device.open(&DeviceOptions::default())?.accelerators)
+        .accelerators(accelerators.clone())
         .log_device_placement(options.log_device_placement);
     let session = Session::with_options(&graph, session_options)?;
     if let Some(prefix) = checkpoint_of(options, &file) {
         restore(&session, &prefix)?;
     }
-    let (values, _): (Vec<Value>, Vec<()>) = session.run((&fetches, &targets), feeds)?;
+    let values: Vec<Value> = match options.profile {
+        true => {
+            let traced = RunOptions {
+                trace: true,
+                ..RunOptions::default()
+            };
+            let ((values, _), metadata): ((Vec<Value>, Vec<()>), _) =
+                session.run_with((&fetches, &targets), feeds, &traced)?;
+            let rates = accelerators.first().map_or(Ok(None), gpu::rates)?;
+            for line in gpu::profile_lines(&[metadata.nodes], rates.as_ref()) {
+                eprintln!("{line}");
+            }
+            values
+        }
+        false => session.run::<(Vec<Value>, Vec<()>)>((&fetches, &targets), feeds)?.0,
+    };
     let named: Vec<(String, &Value)> = fetches.iter().map(Tensor::name).zip(&values).collect();
     if let Some(path) = &options.out {
         let bytes = npz::pack_named(named.iter().cloned())?;

@@ -51,6 +51,31 @@ fn model(folder: &Path) {
 }
 
 #[test]
+fn a_profile_tells_what_each_operation_took() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    model(folder);
+    let asked = [
+        "run",
+        "model.pb",
+        "--checkpoint",
+        "model.ckpt",
+        "--feed",
+        "x=[[1,2]]",
+        "--fetch",
+        "y",
+    ];
+    let output = graph(folder, &[&asked[..], &["--device", "cpu", "--profile"]].concat());
+    assert!(output.status.success());
+    assert_eq!(output.stdout, succeeds(folder, &asked).into_bytes());
+    let told = String::from_utf8(output.stderr).unwrap();
+    let mut lines = told.lines();
+    assert!(lines.next().unwrap().contains("time, us"), "{told}");
+    assert!(lines.any(|line| line.contains("on /device:CPU:0")), "{told}");
+    assert!(told.trim_end().ends_with(" all"), "{told}");
+}
+
+#[test]
 fn a_graph_runs_with_values_from_the_command_line_and_from_files() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path();

@@ -8,8 +8,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor};
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor, KernelStats};
 use crate::error::{Error, Result};
+use crate::graph::Node;
 use crate::op::kernel::{KernelContext, VariableCell};
 use crate::rewrite::Program;
 use crate::session::execute::RunControl;
@@ -227,10 +228,26 @@ impl Plan {
         }
     }
 
-    /// Waits for the accelerator of a step.
-    pub(crate) fn wait_for(&self, index: usize) -> Result<()> {
+    /// Runs a step, and waits for its accelerator; where it ran, and the work of which that was made.
+    pub(crate) fn run_traced(
+        &mut self,
+        index: usize,
+        node: &Node,
+        state: &mut SessionState,
+    ) -> Result<(String, Vec<KernelStats>)> {
         let device = device_of(self.accelerated.as_deref(), self.steps[index].memory);
-        device.map_or(Ok(()), |device| device.accelerator.synchronize())
+        let Some(accelerator) = device.map(|device| device.accelerator.clone()) else {
+            let ran = self.run_step(index, node, state);
+            return ran
+                .map(|()| ("/device:CPU:0".to_owned(), Vec::new()))
+                .map_err(|error| error.at(node.site()));
+        };
+        accelerator.begin_trace()?;
+        let ran = self.run_step(index, node, state).map_err(|error| error.at(node.site()));
+        // Tracing ends whatever happened.
+        let kernels = accelerator.end_trace();
+        ran?;
+        Ok((format!("/device:GPU:{}", accelerator.index()), kernels?))
     }
 
     /// Copies a tensor from one memory to another.

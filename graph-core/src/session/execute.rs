@@ -103,23 +103,29 @@ impl Plan {
             }
             let start = control.trace.is_some().then(|| begin.elapsed());
             let node = program.node(self.steps[index].node);
-            self.run_step(index, node, state)
-                .map_err(|error| error.at(node.site()))?;
-            if start.is_some() {
-                // What takes time on an accelerator is waited for.
-                self.wait_for(index)?;
-            }
-            if let (Some(start), Some(trace)) = (start, control.trace.as_deref_mut()) {
-                let step = &self.steps[index];
-                let outputs = step.outputs.iter().map(|&output| &self.slots[output as usize]);
-                let outputs = outputs.map(|slot| (slot.dtype, slot.shape.clone())).collect();
-                trace.nodes.push(NodeStats {
-                    name: node.name.to_string(),
-                    op: node.op(),
-                    start,
-                    end: begin.elapsed(),
-                    outputs,
-                });
+            match (start, control.trace.as_deref_mut()) {
+                (Some(start), Some(trace)) => {
+                    let (device, kernels) = self.run_traced(index, node, state)?;
+                    let step = &self.steps[index];
+                    let extents = |tensors: &[u32]| {
+                        let slots = tensors.iter().map(|&tensor| &self.slots[tensor as usize]);
+                        slots.map(|slot| (slot.dtype, slot.shape.clone())).collect()
+                    };
+                    trace.nodes.push(NodeStats {
+                        name: node.name.to_string(),
+                        op: node.op(),
+                        device,
+                        start,
+                        end: begin.elapsed(),
+                        inputs: extents(&step.inputs),
+                        outputs: extents(&step.outputs),
+                        kernels,
+                    });
+                }
+                _ => {
+                    let ran = self.run_step(index, node, state);
+                    ran.map_err(|error| error.at(node.site()))?;
+                }
             }
             let step = &self.steps[index];
             for &tensor in &step.release {

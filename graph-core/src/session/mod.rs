@@ -40,7 +40,7 @@ pub use observer::{ObservedRun, RunObserver};
 pub use options::{Accelerators, RewriteOptions, RunOptions, SessionOptions};
 use placement::Devices;
 use plan::Plan;
-pub use profile::{NodeStats, RunMetadata};
+pub use profile::{KernelStats, NodeStats, RunMetadata};
 use state::SessionState;
 use structure::{Request, Structure};
 use survey::{SPECIALIZATION, Survey};

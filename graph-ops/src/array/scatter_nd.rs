@@ -10,7 +10,7 @@ use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::cuda::copy::{Transfer, longest_word};
 use crate::cuda::fill::Fill;
-use crate::cuda::scatter::{Depth, Extent, Scatter};
+use crate::cuda::scatter::{self, Depth, Extent, Scatter};
 use crate::cuda::{NAMED, NUMBERS, SIZED, type_name, word_of};
 
 /// Numbers that can be added up in any kernel; integers wrap.
@@ -368,18 +368,19 @@ fn scattered(request: &KernelRequest<'_>, indices: usize, change: &str) -> Resul
     let len = output.num_elements();
     let (zeros, copy) = (Fill::zeros(request, dtype)?, Transfer::all(request, dtype, len)?);
     let scatter = Scatter::new(request, dtype, address.index_type, change)?;
-    Ok(Planned::new(move |context| {
+    let planned = Planned::new(move |context| {
         let (numbers, updates) = (context.input_address(indices), context.input_address(indices + 1));
-        let output = context.output_address(0);
+        let (output, scratch) = (context.output_address(0), context.scratch_address());
         // SAFETY: the sizes are those of the tensors.
         unsafe {
             match indices {
                 0 => zeros.run(output, len)?,
                 _ => copy.run(context.input_address(0), output)?,
             }
-            scatter.run(output, numbers, updates, extent)
+            scatter.run(output, numbers, updates, extent, scratch)
         }
-    }))
+    });
+    Ok(planned.with_scratch(scatter::scratch(extent.count)))
 }
 
 /// Updates (input 1) at indices (input 0) among zeros.

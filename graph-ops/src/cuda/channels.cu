@@ -13,6 +13,16 @@ KERNEL(bias_add, T* out, const T* value, const T* bias, i64 n, i32 channels, i64
   }
 }
 
+// The bias is added, and `Relu` of it taken if wanted, where the values are; each step is rounded as it is between operations.
+KERNEL(bias_relu, T* values, const T* bias, i64 n, i32 channels, i64 inner, i32 relu) {
+  GRID_LOOP(i, n) {
+    u64 rest = u64(i);
+    if (inner > 1) rest /= u64(inner);
+    T value = T(A(values[i]) + A(bias[take(rest, channels)]));
+    values[i] = relu && A(value) <= A(0) ? T(A(0)) : value;
+  }
+}
+
 // `partial` [slabs, channels] becomes the sums of slabs of the pixels.
 BLOCK_KERNEL(sum_pixels, SUM_THREADS, A* partial, const T* x, i64 pixels, i64 slab, i32 channels, i32 width,
              i64 inner) {

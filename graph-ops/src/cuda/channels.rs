@@ -179,3 +179,42 @@ impl BiasAdd {
         }
     }
 }
+
+/// A vector that is added to the channels, and `Relu` of the sum, where the values are.
+pub(crate) struct BiasRelu {
+    function: Function,
+    sides: Sides,
+}
+
+impl BiasRelu {
+    /// # Errors
+    /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
+        small(sides.channels)?;
+        let bytes = 2 * sides.len() * dtype.size().unwrap_or(0);
+        let function = Cuda::of(request)?.function(&SOURCE, "bias_relu", &[("T", type_name(dtype)?)])?;
+        Ok(Self {
+            function: function.declaring(bytes as u64, 2 * sides.len() as u64),
+            sides,
+        })
+    }
+
+    /// Adds the bias to the values and, with `relu`, takes `Relu` of that.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// Both are of the dtype and the sizes that [`BiasRelu::new`] was told of.
+    pub(crate) unsafe fn run(&self, values: DeviceAddress, bias: DeviceAddress, relu: bool) -> Result<()> {
+        let Sides { channels, inner, .. } = self.sides;
+        let len = self.sides.len();
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            self.function.launch_over(
+                len,
+                arguments![values, bias, len as i64, channels as i32, inner as i64, i32::from(relu)],
+            )
+        }
+    }
+}

@@ -1,7 +1,8 @@
 // The convolution and its two gradients as products of matrices that are never in memory: tiles of them are gathered.
 //
 // Defined from outside: T; TILE_M and TILE_N, the rows and columns of a block's tile of the product; BLOCK_M, the rows of a
-// thread's part of it; and which kernel it is: FORWARD, BACKPROP_INPUT or BACKPROP_FILTER. All three run with THREADS threads,
+// thread's part of it; CHANNELS_LAST, whether the images' channels are their last axis; and which kernel it is: FORWARD,
+// BACKPROP_INPUT or BACKPROP_FILTER. Neighbouring threads fetch neighbours in memory: channels where they are last, else pixels. All three run with THREADS threads,
 // and a grid of tiles of rows, tiles of columns, and parts of the sums.
 
 typedef typename Compute<T>::type A;
@@ -117,6 +118,14 @@ struct AlongTerms {
   DEVICE void prepare(i32, i32) {}
 };
 
+// The window that begins `distance` before a pixel, if there is one.
+DEVICE i32 window(i32 distance, i32 stride) {
+  if (stride == 1 || distance < 0) return distance;
+  u32 whole = u32(distance) / u32(stride);
+  return whole * u32(stride) == u32(distance) ? i32(whole) : -1;
+}
+
+#if CHANNELS_LAST
 // Pixels of images under the windows of output pixels.
 struct UnderWindows : AlongTerms {
   const T* images;
@@ -175,12 +184,6 @@ struct OverPixels : AlongTerms {
       }
     }
   }
-  // The window that begins `distance` before a pixel, if there is one.
-  static DEVICE i32 window(i32 distance, i32 stride) {
-    if (stride == 1 || distance < 0) return distance;
-    u32 whole = u32(distance) / u32(stride);
-    return whole * u32(stride) == u32(distance) ? i32(whole) : -1;
-  }
   DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
     i32 at = k + term();
     Tap tap = tap_of(at, g.out_channels, g.columns.size);
@@ -198,6 +201,90 @@ struct OverPixels : AlongTerms {
     for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
   }
 };
+#else
+// What a term adds to a pixel: a tap and a channel.
+struct Reach {
+  i32 row, column, channel;
+};
+
+// Tiles whose rows are pixels: neighbouring threads fetch the same term of neighbouring pixels.
+struct AlongPixels {
+  const Convolution& g;
+  Image image;
+  Reach (&reaches)[2][DEPTH];
+  Pixel pixel;
+
+  static DEVICE i32 index() { return i32(threadIdx.x) % TILE_M; }
+  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
+  static DEVICE i64 row_of_product() { return i64(blockIdx.x) * TILE_M + index(); }
+  // Takes terms apart, for `fetch` after the next barrier. What is no term lies nowhere, in the direction that terms are added.
+  DEVICE void prepare(i32 k, i32 to, i32 direction) const {
+    if (threadIdx.x >= DEPTH) return;
+    i32 at = k + i32(threadIdx.x);
+    Reach& reach = reaches[k / DEPTH % 2][threadIdx.x];
+    if (at >= to) {
+      reach = {direction * NOWHERE, direction * NOWHERE, 0};
+      return;
+    }
+    Tap tap = tap_of(at, image.channels, g.columns.size);
+    reach = {tap.row * g.rows.dilation, tap.column * g.columns.dilation, tap.channel * i32(image.channel())};
+  }
+  DEVICE const Reach& reach(i32 k, int r) const { return reaches[k / DEPTH % 2][term(r)]; }
+  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) lefts[term(r)][index()] = values[r];
+  }
+};
+typedef Reach Reaches[2][DEPTH];
+
+// Pixels of images under the windows of output pixels.
+struct UnderWindows : AlongPixels {
+  const T* images;
+
+  DEVICE UnderWindows(const T* images, const Convolution& g, Reaches& reaches)
+      : AlongPixels{g, g.input(), reaches, {0, NOWHERE, NOWHERE}}, images(images) {
+    i64 at = row_of_product();
+    if (at >= g.height) return;
+    pixel = pixel_of(at, g.rows.output, g.columns.output, image.elements());
+    pixel.row = pixel.row * g.rows.stride - g.rows.before;
+    pixel.column = pixel.column * g.columns.stride - g.columns.before;
+  }
+  DEVICE void prepare(i32 k, i32 to) const { AlongPixels::prepare(k, to, 1); }
+  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      Reach far = reach(k, r);
+      i32 row = pixel.row + far.row, column = pixel.column + far.column;
+      bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
+      values[r] = inside ? A(images[pixel.image + (row * g.columns.input + column + far.channel)]) : A(0);
+    }
+  }
+};
+
+// Pixels of gradients whose windows reach input pixels.
+struct OverPixels : AlongPixels {
+  const T* gradients;
+
+  DEVICE OverPixels(const T* gradients, const Convolution& g, Reaches& reaches)
+      : AlongPixels{g, g.output(), reaches, {0, NOWHERE, NOWHERE}}, gradients(gradients) {
+    i64 at = row_of_product();
+    if (at >= g.height) return;
+    pixel = pixel_of(at, g.rows.input, g.columns.input, image.elements());
+    pixel.row += g.rows.before;
+    pixel.column += g.columns.before;
+  }
+  DEVICE void prepare(i32 k, i32 to) const { AlongPixels::prepare(k, to, -1); }
+  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      Reach far = reach(k, r);
+      i32 row = window(pixel.row - far.row, g.rows.stride), column = window(pixel.column - far.column, g.columns.stride);
+      bool inside = u32(row) < u32(g.rows.output) && u32(column) < u32(g.columns.output);
+      values[r] = inside ? A(gradients[pixel.image + (row * g.columns.output + column + far.channel)]) : A(0);
+    }
+  }
+};
+#endif
 
 // The filter with taps and input channels for rows.
 struct Filter {
@@ -250,25 +337,12 @@ struct Term {
 };
 typedef Term Terms[2][DEPTH];
 
-// Pixels of images under the same tap of many windows.
-struct UnderTaps {
-  const T* images;
+// Output pixels for terms.
+struct OverWindows {
   const Convolution& g;
   Image image, out;
   Terms& terms;
-  i32 down, right;
-  i64 channel;
 
-  DEVICE UnderTaps(const T* images, const Convolution& g, Terms& terms)
-      : images(images), g(g), image(g.input()), out(g.output()), terms(terms) {
-    i64 at = i64(blockIdx.x) * TILE_M + row();
-    Tap tap = tap_of(at < g.height ? i32(at) : 0, g.in_channels, g.columns.size);
-    down = at < g.height ? tap.row * g.rows.dilation : NOWHERE;
-    right = tap.column * g.columns.dilation;
-    channel = tap.channel * image.channel();
-  }
-  static DEVICE i32 row() { return i32(threadIdx.x) % TILE_M; }
-  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
   // Takes output pixels apart, for `fetch` after the next barrier.
   DEVICE void prepare(i32 k, i32 to) const {
     if (threadIdx.x >= DEPTH) return;
@@ -283,14 +357,39 @@ struct UnderTaps {
     place.window = {pixel.image * image.elements(), pixel.row * g.rows.stride - g.rows.before,
                     pixel.column * g.columns.stride - g.columns.before};
   }
-  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
+};
+
+// A tap and a channel, a row of the product.
+struct TapPlace {
+  i32 down, right;
+  i64 channel;
+};
+DEVICE TapPlace tap_place_of(i64 at, const Convolution& g, const Image& image) {
+  Tap tap = tap_of(at < g.height ? i32(at) : 0, g.in_channels, g.columns.size);
+  return {at < g.height ? tap.row * g.rows.dilation : NOWHERE, tap.column * g.columns.dilation,
+          tap.channel * image.channel()};
+}
+
+#if CHANNELS_LAST
+// Pixels of images under the same tap of many windows.
+struct UnderTaps : OverWindows {
+  const T* images;
+  TapPlace tap;
+
+  DEVICE UnderTaps(const T* images, const Convolution& g, Terms& terms)
+      : OverWindows{g, g.input(), g.output(), terms}, images(images) {
+    tap = tap_place_of(i64(blockIdx.x) * TILE_M + row(), g, image);
+  }
+  static DEVICE i32 row() { return i32(threadIdx.x) % TILE_M; }
+  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
+  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
     i32 row_step = i32(image.row()), column_step = i32(image.column());
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
       const Pixel& window = terms[k / DEPTH % 2][term(r)].window;
-      i32 row = window.row + down, column = window.column + right;
+      i32 row = window.row + tap.down, column = window.column + tap.right;
       bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
-      values[r] = inside ? A(images[window.image + (row * row_step + column * column_step) + channel]) : A(0);
+      values[r] = inside ? A(images[window.image + (row * row_step + column * column_step) + tap.channel]) : A(0);
     }
   }
   DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
@@ -320,6 +419,56 @@ struct Gradients {
     for (int r = 0; r < RIGHT; ++r) rights[Filter::term(r)][Filter::column()] = values[r];
   }
 };
+#else
+// Pixels of images under the same tap of many windows.
+struct UnderTaps : OverWindows, AlongTerms {
+  const T* images;
+  TapPlace taps[LEFT];
+
+  DEVICE UnderTaps(const T* images, const Convolution& g, Terms& terms)
+      : OverWindows{g, g.input(), g.output(), terms}, images(images) {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) taps[r] = tap_place_of(i64(blockIdx.x) * TILE_M + index(r), g, image);
+  }
+  DEVICE void prepare(i32 k, i32 to) const { OverWindows::prepare(k, to); }
+  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+    Pixel window = terms[k / DEPTH % 2][term()].window;
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) {
+      i32 row = window.row + taps[r].down, column = window.column + taps[r].right;
+      bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
+      values[r] = inside ? A(images[window.image + (row * g.columns.input + column) + taps[r].channel]) : A(0);
+    }
+  }
+  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
+#pragma unroll
+    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
+  }
+};
+
+// The gradients of output pixels.
+struct Gradients : AlongTerms {
+  const T* gradients;
+  const Convolution& g;
+  const Terms& terms;
+
+  DEVICE Gradients(const T* gradients, const Convolution& g, const Terms& terms)
+      : gradients(gradients), g(g), terms(terms) {}
+  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+    i64 pixel = terms[k / DEPTH % 2][term()].gradient, channel = g.output().channel();
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) {
+      i32 n = i32(blockIdx.y) * TILE_N + index(r);
+      bool inside = k + term() < to && n < g.out_channels;
+      values[r] = inside ? A(gradients[pixel + n * channel]) : A(0);
+    }
+  }
+  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
+#pragma unroll
+    for (int r = 0; r < RIGHT; ++r) rights[term()][index(r)] = values[r];
+  }
+};
+#endif
 
 // Where the element of a row of the product, a pixel of any image, and a channel lies.
 DEVICE i64 pixel_element(const Image& image, i64 pixel, i32 channel) {
@@ -332,7 +481,12 @@ DEVICE i64 pixel_element(const Image& image, i64 pixel, i32 channel) {
 #ifdef FORWARD
 // With a bias where there is one, and then `Relu`; each step is rounded as it is between operations.
 BLOCK_KERNEL(conv2d, THREADS, T* out, const T* images, const T* filter, const T* bias, Convolution g, i32 relu) {
+#if CHANNELS_LAST
   UnderWindows left(images, g);
+#else
+  SHARED Reaches reaches;
+  UnderWindows left(images, g, reaches);
+#endif
   Filter right{filter, g.out_channels};
   A sums[BLOCK_M][BLOCK_N];
   multiply(left, right, 0, g.rows.size * g.columns.size * g.in_channels, sums);
@@ -348,7 +502,12 @@ BLOCK_KERNEL(conv2d, THREADS, T* out, const T* images, const T* filter, const T*
 
 #ifdef BACKPROP_INPUT
 BLOCK_KERNEL(conv2d_backprop_input, THREADS, T* out, const T* gradients, const T* filter, Convolution g) {
+#if CHANNELS_LAST
   OverPixels left(gradients, g);
+#else
+  SHARED Reaches reaches;
+  OverPixels left(gradients, g, reaches);
+#endif
   FilterBackwards right(filter, g);
   A sums[BLOCK_M][BLOCK_N];
   multiply(left, right, 0, g.rows.size * g.columns.size * g.out_channels, sums);

@@ -1,10 +1,13 @@
-//! The convolution and its two gradients (`convolution.cu`).
+//! The convolution and its two gradients: our own (`convolution.cu`), or the library's where that is faster.
 
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::KernelRequest;
 use graph_core::{DType, Result};
+use graph_cuda::convolution::ConvolutionOp::{BackwardData, BackwardFilter, Forward as ForwardOp};
 use graph_cuda::{Cuda, Function, Source, arguments};
 
+use super::channels::{BiasRelu, Sides};
+use super::convolution_library::{Library, choose};
 use super::window::{Axis, SumRows, compute_size, joined_source, small, too_large};
 use super::{NOWHERE, type_name};
 use crate::cpu::convolution::Conv2dGeometry;
@@ -104,16 +107,28 @@ impl Tile {
         ]
     }
 
-    fn function(&self, request: &KernelRequest<'_>, dtype: DType, which: &str, name: &str) -> Result<Function> {
+    fn function(
+        &self,
+        request: &KernelRequest<'_>,
+        dtype: DType,
+        (g, channels_last): (&Conv2dGeometry, bool),
+        [which, name]: [&str; 2],
+    ) -> Result<Function> {
         let [rows, columns, part] = [self.rows, self.columns, self.part].map(|size| size.to_string());
         let defines = [
             ("T", type_name(dtype)?),
             ("TILE_M", &rows),
             ("TILE_N", &columns),
             ("BLOCK_M", &part),
+            ("CHANNELS_LAST", if channels_last { "1" } else { "0" }),
             (which, ""),
         ];
-        Cuda::of(request)?.function(&SOURCE, name, &defines)
+        let size = dtype.size().unwrap_or(0);
+        let outputs = g.batch * g.out_image_len();
+        let elements = g.batch * g.image_len() + g.filter_len() + outputs;
+        let flops = 2 * g.filter_len() as u64 * (outputs / g.out_channels.max(1)) as u64;
+        let function = Cuda::of(request)?.function(&SOURCE, name, &defines)?;
+        Ok(function.declaring((elements * size) as u64, flops))
     }
 }
 
@@ -126,9 +141,15 @@ struct Product {
 }
 
 /// `Conv2D`, with a bias and `Relu` if wanted.
-pub(crate) struct Forward(Product);
+pub(crate) struct Forward {
+    own: Product,
+    library: Option<Library>,
+    finish: Option<BiasRelu>,
+}
 
 impl Forward {
+    /// With `biased`, it gets a bias in each run.
+    ///
     /// # Errors
     /// `Unimplemented` for images that are too large.
     pub(crate) fn new(
@@ -136,23 +157,72 @@ impl Forward {
         dtype: DType,
         g: &Conv2dGeometry,
         channels_last: bool,
+        biased: bool,
     ) -> Result<Self> {
         let height = g.batch * g.rows.output * g.columns.output;
         let tile = Tile::busy(height, g.out_channels);
-        Ok(Self(Product {
-            function: tile.function(request, dtype, "FORWARD", "conv2d")?,
-            convolution: Convolution::new(g, channels_last, height)?,
-            blocks: tile.blocks(height, g.out_channels, 1),
-            threads: tile.threads(),
-        }))
+        let mut kernel = Self {
+            own: Product {
+                function: tile.function(request, dtype, (g, channels_last), ["FORWARD", "conv2d"])?,
+                convolution: Convolution::new(g, channels_last, height)?,
+                blocks: tile.blocks(height, g.out_channels, 1),
+                threads: tile.threads(),
+            },
+            library: None,
+            finish: None,
+        };
+        if biased {
+            let [batch, rows, columns, channels] = g.out_shape();
+            let shape = match channels_last {
+                true => [batch, rows, columns, channels],
+                false => [batch, channels, rows, columns],
+            };
+            let sides = Sides::of(&shape, if channels_last { 3 } else { 1 });
+            kernel.finish = Some(BiasRelu::new(request, dtype, sides)?);
+        }
+        let own = |[images, filter, out]: [DeviceAddress; 3], _: DeviceAddress| {
+            let bias = biased.then_some(filter);
+            // SAFETY: the tensors are of these sizes; a filter has more numbers than a bias.
+            unsafe { kernel.run_own(images, filter, bias, biased, out) }
+        };
+        let finish = kernel.finish.as_ref();
+        let library = choose(request, (ForwardOp, dtype), (g, channels_last), finish, &own, 0)?;
+        Ok(Self { library, ..kernel })
+    }
+
+    /// Bytes of scratch memory that it wants.
+    pub(crate) fn scratch(&self) -> usize {
+        self.library.as_ref().map_or(0, Library::scratch)
     }
 
     /// # Errors
     /// The device's.
     ///
     /// # Safety
-    /// All are of the dtype and the sizes that [`Forward::new`] was told of; without a bias, `bias` is `None`.
+    /// All are of the dtype and the sizes that [`Forward::new`] was told of, and there is as much scratch memory as
+    /// [`Forward::scratch`] says; there is a bias exactly if it was `biased`, and `relu` only then.
     pub(crate) unsafe fn run(
+        &self,
+        [images, filter, out]: [DeviceAddress; 3],
+        bias: Option<DeviceAddress>,
+        relu: bool,
+        scratch: DeviceAddress,
+    ) -> Result<()> {
+        let Some(library) = &self.library else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.run_own(images, filter, bias, relu, out) };
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            library.run([images, filter, out], scratch)?;
+            match (&self.finish, bias) {
+                (Some(finish), Some(bias)) => finish.run(out, bias, relu),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    unsafe fn run_own(
         &self,
         images: DeviceAddress,
         filter: DeviceAddress,
@@ -160,7 +230,7 @@ impl Forward {
         relu: bool,
         out: DeviceAddress,
     ) -> Result<()> {
-        let (product, bias) = (&self.0, bias.unwrap_or(NOWHERE));
+        let (product, bias) = (&self.own, bias.unwrap_or(NOWHERE));
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
             product.function.launch(
@@ -173,7 +243,10 @@ impl Forward {
 }
 
 /// `Conv2DBackpropInput`
-pub(crate) struct BackpropInput(Product);
+pub(crate) struct BackpropInput {
+    own: Product,
+    library: Option<Library>,
+}
 
 impl BackpropInput {
     /// # Errors
@@ -186,21 +259,53 @@ impl BackpropInput {
     ) -> Result<Self> {
         let height = g.batch * g.rows.input * g.columns.input;
         let tile = Tile::busy(height, g.in_channels);
-        Ok(Self(Product {
-            function: tile.function(request, dtype, "BACKPROP_INPUT", "conv2d_backprop_input")?,
-            convolution: Convolution::new(g, channels_last, height)?,
-            blocks: tile.blocks(height, g.in_channels, 1),
-            threads: tile.threads(),
-        }))
+        let which = ["BACKPROP_INPUT", "conv2d_backprop_input"];
+        let kernel = Self {
+            own: Product {
+                function: tile.function(request, dtype, (g, channels_last), which)?,
+                convolution: Convolution::new(g, channels_last, height)?,
+                blocks: tile.blocks(height, g.in_channels, 1),
+                threads: tile.threads(),
+            },
+            library: None,
+        };
+        let own = |[images, filter, gradients]: [DeviceAddress; 3], _: DeviceAddress| {
+            // SAFETY: the tensors are of these sizes.
+            unsafe { kernel.run_own(gradients, filter, images) }
+        };
+        let library = choose(request, (BackwardData, dtype), (g, channels_last), None, &own, 0)?;
+        Ok(Self { library, ..kernel })
+    }
+
+    /// Bytes of scratch memory that it wants.
+    pub(crate) fn scratch(&self) -> usize {
+        self.library.as_ref().map_or(0, Library::scratch)
     }
 
     /// # Errors
     /// The device's.
     ///
     /// # Safety
-    /// All are of the dtype and the sizes that [`BackpropInput::new`] was told of.
-    pub(crate) unsafe fn run(&self, gradients: DeviceAddress, filter: DeviceAddress, out: DeviceAddress) -> Result<()> {
-        let product = &self.0;
+    /// All are of the dtype and the sizes that [`BackpropInput::new`] was told of, and there is as much scratch memory as
+    /// [`BackpropInput::scratch`] says.
+    pub(crate) unsafe fn run(
+        &self,
+        gradients: DeviceAddress,
+        filter: DeviceAddress,
+        out: DeviceAddress,
+        scratch: DeviceAddress,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.library {
+                Some(library) => library.run([out, filter, gradients], scratch),
+                None => self.run_own(gradients, filter, out),
+            }
+        }
+    }
+
+    unsafe fn run_own(&self, gradients: DeviceAddress, filter: DeviceAddress, out: DeviceAddress) -> Result<()> {
+        let product = &self.own;
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
             product.function.launch(
@@ -214,7 +319,8 @@ impl BackpropInput {
 
 /// `Conv2DBackpropFilter`: the sums over all output pixels are cut into parts, which are added in order.
 pub(crate) struct BackpropFilter {
-    product: Product,
+    own: Product,
+    library: Option<Library>,
     finish: SumRows,
     pixels: i32,
     part: usize,
@@ -242,25 +348,42 @@ impl BackpropFilter {
         if pixels >= i32::MAX as usize - 1024 {
             return Err(too_large());
         }
-        Ok(Self {
-            product: Product {
-                function: tile.function(request, dtype, "BACKPROP_FILTER", "conv2d_backprop_filter")?,
+        let which = ["BACKPROP_FILTER", "conv2d_backprop_filter"];
+        let kernel = Self {
+            own: Product {
+                function: tile.function(request, dtype, (g, channels_last), which)?,
                 convolution,
                 blocks: tile.blocks(height, g.out_channels, parts),
                 threads: tile.threads(),
             },
+            library: None,
             finish: SumRows::new(request, dtype)?,
             pixels: pixels as i32,
             part,
             parts,
             len: g.filter_len(),
             size: compute_size(dtype),
-        })
+        };
+        let own = |[images, filter, gradients]: [DeviceAddress; 3], scratch: DeviceAddress| {
+            // SAFETY: the tensors and the scratch memory are of these sizes.
+            unsafe { kernel.run_own(images, gradients, filter, scratch) }
+        };
+        let scratch = kernel.scratch();
+        let library = choose(
+            request,
+            (BackwardFilter, dtype),
+            (g, channels_last),
+            None,
+            &own,
+            scratch,
+        )?;
+        Ok(Self { library, ..kernel })
     }
 
     /// Bytes of scratch memory that it wants.
     pub(crate) fn scratch(&self) -> usize {
-        self.parts * self.len * self.size
+        let own = self.parts * self.len * self.size;
+        self.library.as_ref().map_or(own, Library::scratch)
     }
 
     /// # Errors
@@ -276,7 +399,23 @@ impl BackpropFilter {
         out: DeviceAddress,
         scratch: DeviceAddress,
     ) -> Result<()> {
-        let product = &self.product;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.library {
+                Some(library) => library.run([images, out, gradients], scratch),
+                None => self.run_own(images, gradients, out, scratch),
+            }
+        }
+    }
+
+    unsafe fn run_own(
+        &self,
+        images: DeviceAddress,
+        gradients: DeviceAddress,
+        out: DeviceAddress,
+        scratch: DeviceAddress,
+    ) -> Result<()> {
+        let product = &self.own;
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
         unsafe {
             product.function.launch(

@@ -8,6 +8,7 @@ pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod convolution;
+pub(crate) mod convolution_library;
 pub(crate) mod copy;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;

@@ -1,7 +1,8 @@
 // Random numbers in TensorFlow's streams: the Philox4x32-10 generator (Salmon, Moraes, Dror, Shaw, 2011), of which each group of
 // four elements (two of 64-bit types) has a place of its own.
 //
-// Defined from outside: T, and the distribution: UNIFORM, NORMAL, TRUNCATED_NORMAL or UNIFORM_INT.
+// Defined from outside: T, and the distribution: UNIFORM, NORMAL, TRUNCATED_NORMAL, UNIFORM_INT, or MASK, which compares uniform
+// numbers with a threshold.
 
 // Where the run's numbers begin.
 struct Parameters {
@@ -57,7 +58,7 @@ DEVICE double uniform_double(u32 x0, u32 x1) {
   return double(u64(x0 & 0xFFFFF) << 32 | x1) * 2.220446049250313e-16;
 }
 
-#ifdef UNIFORM
+#if defined(UNIFORM) || defined(MASK)
 // Element `i` of a group of uniform numbers, of the low bits that fill the mantissa.
 DEVICE float uniform(const u32* words, int i, const float*) { return uniform_float(words[i]); }
 DEVICE double uniform(const u32* words, int i, const double*) { return uniform_double(words[2 * i], words[2 * i + 1]); }
@@ -107,7 +108,7 @@ DEVICE i64 between(const u32* words, int i, i64 low, i64 high) {
 }
 #endif
 
-// `low` and `high` are the bounds of integers.
+// `low` and `high` are the bounds of integers; `low` is the threshold of a mask.
 DEVICE Group group_of(const Parameters& parameters, u64 number, const T* low, const T* high) {
   Group group;
   u32 words[4];
@@ -133,6 +134,9 @@ DEVICE Group group_of(const Parameters& parameters, u64 number, const T* low, co
   }
 #elif defined(UNIFORM_INT)
   for (int i = 0; i < GROUP; ++i) group.of[i] = between(words, i, *low, *high);
+#elif defined(MASK)
+  typedef typename Compute<T>::type C;
+  for (int i = 0; i < GROUP; ++i) group.of[i] = T(C(uniform(words, i, (const T*)nullptr)) >= C(*low) ? C(1) : C(0));
 #else
   for (int i = 0; i < GROUP; ++i) group.of[i] = uniform(words, i, (const T*)nullptr);
 #endif

@@ -3,8 +3,8 @@
 //
 // Defined from outside: T, the elements' type; I, the numbers' type; CHANGE, what becomes of an element `old` that meets `update`.
 //
-// The first update of a row looks for the others and takes them all, so that no two blocks write to a row. Numbers that name no
-// row are left out.
+// Keys that hold an update's row before its number are sorted, by Batcher's bitonic network: no two are equal, so there is one
+// order. Then one thread for each element of a row takes all its updates. Numbers that name no row are left out.
 
 typedef typename Compute<T>::type C;
 
@@ -29,42 +29,80 @@ DEVICE i64 row_of(const I* numbers, i64 at, const Depth& dims) {
   return inside ? row : -1;
 }
 
-// A block an update. `repeated` says that one number is the update of all.
-BLOCK_KERNEL(scatter_rows, 256, T* to, const I* numbers, const T* updates, i64 count, Depth dims, i64 inner, i32 repeated) {
-  SHARED i32 found;
-  SHARED bool same[256];
-  int thread = threadIdx.x;
-  for (i64 first = blockIdx.x; first < count; first += gridDim.x) {
-    i64 row = row_of(numbers, first, dims);
-    if (row < 0) continue;
-    // Whether an earlier update is of the same row.
-    bool earlier = false;
-    for (i64 begin = 0; begin < first && !earlier; begin += 256) {
-      if (thread == 0) found = 0;
-      sync_threads();
-      if (begin + thread < first && row_of(numbers, begin + thread, dims) == row) found = 1;
-      sync_threads();
-      earlier = found != 0;
-      sync_threads();
+// The key of an update without a row: behind all others.
+#define NO_ROW (~u64(0))
+
+// Keys that a block has in shared memory.
+#define CHUNK 2048
+#define THREADS 256
+
+// Puts a pair in order: upwards where bit `size` of its place is 0, so that neighbours of `size` keys rise and fall.
+DEVICE void order(u64& low, u64& high, i64 place, i64 size) {
+  bool up = (place & size) == 0;
+  if ((low > high) == up) {
+    u64 other = low;
+    low = high;
+    high = other;
+  }
+}
+
+// The first of pair `number` of places that are `distance` (a power of two) apart.
+DEVICE i64 first_of(i64 number, i64 distance) { return (number & ~(distance - 1)) * 2 + (number & (distance - 1)); }
+
+// Merges within a block's chunk, which begins at `begin`, over falling distances.
+DEVICE void merge_chunk(u64* chunk, i64 begin, i64 size, int distance) {
+  for (; distance > 0; distance /= 2) {
+    sync_threads();
+    for (int pair = threadIdx.x; pair < CHUNK / 2; pair += THREADS) {
+      int at = int(first_of(pair, distance));
+      order(chunk[at], chunk[at + distance], begin + at, size);
     }
-    if (earlier) continue;
-    for (i64 left = 0; left < inner; left += 256) {
-      i64 column = left + thread;
-      C value = column < inner ? C(to[row * inner + column]) : C(0);
-      for (i64 begin = first; begin < count; begin += 256) {
-        if (thread == 0) found = 0;
-        sync_threads();
-        same[thread] = begin + thread < count && row_of(numbers, begin + thread, dims) == row;
-        if (same[thread]) found = 1;
-        sync_threads();
-        if (found != 0 && column < inner) {
-          for (int next = 0; next < 256; ++next) {
-            if (same[next]) value = changed(value, C(updates[repeated ? 0 : (begin + next) * inner + column]));
-          }
-        }
-        sync_threads();
-      }
-      if (column < inner) to[row * inner + column] = T(value);
-    }
+  }
+}
+
+// Makes the keys of all updates, and sorts each chunk of them. A block a chunk.
+BLOCK_KERNEL(sort_chunks, THREADS, u64* keys, const I* numbers, i64 count, i32 bits, Depth dims) {
+  SHARED u64 chunk[CHUNK];
+  i64 begin = i64(blockIdx.x) * CHUNK;
+  for (int at = threadIdx.x; at < CHUNK; at += THREADS) {
+    i64 row = begin + at < count ? row_of(numbers, begin + at, dims) : -1;
+    chunk[at] = row < 0 ? NO_ROW : u64(row) << bits | u64(begin + at);
+  }
+  for (int size = 2; size <= CHUNK; size *= 2) merge_chunk(chunk, begin, size, size / 2);
+  sync_threads();
+  for (int at = threadIdx.x; at < CHUNK; at += THREADS) keys[begin + at] = chunk[at];
+}
+
+// One step of merging `size` keys, over a distance that reaches beyond chunks.
+KERNEL(merge_far, u64* keys, i64 pairs, i64 size, i64 distance) {
+  GRID_LOOP(pair, pairs) {
+    i64 at = first_of(pair, distance);
+    order(keys[at], keys[at + distance], at, size);
+  }
+}
+
+// The other steps. A block a chunk.
+BLOCK_KERNEL(merge_near, THREADS, u64* keys, i64 size) {
+  SHARED u64 chunk[CHUNK];
+  i64 begin = i64(blockIdx.x) * CHUNK;
+  for (int at = threadIdx.x; at < CHUNK; at += THREADS) chunk[at] = keys[begin + at];
+  merge_chunk(chunk, begin, size, CHUNK / 2);
+  sync_threads();
+  for (int at = threadIdx.x; at < CHUNK; at += THREADS) keys[begin + at] = chunk[at];
+}
+
+// Each element of a row takes its updates. `repeated` says that one number is the update of all.
+KERNEL(scatter_rows, T* to, const u64* keys, const T* updates, i64 count, i32 bits, i64 inner, i32 repeated) {
+  GRID_LOOP(i, count * inner) {
+    i64 at = i / inner, column = i - at * inner;
+    u64 key = keys[at], row = key >> bits;
+    if (key == NO_ROW || (at > 0 && keys[at - 1] >> bits == row)) continue;
+    C value = C(to[i64(row) * inner + column]);
+    do {
+      i64 update = i64(key & ((u64(1) << bits) - 1));
+      value = changed(value, C(updates[repeated ? 0 : update * inner + column]));
+      key = ++at < count ? keys[at] : NO_ROW;
+    } while (key != NO_ROW && key >> bits == row);
+    to[i64(row) * inner + column] = T(value);
   }
 }

@@ -1,17 +1,25 @@
-//! Kernels by which rows of updates meet rows of a tensor, each named by numbers, always in the same order.
+//! Kernels by which rows of updates meet rows of a tensor, each named by numbers, always in the same order: updates are sorted
+//! by their rows first.
 
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::KernelRequest;
 use graph_core::{DType, Error, Result};
 use graph_cuda::{Cuda, Function, Source, arguments, source};
 
-use super::{blocks, type_name};
+use super::type_name;
 
 const SOURCE: Source = source!("scatter.cu");
 
+/// Keys of a block, and its threads, in `scatter.cu`.
+const CHUNK: usize = 2048;
+const THREADS: [u32; 3] = [256, 1, 1];
+
 /// A scatter that is ready to be given to the device.
 pub(crate) struct Scatter {
-    function: Function,
+    sort: Function,
+    merge_far: Function,
+    merge_near: Function,
+    apply: Function,
 }
 
 /// The dimensions that the numbers of a row speak of, as kernels take them.
@@ -53,6 +61,36 @@ pub(crate) struct Extent {
     pub(crate) repeated: bool,
 }
 
+/// How many keys are sorted for as many updates: filled up to a power of two and to a chunk.
+fn keys(count: usize) -> usize {
+    count.next_power_of_two().max(CHUNK)
+}
+
+/// Bytes of scratch memory that a scatter of as many updates wants.
+pub(crate) fn scratch(count: usize) -> usize {
+    keys(count) * size_of::<u64>()
+}
+
+impl Extent {
+    /// Bits of a key that hold an update's number; its row has the others.
+    ///
+    /// # Errors
+    /// `Unimplemented` for more rows and updates than a key has bits for.
+    fn bits(&self) -> Result<u32> {
+        let bits = self.count.next_power_of_two().trailing_zeros();
+        let sizes = self.dims.sizes.iter().take(self.dims.depth as usize);
+        let rows = sizes.fold(1u64, |rows, &size| rows.saturating_mul(size.max(1) as u64));
+        if rows.leading_zeros() <= bits || keys(self.count) / CHUNK > i32::MAX as usize {
+            return Err(
+                Error::unimplemented("too many updates of too many rows for the device's kernels")
+                    .got(format!("{} updates of {rows} rows", self.count))
+                    .hint("place the operation on the CPU"),
+            );
+        }
+        Ok(bits)
+    }
+}
+
 impl Scatter {
     /// Of elements of `dtype` by numbers of `numbers`; `change` is what becomes of the element `old` that meets `update`.
     ///
@@ -60,24 +98,31 @@ impl Scatter {
     /// `Unimplemented` for dtypes that kernels do not calculate with.
     pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, numbers: DType, change: &str) -> Result<Self> {
         let defines = [("T", type_name(dtype)?), ("I", type_name(numbers)?), ("CHANGE", change)];
+        let cuda = Cuda::of(request)?;
+        let function = |name| cuda.function(&SOURCE, name, &defines);
         Ok(Self {
-            function: Cuda::of(request)?.function(&SOURCE, "scatter_rows", &defines)?,
+            sort: function("sort_chunks")?,
+            merge_far: function("merge_far")?,
+            merge_near: function("merge_near")?,
+            apply: function("scatter_rows")?,
         })
     }
 
     /// Gives the scatter to the device.
     ///
     /// # Errors
-    /// The device's.
+    /// `Unimplemented` for more rows and updates than keys have bits for, and the device's.
     ///
     /// # Safety
-    /// The addresses are of tensors of these sizes and the dtypes that [`Scatter::new`] was told of.
+    /// The addresses are of tensors of these sizes and the dtypes that [`Scatter::new`] was told of, and of as much scratch memory
+    /// as [`scratch`] says.
     pub(crate) unsafe fn run(
         &self,
         to: DeviceAddress,
         numbers: DeviceAddress,
         updates: DeviceAddress,
         extent: Extent,
+        scratch: DeviceAddress,
     ) -> Result<()> {
         let Extent {
             count,
@@ -88,13 +133,36 @@ impl Scatter {
         if count == 0 || inner == 0 {
             return Ok(());
         }
-        let (updates_of, inner) = (count as i64, inner as i64);
-        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        let (keys, bits) = (keys(count), extent.bits()? as i32);
+        let (updates_of, chunks) = (count as i64, [(keys / CHUNK) as u32, 1, 1]);
+        // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
         unsafe {
-            self.function.launch(
-                blocks(count),
-                [256, 1, 1],
-                arguments![to, numbers, updates, updates_of, dims, inner, i32::from(repeated)],
+            self.sort
+                .launch(chunks, THREADS, arguments![scratch, numbers, updates_of, bits, dims])?;
+            let mut size = 2 * CHUNK;
+            while size <= keys {
+                let mut distance = size / 2;
+                while distance >= CHUNK {
+                    let pairs = keys / 2;
+                    self.merge_far
+                        .launch_over(pairs, arguments![scratch, pairs as i64, size as i64, distance as i64])?;
+                    distance /= 2;
+                }
+                self.merge_near
+                    .launch(chunks, THREADS, arguments![scratch, size as i64])?;
+                size *= 2;
+            }
+            self.apply.launch_over(
+                count * inner,
+                arguments![
+                    to,
+                    scratch,
+                    updates,
+                    updates_of,
+                    bits,
+                    inner as i64,
+                    i32::from(repeated)
+                ],
             )
         }
     }

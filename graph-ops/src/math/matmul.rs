@@ -104,11 +104,15 @@ fn extent(request: &KernelRequest<'_>, [transpose_a, transpose_b]: [bool; 2]) ->
     [m, if transpose_b { b[0] } else { b[1] }, k]
 }
 
-fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The product of inputs 0 and 1 of a `MatMul`, as a device takes it.
+pub(crate) fn device_product(request: &KernelRequest<'_>) -> Result<graph_cuda::Product> {
     let (transpose_a, transpose_b): (bool, bool) = (request.attr("transpose_a")?, request.attr("transpose_b")?);
     let [m, n, k] = extent(request, [transpose_a, transpose_b]);
-    let product = graph_cuda::Product::new(request.input_dtype(0), m, n, k).transposed(transpose_a, transpose_b);
-    let cuda = Cuda::of(request)?;
+    Ok(graph_cuda::Product::new(request.input_dtype(0), m, n, k).transposed(transpose_a, transpose_b))
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (product, cuda) = (device_product(request)?, Cuda::of(request)?);
     Ok(Planned::new(move |context| {
         let (a, b) = (context.input_address(0), context.input_address(1));
         // SAFETY: the tensors have the dimensions of the product, and the output is no input's memory.

@@ -60,8 +60,8 @@ pub use logical::{
     LogicalXor, bitwise_and, bitwise_or, bitwise_xor, invert, left_shift, logical_and, logical_not, logical_or,
     logical_xor, right_shift,
 };
-pub(crate) use matmul::product_of;
 pub use matmul::{MatMul, matmul};
+pub(crate) use matmul::{device_product, product_of};
 pub use powers::{abs, negative, reciprocal, rsqrt, sign, sqrt, square};
 pub use quotients::{
     TrueDivide, atan2, div, div_no_nan, divide, floordiv, floormod, mod_, pow, realdiv, truediv, truncatediv,

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use crate::cuda::NUMBERS;
 use crate::cuda::fill::Fill;
-use crate::cuda::scatter::{Depth, Extent, Scatter};
+use crate::cuda::scatter::{self, Depth, Extent, Scatter};
 
 mod gradients;
 mod sparse;
@@ -124,15 +124,16 @@ fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<
     let fill = Fill::new(request, dtype, first)?;
     let scatter = Scatter::new(request, dtype, request.input_dtype(1), change)?;
     let len = output.num_elements();
-    Ok(Planned::new(move |context| {
+    let planned = Planned::new(move |context| {
         let (data, numbers) = (context.input_address(0), context.input_address(1));
-        let output = context.output_address(0);
+        let (output, scratch) = (context.output_address(0), context.scratch_address());
         // SAFETY: the sizes are those of the tensors.
         unsafe {
             fill.run(output, len)?;
-            scatter.run(output, numbers, data, extent)
+            scatter.run(output, numbers, data, extent, scratch)
         }
-    }))
+    });
+    Ok(planned.with_scratch(scatter::scratch(extent.count)))
 }
 
 /// The least and the greatest finite number of a dtype in CUDA C.

@@ -209,23 +209,32 @@ fn backprop_filter_kernel<T: ConvElement + Element>(request: &KernelRequest<'_>)
 fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
     let (dtype, last) = (request.input_dtype(0), plan.channels_last());
-    let kernel = cuda::convolution::Forward::new(request, dtype, &plan.geometry, last)?;
-    Ok(Planned::new(move |context| {
-        let (images, filter) = (context.input_address(0), context.input_address(1));
-        // SAFETY: the tensors have the sizes that the kernel was made for.
-        unsafe { kernel.run(images, filter, None, false, context.output_address(0)) }
-    }))
+    let kernel = cuda::convolution::Forward::new(request, dtype, &plan.geometry, last, false)?;
+    let scratch = kernel.scratch();
+    let planned = Planned::new(move |context| {
+        let tensors = [
+            context.input_address(0),
+            context.input_address(1),
+            context.output_address(0),
+        ];
+        // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
+        unsafe { kernel.run(tensors, None, false, context.scratch_address()) }
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 fn backprop_input_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let plan = Plan::backwards(request, request.output_shape(0)?, request.input_shape(1))?;
     let (dtype, last) = (request.input_dtype(1), plan.channels_last());
     let kernel = cuda::convolution::BackpropInput::new(request, dtype, &plan.geometry, last)?;
-    Ok(Planned::new(move |context| {
+    let scratch = kernel.scratch();
+    let planned = Planned::new(move |context| {
         let (filter, gradients) = (context.input_address(1), context.input_address(2));
-        // SAFETY: the tensors have the sizes that the kernel was made for.
-        unsafe { kernel.run(gradients, filter, context.output_address(0)) }
-    }))
+        let (out, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
+        unsafe { kernel.run(gradients, filter, out, scratch) }
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 fn backprop_filter_on_device(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -7,6 +7,7 @@ use graph_core::op::{
     AttrValue, Attributes, FromAttr, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned,
 };
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
+use graph_cuda::Cuda;
 use num_traits::Float;
 
 use super::conv2d::Plan;
@@ -19,8 +20,8 @@ use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
 use crate::cpu::scratch::Plain;
 use crate::cpu::window::Padding;
 use crate::cuda;
-use crate::cuda::channels::{ChannelSums, Sides};
-use crate::math::product_of;
+use crate::cuda::channels::{BiasRelu, ChannelSums, Sides};
+use crate::math::{device_product, product_of};
 
 /// The dtypes that fused ops have.
 const DTYPES: &[DType] = &[DType::Float32, DType::Float64];
@@ -140,6 +141,7 @@ pub(crate) fn mat_mul() -> &'static OpDefinition {
             .shape(said_shapes)
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f32>).types("T", &[DType::Float32]))
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f64>).types("T", &[DType::Float64]))
+            .kernel(KernelDefinition::cuda(mat_mul_on_device).types("T", DTYPES))
     })
 }
 
@@ -211,12 +213,13 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let activity = Shape::from(&plan.geometry.out_shape()[..]);
     // Where only the pool is wanted, what it pools is in scratch memory.
     let alone = pools && request.num_outputs() == 1;
-    let scratch = if alone {
-        activity.num_elements() * dtype.size().unwrap_or(0)
+    let before = if alone {
+        (activity.num_elements() * dtype.size().unwrap_or(0)).next_multiple_of(256)
     } else {
         0
     };
-    let convolution = cuda::convolution::Forward::new(request, dtype, &plan.geometry, true)?;
+    let convolution = cuda::convolution::Forward::new(request, dtype, &plan.geometry, true, true)?;
+    let scratch = before + convolution.scratch();
     let pool = if pools {
         Some(cuda::pooling::Pooling::new(
             request,
@@ -235,10 +238,10 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         } else {
             context.output_address(0)
         };
-        let pooled = usize::from(!alone);
-        // SAFETY: the tensors have the sizes that the kernels were made for.
+        let (pooled, own_scratch) = (usize::from(!alone), context.scratch_address().offset(before));
+        // SAFETY: the tensors have the sizes that the kernels were made for, and they get the scratch memory they want.
         unsafe {
-            convolution.run(images, filter, Some(bias), relu || pools, activity)?;
+            convolution.run([images, filter, activity], Some(bias), relu || pools, own_scratch)?;
             match &pool {
                 Some(pool) => pool.pool(activity, context.output_address(pooled)),
                 None => Ok(()),
@@ -311,5 +314,24 @@ fn mat_mul_kernel<T: PartElement + Element>(request: &KernelRequest<'_>) -> Resu
         let (a, b, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
         gemm_bias(product, a, b, bias, relu, context.output::<T>(0)?);
         Ok(())
+    }))
+}
+
+/// In one pass where the device's library can do so; else the product, and then bias and `Relu` where it lies.
+fn mat_mul_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (product, relu): (_, bool) = (device_product(request)?, request.attr("relu")?);
+    let (cuda, dtype) = (Cuda::of(request)?, request.input_dtype(0));
+    let finish = BiasRelu::new(request, dtype, Sides::of(&[product.rows, product.columns], 1))?;
+    Ok(Planned::new(move |context| {
+        let [a, b, bias] = [0, 1, 2].map(|index| context.input_address(index));
+        let out = context.output_address(0);
+        // SAFETY: the tensors have the dimensions of the product, and the output is no input's memory.
+        unsafe {
+            if cuda.multiply_with_bias(&product, [a, b, bias], relu, out)? {
+                return Ok(());
+            }
+            cuda.multiply(&product, a, b, out)?;
+            finish.run(out, bias, relu)
+        }
     }))
 }

@@ -9,6 +9,7 @@ use num_traits::Float;
 use super::generator::Generator;
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
 use crate::cpu::random::RandomMask;
+use crate::cuda::philox::{Distribution, filling};
 
 /// `_RandomMask`: 1 where a number uniform in [0, 1) is at least the threshold, else 0. The numbers are those that
 /// `RandomUniform` with these seeds draws.
@@ -40,6 +41,11 @@ pub(crate) fn definition() -> &'static OpDefinition {
         .kernel(
             KernelDefinition::cpu(kernel::<f64>)
                 .types("T", &[DType::Float64])
+                .state(Generator::state),
+        )
+        .kernel(
+            KernelDefinition::cuda(|request| filling(request, Distribution::Mask))
+                .types("T", &[DType::Float32, DType::Float64])
                 .state(Generator::state),
         )
     })

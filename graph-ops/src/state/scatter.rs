@@ -9,7 +9,7 @@ use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 
 use crate::cuda::FLOATS;
-use crate::cuda::scatter::{Depth, Extent, Scatter};
+use crate::cuda::scatter::{self, Depth, Extent, Scatter};
 
 use super::assign::variable_shape;
 use super::update::{Update, hand_on, update_builder};
@@ -232,8 +232,8 @@ fn on_device(request: &KernelRequest<'_>, addressing: Addressing, change: Change
         (Addressing::Points, Some((&depth, places))) => (depth, places.iter().product()),
         (Addressing::Points, None) => return Err(Error::invalid_argument("the indices must have at least rank 1")),
     };
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let variable = context.variable_address(0)?;
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let (variable, scratch) = (context.variable_address(0)?, context.scratch_address());
         let shape = match context.variable(0)?.extent() {
             Some((_, shape)) => shape,
             None => return Err(Error::failed_precondition("the variable is not initialized")),
@@ -247,10 +247,19 @@ fn on_device(request: &KernelRequest<'_>, addressing: Addressing, change: Change
             repeated: updates.rank() == 0 && addressing == Addressing::Rows,
         };
         // SAFETY: the sizes are those of the tensors (checked).
-        unsafe { scatter.run(variable, context.input_address(1), context.input_address(2), extent)? };
+        unsafe {
+            scatter.run(
+                variable,
+                context.input_address(1),
+                context.input_address(2),
+                extent,
+                scratch,
+            )?;
+        }
         hand_on(context);
         Ok(())
-    }))
+    });
+    Ok(planned.with_scratch(scatter::scratch(count)))
 }
 
 /// The shape that updates must have: as many parts as there are indices, each of the shape of a part.

@@ -3,6 +3,7 @@
 mod arrays;
 mod chains;
 mod convolutions;
+mod libraries;
 mod pools;
 mod reductions;
 mod rows;

@@ -11,7 +11,7 @@ use crate::random;
 /// threshold lets all pass.
 pub(crate) const RANDOM_MASKS: Fusion = Fusion {
     name: "mask_fusion",
-    host_only: true,
+    host_only: false,
     find: |program, uses| program.ids().filter_map(|id| random_mask(program, uses, id)).collect(),
 };
 

@@ -11,7 +11,7 @@ use crate::nn::fused as ops;
 /// the activation.
 pub(crate) const DENSE_LAYERS: Fusion = Fusion {
     name: "matmul_fusion",
-    host_only: true,
+    host_only: false,
     find: |program, uses| each(program, "BiasAdd", |id| dense_layer(program, uses, id)),
 };
 

@@ -24,7 +24,7 @@ impl Rewrite for OuterProducts {
     }
 
     fn for_accelerators(&self) -> bool {
-        false
+        true
     }
 
     fn apply(&self, program: &Program) -> Result<Option<Program>> {

@@ -8,11 +8,11 @@ use crate::nn::fused;
 use crate::testing::Case;
 
 /// What `double` sums in another order may differ by.
-const CLOSE: (f64, f64) = (1e-11, 1e-12);
+pub(super) const CLOSE: (f64, f64) = (1e-11, 1e-12);
 
 /// One convolution, in the order batch, rows, columns, channels.
 #[derive(Clone, Debug)]
-struct Convolution {
+pub(super) struct Convolution {
     images: [usize; 4],
     filter: [usize; 4],
     strides: [usize; 2],
@@ -24,7 +24,7 @@ struct Convolution {
 }
 
 impl Convolution {
-    fn any(numbers: &mut Numbers) -> Self {
+    pub(super) fn any(numbers: &mut Numbers) -> Self {
         let images = [
             numbers.among(1, 3),
             numbers.among(3, 9),
@@ -95,7 +95,7 @@ impl Convolution {
         shape.map(|size| size as i32)
     }
 
-    fn cases(&self, numbers: &mut Numbers) -> Vec<Case> {
+    pub(super) fn cases(&self, numbers: &mut Numbers) -> Vec<Case> {
         let Some(out) = self.out() else { return Vec::new() };
         let images = numbers.tensor(&self.shape(self.images));
         let (filter, gradient) = (numbers.tensor(&self.filter), numbers.tensor(&self.shape(out)));
@@ -142,17 +142,19 @@ fn convolutions_of_every_size_of_tile_are_those_of_the_cpu() {
         (1, 5, 70, 3),
         (2, 6, 150, 130),
     ] {
-        let convolution = Convolution {
-            images: [batch, side, side, channels],
-            filter: [3, 2, channels, outputs],
-            strides: [1, 1],
-            dilations: [1, 1],
-            explicit: None,
-            name: "SAME",
-            last: true,
-        };
-        for case in convolution.cases(&mut numbers) {
-            check_case(&device, &case, CLOSE);
+        for last in [true, false] {
+            let convolution = Convolution {
+                images: [batch, side, side, channels],
+                filter: [3, 2, channels, outputs],
+                strides: [1, 1],
+                dilations: [1, 1],
+                explicit: None,
+                name: "SAME",
+                last,
+            };
+            for case in convolution.cases(&mut numbers) {
+                check_case(&device, &case, CLOSE);
+            }
         }
     }
 }

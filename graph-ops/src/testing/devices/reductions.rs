@@ -134,9 +134,21 @@ fn scans_are_those_of_the_cpu() {
 fn segments_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(34);
-    for (rows, inner, segments) in [(600, 3, 7), (5, 300, 4), (40, 1, 100), (0, 3, 2), (3, 0, 2)] {
+    // As many rows as are sorted at once, and more, and a number of them that is no power of two.
+    for (rows, inner, segments) in [
+        (600, 3, 7),
+        (5, 300, 4),
+        (40, 1, 100),
+        (0, 3, 2),
+        (3, 0, 2),
+        (2048, 1, 2048),
+        (2049, 2, 30),
+        (9000, 1, 50),
+        (16_384, 1, 1),
+    ] {
         let data = numbers.tensor(&[rows, inner]);
-        let ids: Vec<i32> = (0..rows).map(|_| numbers.among(0, segments - 1) as i32).collect();
+        // A row of no segment is left out.
+        let ids: Vec<i32> = (0..rows).map(|_| numbers.among(0, segments) as i32 - 1).collect();
         let ids = Value::from_vec([rows], ids).expect("segment numbers");
         for op in [
             "UnsortedSegmentSum",

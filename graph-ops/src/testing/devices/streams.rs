@@ -1,8 +1,9 @@
 //! Random numbers.
 
-use graph_core::DType;
+use graph_core::op::AttrValue;
+use graph_core::{DType, PartialShape, Value};
 
-use super::{check_case, device};
+use super::{cast, check_case, check_node, device, node};
 use crate::testing::Case;
 
 #[test]
@@ -21,6 +22,32 @@ fn random_streams_are_those_of_the_cpu() {
                 check_case(&device, &case("RandomUniform"), (0.0, 0.0));
                 check_case(&device, &case("RandomStandardNormal"), (1e-6, 1e-9));
                 check_case(&device, &case("TruncatedNormal"), (1e-6, 1e-9));
+            }
+        }
+    }
+}
+
+#[test]
+fn random_masks_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::Float32, DType::Float64] {
+        for n in [0usize, 1, 3, 5, 4099] {
+            for threshold in [-1.0, 0.0, 0.25, 0.5, 1.0, f64::NAN] {
+                let attrs = vec![
+                    ("seed", AttrValue::from(7i64)),
+                    ("seed2", AttrValue::from(9i64)),
+                    ("T", AttrValue::from(dtype)),
+                    ("shape", AttrValue::from(PartialShape::from([n]))),
+                ];
+                let mask = node(crate::random::mask(), attrs, &[dtype]);
+                let threshold = cast(&Value::scalar(threshold), dtype);
+                check_node(
+                    &device,
+                    &mask,
+                    &[threshold.clone()],
+                    (0.0, 0.0),
+                    &format!("{dtype} {n} {threshold:?}"),
+                );
             }
         }
     }
