@@ -199,8 +199,8 @@ impl Work {
                 b,
                 c,
             } => {
-                // SAFETY: the caller's promise, here and below.
                 match product.dtype {
+                    // SAFETY: the caller's promise, here and below.
                     DType::Float32 => unsafe {
                         multiply::<f32>(product, *epilogue, [*a, *b, *c], f64::from, |sum| sum as f32)
                     },

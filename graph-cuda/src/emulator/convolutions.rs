@@ -73,8 +73,8 @@ impl ConvolutionLibrary {
         // Whoever thinks this memory theirs shall see it.
         // SAFETY: the workspace has as many bytes.
         unsafe { std::ptr::write_bytes(workspace as *mut u8, 0xab, one.algorithm.workspace) };
-        // SAFETY: the caller's promise, here and below.
         match c.dtype {
+            // SAFETY: the caller's promise, here and below.
             DType::Float32 => unsafe { convolve::<f32>(c, tensors, f64::from, |sum| sum as f32) },
             // SAFETY: as above.
             DType::Float64 => unsafe { convolve::<f64>(c, tensors, |x| x, |sum| sum) },

@@ -44,7 +44,7 @@ fn random_masks_are_those_of_the_cpu() {
                 check_node(
                     &device,
                     &mask,
-                    &[threshold.clone()],
+                    std::slice::from_ref(&threshold),
                     (0.0, 0.0),
                     &format!("{dtype} {n} {threshold:?}"),
                 );
