@@ -3,9 +3,14 @@
 mod arrays;
 mod chains;
 mod convolutions;
+#[cfg(feature = "full")]
+mod families;
+mod layouts;
 mod pools;
 mod reductions;
 mod rows;
+#[cfg(feature = "full")]
+mod selection;
 mod steps;
 mod streams;
 
