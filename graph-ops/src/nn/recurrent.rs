@@ -5,6 +5,7 @@ use graph_core::op::{KernelContext, KernelRequest, Planned};
 use graph_core::{DType, Result};
 use graph_cuda::{Cuda, Product, Source, source};
 
+use crate::cpu::copy::CopyAxis;
 use crate::cpu::recurrent::Sizes;
 use crate::cuda::NOWHERE;
 use crate::cuda::copy::Transfer;
@@ -194,7 +195,13 @@ pub(super) fn lstm_sequence_grad(request: &KernelRequest<'_>, sizes: Sizes, time
         lstm.product_weights(rows, sizes.cells),
     );
     let first = Transfer::all(request, lstm.dtype, sizes.state())?;
-    let others = Transfer::all(request, lstm.dtype, sizes.state() * time.saturating_sub(1))?;
+    // Behind the first, which need not end where a longer word may begin.
+    let rest = CopyAxis {
+        len: sizes.state() * time.saturating_sub(1),
+        from: 1,
+        to: 1,
+    };
+    let others = Transfer::new(request, lstm.dtype, 0, sizes.state(), &[rest])?;
     let zeros = Fill::zeros(request, lstm.dtype)?;
     let [state, gates] = lstm.bytes();
     let sizes_of_parts = [time * gates, time * state, state];
@@ -237,7 +244,7 @@ pub(super) fn lstm_sequence_grad(request: &KernelRequest<'_>, sizes: Sizes, time
                 lstm.cuda.multiply(&to_state, own, lstm.of_state(w), to_h)?;
             }
             first.run(h_first, before)?;
-            others.run(h, before.offset(state))?;
+            others.run(h, before)?;
             lstm.cuda.multiply(&to_inputs, all_gates, w, to_x)?;
             lstm.cuda.multiply(&to_w, x, all_gates, w_grad)?;
             lstm.cuda
