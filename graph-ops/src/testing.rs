@@ -1,5 +1,7 @@
 //! Numeric test cases of ops: one table, run by every device.
 
+#[cfg(feature = "full")]
+mod coverage;
 mod cuda;
 mod devices;
 mod gradient;

@@ -3,6 +3,10 @@
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result};
+use graph_cuda::{Source, source};
+
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
 
 const REALS: &[DType] = &[
     DType::Float32,
@@ -26,6 +30,7 @@ pub(crate) fn lower_definition() -> OpDefinition {
         "For each value the number of elements of its sorted row that are smaller.",
     )
     .kernel(KernelDefinition::cpu(|request| kernel(request, false)).types("T", REALS))
+    .kernel(KernelDefinition::cuda(|request| on_device(request, "x < value")).types("T", REALS))
 }
 
 /// `UpperBound`
@@ -35,6 +40,7 @@ pub(crate) fn upper_definition() -> OpDefinition {
         "For each value the number of elements of its sorted row that are not larger.",
     )
     .kernel(KernelDefinition::cpu(|request| kernel(request, true)).types("T", REALS))
+    .kernel(KernelDefinition::cuda(|request| on_device(request, "x <= value")).types("T", REALS))
 }
 
 fn definition(name: &'static str, summary: &'static str) -> OpDefinition {
@@ -51,6 +57,26 @@ fn definition(name: &'static str, summary: &'static str) -> OpDefinition {
             Ok(())
         })
         .not_differentiable()
+}
+
+fn on_device(request: &KernelRequest<'_>, before: &str) -> Result<Planned> {
+    const SOURCE: Source = source!("bounds.cu");
+    let (row, count) = (request.input_shape(0)[1], request.input_shape(1)[1]);
+    let n = request.input_shape(1).num_elements();
+    let defines = [
+        ("T", type_name(request.input_dtype(0))?),
+        ("O", type_name(request.output_dtype(0))?),
+        ("BEFORE", before),
+    ];
+    let launch = Launch::new(
+        request,
+        &SOURCE,
+        "bounds",
+        &defines,
+        Work::Elements(n),
+        &[n, row, count],
+    )?;
+    Ok(launch.over(&[0, 1]))
 }
 
 fn kernel(request: &KernelRequest<'_>, upper: bool) -> Result<Planned> {

@@ -3,9 +3,13 @@
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, Element, Error, Result};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 
 use crate::array::moving::{Movement, Word, plan};
+use crate::cuda::copy::{Transfer, copies};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::{NAMED, NUMBERS, SIZED, type_name};
 
 /// `DeepCopy`
 pub(crate) fn deep_copy_definition() -> OpDefinition {
@@ -17,6 +21,14 @@ pub(crate) fn deep_copy_definition() -> OpDefinition {
         .shape(InferenceContext::unchanged)
         .no_gradient()
         .kernel(KernelDefinition::cpu(|request| plan(request, [0], Copying)))
+        .kernel(
+            KernelDefinition::cuda(|request| {
+                let count = request.input_shape(0).num_elements();
+                let copy = Transfer::all(request, request.input_dtype(0), count)?;
+                Ok(copies(vec![(0, 0, copy)]))
+            })
+            .types("T", SIZED),
+        )
 }
 
 struct Copying;
@@ -54,6 +66,18 @@ pub(crate) fn update_definition() -> OpDefinition {
         };
         plan(request, [0, 2], rows)
     }))
+    .kernel(KernelDefinition::cuda(|request| on_device(request, "update")).types("T", NAMED))
+}
+
+fn on_device(request: &KernelRequest<'_>, change: &str) -> Result<Planned> {
+    const SOURCE: Source = source!("inplace.cu");
+    check(request)?;
+    let shape = request.input_shape(0);
+    let (n, count) = (shape.num_elements(), request.input_shape(1).num_elements());
+    let defines = [("T", type_name(request.input_dtype(0))?), ("CHANGE", change)];
+    let numbers = [n, shape[0], row_len(request), count];
+    let launch = Launch::new(request, &SOURCE, "change_rows", &defines, Work::Elements(n), &numbers)?;
+    Ok(launch.over(&[0, 1, 2]))
 }
 
 struct Replace {
@@ -95,6 +119,7 @@ pub(crate) fn add_definition() -> OpDefinition {
         "x with the rows of v added to its rows i, counted modulo the number of rows.",
     );
     kernels!(definition, +, wrapping_add)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "old + update")).types("T", NUMBERS))
 }
 
 /// `InplaceSub`
@@ -104,6 +129,7 @@ pub(crate) fn sub_definition() -> OpDefinition {
         "x with the rows of v subtracted from its rows i, counted modulo the number of rows.",
     );
     kernels!(definition, -, wrapping_sub)
+        .kernel(KernelDefinition::cuda(|request| on_device(request, "old - update")).types("T", NUMBERS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -2,12 +2,13 @@
 
 use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
+use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Tables, plan};
 use crate::array::pad::{Mode, on_device, pairs, shape as padded_shape};
 use crate::array::scatter_nd::Accumulate;
-use crate::cuda::SIZED;
+use crate::cuda::{NUMBERS, SIZED, type_name};
 
 /// `MirrorPad`
 pub(crate) fn definition() -> OpDefinition {
@@ -78,6 +79,7 @@ pub(crate) fn grad_definition() -> OpDefinition {
         .kernel(KernelDefinition::cpu(folding::<half::bf16>).types("T", &[DType::BFloat16]))
         .kernel(KernelDefinition::cpu(folding::<i32>).types("T", &[DType::Int32]))
         .kernel(KernelDefinition::cpu(folding::<i64>).types("T", &[DType::Int64]))
+        .kernel(KernelDefinition::cuda(folding_on_device).types("T", NUMBERS))
 }
 
 fn inner_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -136,6 +138,51 @@ fn mirror(shape: Vec<usize>, request: &KernelRequest<'_>) -> Result<Tables> {
     });
     let places: Vec<_> = places.collect();
     Tables::new(shape, places)
+}
+
+/// The most dimensions on a device.
+const MOST: usize = 8;
+
+/// Along each axis what `mirror_pad.cu` wants to know.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Axes {
+    rank: i64,
+    size: [i64; MOST],
+    before: [i64; MOST],
+    behind: [i64; MOST],
+    stride: [i64; MOST],
+}
+
+fn folding_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("mirror_pad.cu");
+    let (whole, shape) = (request.input_shape(0), request.output_shape(0)?);
+    let twice = i64::from(request.attr::<String>("mode")? == "SYMMETRIC");
+    let pairs = pairs(&planned_ints(request, 1)?)?;
+    check_paddings(shape, &pairs, twice == 1)?;
+    if shape.rank() > MOST {
+        return Err(Error::unimplemented(format!(
+            "mirrored borders of more than {MOST} dimensions"
+        )));
+    }
+    let strides = crate::cpu::copy::strides(whole);
+    let padded = |of: &dyn Fn(usize) -> usize| -> [i64; MOST] {
+        std::array::from_fn(|axis| if axis < shape.rank() { of(axis) as i64 } else { 0 })
+    };
+    let axes = Axes {
+        rank: shape.rank() as i64,
+        size: padded(&|axis| shape[axis]),
+        before: padded(&|axis| pairs[axis].0),
+        behind: padded(&|axis| pairs[axis].1),
+        stride: padded(&|axis| strides[axis]),
+    };
+    let function = Cuda::of(request)?.function(&SOURCE, "fold", &[("T", type_name(request.input_dtype(0))?)])?;
+    let n = shape.num_elements();
+    Ok(Planned::new(move |context| {
+        let (input, output) = (context.input_address(0), context.output_address(0));
+        // SAFETY: these are the kernel's parameters, which say how many elements each tensor has.
+        unsafe { function.launch_over(n, arguments![output, input, n as i64, twice, axes]) }
+    }))
 }
 
 fn folding<T: Element + Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -6,6 +6,9 @@ use graph_core::{Error, PartialShape, Result};
 
 use crate::array::moving::{Movement, Word, plan};
 use crate::composite::Composite;
+use crate::cpu::copy::CopyAxis;
+use crate::cuda::SIZED;
+use crate::cuda::copy::{Transfer, copies};
 
 /// `ParallelConcat`
 pub(crate) fn definition() -> OpDefinition {
@@ -23,6 +26,18 @@ pub(crate) fn definition() -> OpDefinition {
     .kernel(KernelDefinition::cpu(|request| {
         plan(request, 0..request.num_inputs(), Rows)
     }))
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let dtype = request.output_dtype(0);
+            let row = |index: usize| {
+                let len = request.input_shape(index).num_elements();
+                let axis = CopyAxis { len, from: 1, to: 1 };
+                Ok((index, 0, Transfer::new(request, dtype, 0, index * len, &[axis])?))
+            };
+            Ok(copies((0..request.num_inputs()).map(row).collect::<Result<_>>()?))
+        })
+        .types("T", SIZED),
+    )
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -3,11 +3,14 @@
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, Result, typed_builder};
+use graph_cuda::{Source, source};
 
 use crate::array::axis::{axis_of, planned_ints};
 use crate::array::moving::{Movement, Tables, Word, plan};
-use crate::cuda::SIZED;
-use crate::cuda::copy::{copy, sliced};
+use crate::cpu::copy::CopyAxis;
+use crate::cuda::copy::{Transfer, copies, copy, sliced};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::{SIZED, type_name, word_of};
 
 /// `Reverse`
 pub(crate) fn reverse_definition() -> OpDefinition {
@@ -138,25 +141,63 @@ pub(crate) fn roll_definition() -> OpDefinition {
         Ok(vec![Some(rolled), None, None])
     })
     .kernel(KernelDefinition::cpu(rolling))
+    .kernel(KernelDefinition::cuda(rolling_on_device).types("T", SIZED))
 }
 
-fn rolling(request: &KernelRequest<'_>) -> Result<Planned> {
-    let shape = request.input_shape(0).to_vec();
+/// Along each axis, the place of the element that comes first.
+fn roll_starts(request: &KernelRequest<'_>) -> Result<Vec<usize>> {
+    let shape = request.input_shape(0);
     let (shifts, axes) = (planned_ints(request, 1)?, planned_ints(request, 2)?);
     if shifts.len() != axes.len() {
         return Err(Error::invalid_argument("there must be one shift for each axis")
             .expected(format!("{} shifts", axes.len()))
             .got(shifts.len()));
     }
-    let mut starts = vec![0i64; shape.len()];
+    let mut starts = vec![0i64; shape.rank()];
     for (&shift, &axis) in shifts.iter().zip(&axes) {
-        let axis = axis_of(axis, shape.len())?;
+        let axis = axis_of(axis, shape.rank())?;
         let dim = shape[axis].max(1) as i64;
         starts[axis] = (starts[axis] - shift.rem_euclid(dim)).rem_euclid(dim);
     }
-    let places = |(dim, start): (usize, i64)| (0..dim).map(move |at| (at + start as usize) % dim);
-    let tables = Tables::new(shape.clone(), shape.into_iter().zip(starts).map(places))?;
+    Ok(starts.into_iter().map(|start| start as usize).collect())
+}
+
+fn rolling(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0).to_vec();
+    let places = |(dim, start): (usize, usize)| (0..dim).map(move |at| (at + start) % dim);
+    let tables = Tables::new(shape.clone(), shape.into_iter().zip(roll_starts(request)?).map(places))?;
     plan(request, [0], tables)
+}
+
+/// Both sides of each cut change places.
+fn rolling_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let shape = request.input_shape(0);
+    let strides = crate::cpu::copy::strides(shape);
+    // Where a part begins in the input and in the output, and its sizes.
+    let mut parts = vec![(0, 0, Vec::new())];
+    for ((&dim, start), &stride) in shape.iter().zip(roll_starts(request)?).zip(&strides) {
+        let cut = |(from, to, sizes): (usize, usize, Vec<usize>)| {
+            let sides = [(start, 0, dim - start), (0, dim - start, start)];
+            sides
+                .into_iter()
+                .filter(|side| side.2 > 0)
+                .map(move |(own_from, own_to, size)| {
+                    let sizes = sizes.iter().copied().chain([size]).collect();
+                    (from + own_from * stride, to + own_to * stride, sizes)
+                })
+        };
+        parts = parts.into_iter().flat_map(cut).collect();
+    }
+    let transfer = |(from, to, sizes): (usize, usize, Vec<usize>)| {
+        let axes = sizes.iter().zip(&strides).map(|(&len, &stride)| CopyAxis {
+            len,
+            from: stride as isize,
+            to: stride as isize,
+        });
+        let axes: Vec<CopyAxis> = axes.collect();
+        Ok((0, 0, Transfer::new(request, request.input_dtype(0), from, to, &axes)?))
+    };
+    Ok(copies(parts.into_iter().map(transfer).collect::<Result<_>>()?))
 }
 
 /// `ReverseSequence`
@@ -202,6 +243,27 @@ pub(crate) fn reverse_sequence_definition() -> OpDefinition {
             },
         )
     }))
+    .kernel(KernelDefinition::cuda(sequences_on_device).types("T", SIZED))
+}
+
+fn sequences_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("reverse.cu");
+    let shape = request.input_shape(0);
+    let [sequence, batch] = sequence_axes(shape.rank(), request.attr("seq_dim")?, request.attr("batch_dim")?)?;
+    let (_, word) = word_of(request.input_dtype(0))?;
+    let strides = crate::cpu::copy::strides(shape);
+    let n = shape.num_elements();
+    let numbers = [n, shape[sequence], strides[sequence], shape[batch], strides[batch]];
+    let defines = [("W", word), ("I", type_name(request.input_dtype(1))?)];
+    let launch = Launch::new(
+        request,
+        &SOURCE,
+        "reverse_sequences",
+        &defines,
+        Work::Elements(n),
+        &numbers,
+    )?;
+    Ok(launch.over(&[0, 1]))
 }
 
 fn sequence_axes(rank: usize, sequence: i64, batch: i64) -> Result<[usize; 2]> {

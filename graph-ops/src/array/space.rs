@@ -4,10 +4,13 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Dim, Error, PartialShape, Result};
+use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, plan};
 use crate::cpu::copy::{CopyAxis, copy_strided, strides};
+use crate::cuda::copy::{copy, longest_word};
+use crate::cuda::{SIZED, word_of};
 
 /// `SpaceToBatchND`
 pub(crate) fn space_to_batch_nd_definition() -> OpDefinition {
@@ -24,6 +27,7 @@ pub(crate) fn space_to_batch_nd_definition() -> OpDefinition {
         .shape(|context| shape(context, To::Batch))
         .gradient(|context| gradient(context, "BatchToSpaceND"))
         .kernel(KernelDefinition::cpu(|request| kernel(request, To::Batch)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, To::Batch)).types("T", SIZED))
 }
 
 /// `BatchToSpaceND`
@@ -41,6 +45,7 @@ pub(crate) fn batch_to_space_nd_definition() -> OpDefinition {
         .shape(|context| shape(context, To::Space))
         .gradient(|context| gradient(context, "SpaceToBatchND"))
         .kernel(KernelDefinition::cpu(|request| kernel(request, To::Space)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, To::Space)).types("T", SIZED))
 }
 
 /// `SpaceToBatch`
@@ -56,6 +61,7 @@ pub(crate) fn space_to_batch_definition() -> OpDefinition {
         .shape(|context| shape(context, To::Batch))
         .gradient(|context| gradient(context, "BatchToSpace"))
         .kernel(KernelDefinition::cpu(|request| kernel(request, To::Batch)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, To::Batch)).types("T", SIZED))
 }
 
 /// `BatchToSpace`
@@ -71,6 +77,7 @@ pub(crate) fn batch_to_space_definition() -> OpDefinition {
         .shape(|context| shape(context, To::Space))
         .gradient(|context| gradient(context, "SpaceToBatch"))
         .kernel(KernelDefinition::cpu(|request| kernel(request, To::Space)))
+        .kernel(KernelDefinition::cuda(|request| on_device(request, To::Space)).types("T", SIZED))
 }
 
 /// Which way elements go.
@@ -238,32 +245,81 @@ impl Movement for Shuffle {
     }
 }
 
-fn kernel(request: &KernelRequest<'_>, to: To) -> Result<Planned> {
-    let last = request.num_inputs() - 1;
-    let sizes = if last == 1 {
-        vec![request.attr::<i64>("block_size")?; 2]
-    } else {
-        planned_ints(request, 1)?
-    };
-    let (blocks, borders) = blocks(&sizes, &planned_ints(request, last)?)?;
-    let (input, output) = (request.input_shape(0).to_vec(), request.output_shape(0)?.to_vec());
-    let (space, batch) = if to == To::Batch {
-        (input, output)
-    } else {
-        (output, input)
-    };
-    let before = borders.iter().map(|&(before, _)| before).collect();
-    plan(
-        request,
-        [0],
-        Shuffle {
+impl Shuffle {
+    fn new(request: &KernelRequest<'_>, to: To) -> Result<Self> {
+        let last = request.num_inputs() - 1;
+        let sizes = if last == 1 {
+            vec![request.attr::<i64>("block_size")?; 2]
+        } else {
+            planned_ints(request, 1)?
+        };
+        let (blocks, borders) = blocks(&sizes, &planned_ints(request, last)?)?;
+        let (input, output) = (request.input_shape(0).to_vec(), request.output_shape(0)?.to_vec());
+        let (space, batch) = if to == To::Batch {
+            (input, output)
+        } else {
+            (output, input)
+        };
+        let before = borders.iter().map(|&(before, _)| before).collect();
+        Ok(Self {
             space,
             batch,
             blocks,
             before,
             to,
-        },
-    )
+        })
+    }
+}
+
+fn kernel(request: &KernelRequest<'_>, to: To) -> Result<Planned> {
+    plan(request, [0], Shuffle::new(request, to)?)
+}
+
+/// The most axes of a block on a device.
+const MOST: usize = 6;
+
+/// A [`Shuffle`] as kernels take it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct BlocksOnDevice {
+    rank: i64,
+    size: [i64; MOST],
+    part: [i64; MOST],
+    block: [i64; MOST],
+    before: [i64; MOST],
+}
+
+fn on_device(request: &KernelRequest<'_>, to: To) -> Result<Planned> {
+    const SOURCE: Source = source!("space.cu");
+    let shuffle = Shuffle::new(request, to)?;
+    let rank = shuffle.blocks.len();
+    if rank > MOST {
+        return Err(Error::unimplemented(format!("blocks of more than {MOST} axes")));
+    }
+    let padded =
+        |sizes: &[usize]| -> [i64; MOST] { std::array::from_fn(|axis| sizes.get(axis).map_or(1, |&size| size as i64)) };
+    let blocks = BlocksOnDevice {
+        rank: rank as i64,
+        size: padded(&shuffle.space[1..=rank]),
+        part: padded(&shuffle.batch[1..=rank]),
+        block: padded(&shuffle.blocks),
+        before: padded(&shuffle.before),
+    };
+    let (bytes, _) = word_of(request.input_dtype(0))?;
+    let inner: usize = shuffle.space[rank + 1..].iter().product();
+    let (longest, word) = longest_word(bytes, inner)?;
+    let name = match to {
+        To::Batch => "space_to_batch",
+        To::Space => "batch_to_space",
+    };
+    let function = Cuda::of(request)?.function(&SOURCE, name, &[("W", word)])?;
+    let count = request.output_shape(0)?.num_elements() * bytes / longest;
+    let (batch, inner) = (shuffle.space[0] as i64, (inner * bytes / longest) as i64);
+    Ok(Planned::new(move |context| {
+        let (input, output) = (context.input_address(0), context.output_address(0));
+        // SAFETY: these are the kernel's parameters, which say how many words each tensor has.
+        unsafe { function.launch_over(count, arguments![output, input, count as i64, batch, inner, blocks]) }
+    }))
 }
 
 /// `SpaceToDepth`
@@ -272,6 +328,7 @@ pub(crate) fn space_to_depth_definition() -> OpDefinition {
         .shape(|context| depth_shape(context, true))
         .gradient(|context| depth_gradient(context, "DepthToSpace"))
         .kernel(KernelDefinition::cpu(|request| depth_kernel(request, true)))
+        .kernel(KernelDefinition::cuda(|request| depth_on_device(request, true)).types("T", SIZED))
 }
 
 /// `DepthToSpace`
@@ -280,6 +337,7 @@ pub(crate) fn depth_to_space_definition() -> OpDefinition {
         .shape(|context| depth_shape(context, false))
         .gradient(|context| depth_gradient(context, "SpaceToDepth"))
         .kernel(KernelDefinition::cpu(|request| depth_kernel(request, false)))
+        .kernel(KernelDefinition::cuda(|request| depth_on_device(request, false)).types("T", SIZED))
 }
 
 fn depth_definition(name: &'static str, summary: &'static str) -> OpDefinition {
@@ -349,18 +407,36 @@ impl Movement for Finer {
     }
 }
 
+impl Finer {
+    fn new(request: &KernelRequest<'_>, to_depth: bool) -> Result<Self> {
+        let format: String = request.attr("data_format")?;
+        let input = request.input_shape(0);
+        let block = request.attr::<i64>("block_size")? as usize;
+        let [a, b, c, d] = [input[0], input[1], input[2], input[3]];
+        let (shape, permutation): (Vec<usize>, &'static [usize]) = match (format.as_str(), to_depth) {
+            ("NHWC", true) => (vec![a, b / block, block, c / block, block, d], &[0, 1, 3, 2, 4, 5]),
+            ("NHWC", false) => (vec![a, b, c, block, block, d / block / block], &[0, 1, 3, 2, 4, 5]),
+            (_, true) => (vec![a, b, c / block, block, d / block, block], &[0, 3, 5, 1, 2, 4]),
+            (_, false) => (vec![a, block, block, b / block / block, c, d], &[0, 3, 4, 1, 5, 2]),
+        };
+        Ok(Self { shape, permutation })
+    }
+}
+
 fn depth_kernel(request: &KernelRequest<'_>, to_depth: bool) -> Result<Planned> {
-    let format: String = request.attr("data_format")?;
-    let input = request.input_shape(0);
-    let block = request.attr::<i64>("block_size")? as usize;
-    let [a, b, c, d] = [input[0], input[1], input[2], input[3]];
-    let (shape, permutation): (Vec<usize>, &'static [usize]) = match (format.as_str(), to_depth) {
-        ("NHWC", true) => (vec![a, b / block, block, c / block, block, d], &[0, 1, 3, 2, 4, 5]),
-        ("NHWC", false) => (vec![a, b, c, block, block, d / block / block], &[0, 1, 3, 2, 4, 5]),
-        (_, true) => (vec![a, b, c / block, block, d / block, block], &[0, 3, 5, 1, 2, 4]),
-        (_, false) => (vec![a, block, block, b / block / block, c, d], &[0, 3, 4, 1, 5, 2]),
-    };
-    plan(request, [0], Finer { shape, permutation })
+    plan(request, [0], Finer::new(request, to_depth)?)
+}
+
+fn depth_on_device(request: &KernelRequest<'_>, to_depth: bool) -> Result<Planned> {
+    let Finer { shape, permutation } = Finer::new(request, to_depth)?;
+    let from = strides(&shape);
+    let lengths: Vec<usize> = permutation.iter().map(|&axis| shape[axis]).collect();
+    let axes = permutation.iter().zip(strides(&lengths)).map(|(&axis, to)| CopyAxis {
+        len: shape[axis],
+        from: from[axis] as isize,
+        to: to as isize,
+    });
+    copy(request, 0, 0, &axes.collect::<Vec<_>>())
 }
 
 /// Blocks of shape `block_shape` of the dimensions behind the batch, padded with zeros, each moved to a batch entry of its own.

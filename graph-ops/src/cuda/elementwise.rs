@@ -5,9 +5,13 @@ use graph_core::op::{KernelRequest, Planned};
 use graph_core::{DType, Error, Result};
 use graph_cuda::{Cuda, Function, Source, arguments, source};
 
+use super::window::joined_source;
 use super::{NOWHERE, type_name};
 
 const SOURCE: Source = source!("elementwise.cu");
+
+/// The same for expressions in special functions, which are of double precision.
+const SPECIAL: Source = joined_source!("elementwise.cu": "special.cuh", "elementwise.cu");
 
 /// The most dimensions of the result, once neighbours are merged.
 const MOST: usize = 8;
@@ -35,6 +39,20 @@ pub(crate) struct Operand {
 
 /// A kernel of an expression in CUDA C in which the inputs go by these names, in their own types and shapes.
 pub(crate) fn map(request: &KernelRequest<'_>, names: &[&'static str], expression: &str) -> Result<Planned> {
+    map_inputs(request, &SOURCE, names, expression)
+}
+
+/// The same of an expression in the functions of `special.cuh`.
+pub(crate) fn map_special(request: &KernelRequest<'_>, names: &[&'static str], expression: &str) -> Result<Planned> {
+    map_inputs(request, &SPECIAL, names, expression)
+}
+
+fn map_inputs(
+    request: &KernelRequest<'_>,
+    source: &Source,
+    names: &[&'static str],
+    expression: &str,
+) -> Result<Planned> {
     let operands = names
         .iter()
         .enumerate()
@@ -47,7 +65,13 @@ pub(crate) fn map(request: &KernelRequest<'_>, names: &[&'static str], expressio
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    map_operands(request, &operands, type_name(request.output_dtype(0))?, expression)
+    map_with(
+        request,
+        source,
+        &operands,
+        type_name(request.output_dtype(0))?,
+        expression,
+    )
 }
 
 /// A kernel of these operands, whose result is output 0.
@@ -56,6 +80,16 @@ pub(crate) fn map(request: &KernelRequest<'_>, names: &[&'static str], expressio
 /// `Unimplemented` for more dimensions than the kernel has room for.
 pub(crate) fn map_operands(
     request: &KernelRequest<'_>,
+    operands: &[Operand],
+    result: &'static str,
+    expression: &str,
+) -> Result<Planned> {
+    map_with(request, &SOURCE, operands, result, expression)
+}
+
+fn map_with(
+    request: &KernelRequest<'_>,
+    source: &Source,
     operands: &[Operand],
     result: &'static str,
     expression: &str,
@@ -79,7 +113,7 @@ pub(crate) fn map_operands(
     );
     let cuda = Cuda::of(request)?;
     let flat = axes.len() <= 1 && axes.iter().all(|axis| axis.strides.iter().all(|&stride| stride <= 1));
-    let function = cuda.function(&SOURCE, if flat { "map_flat" } else { "map_broadcast" }, &defines)?;
+    let function = cuda.function(source, if flat { "map_flat" } else { "map_broadcast" }, &defines)?;
     let n: usize = output.iter().product();
     let inputs: Vec<usize> = operands.iter().map(|operand| operand.input).collect();
     let layout = Layout::new(&axes)?;
@@ -219,7 +253,13 @@ pub(crate) fn constant(number: f64) -> String {
 }
 
 /// A kernel that calculates an expression in CUDA C of the inputs, named in order: `expression!(|x, y| "x + y")`; see [`map`].
+/// `special` has the functions of `special.cuh`.
 macro_rules! expression {
+    (special |$($name:ident),*| $expression:expr) => {
+        graph_core::op::KernelDefinition::cuda(|request| {
+            $crate::cuda::elementwise::map_special(request, &[$(stringify!($name)),*], $expression)
+        })
+    };
     (|$($name:ident),*| $expression:expr) => {
         graph_core::op::KernelDefinition::cuda(|request| {
             $crate::cuda::elementwise::map(request, &[$(stringify!($name)),*], $expression)
@@ -227,6 +267,17 @@ macro_rules! expression {
     };
 }
 pub(crate) use expression;
+
+/// The dtype's least finite number as a constant of CUDA C.
+pub(crate) fn lowest(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Float32 => "-3.402823466e38f",
+        DType::Float64 => "-1.7976931348623157e308",
+        DType::Half => "-65504.0f",
+        DType::BFloat16 => "bits_float(0xff7f0000u)",
+        other => least(other),
+    }
+}
 
 /// The dtype's least number as a constant of CUDA C.
 pub(crate) fn least(dtype: DType) -> &'static str {

@@ -13,6 +13,7 @@ pub(crate) mod copy;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod fill;
+pub(crate) mod launch;
 pub(crate) mod philox;
 pub(crate) mod pooling;
 pub(crate) mod reduce;

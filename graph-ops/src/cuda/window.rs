@@ -31,6 +31,20 @@ pub(crate) struct Axis {
     output: i32,
 }
 
+/// A window as sources see it that count in whole numbers of 64 bits: input, size, stride, dilation, before, output.
+pub(crate) fn window_numbers(window: &Window) -> [usize; 6] {
+    let Window {
+        input,
+        size,
+        stride,
+        dilation,
+        before,
+        output,
+        ..
+    } = *window;
+    [input, size, stride, dilation, before, output]
+}
+
 /// Lengths and distances in pixels are below it, so that the sums of a few of them are numbers of 32 bits.
 const FAR: usize = 1 << 28;
 

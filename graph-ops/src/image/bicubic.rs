@@ -4,10 +4,11 @@ use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Result};
 
 use super::resize::{
-    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, in_single_precision, original_shape,
-    picture_kernels, resize_builder, resize_gradient, resized_shape, with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, gradient_on_device, in_single_precision,
+    original_shape, picture_kernels, resize_builder, resize_gradient, resize_on_device, resized_shape, with_alignment,
 };
 use crate::cpu::element::Real;
+use crate::cuda::NAMED;
 
 /// `ResizeBicubic`
 pub(crate) fn resize_op() -> OpDefinition {
@@ -28,6 +29,7 @@ pub(crate) fn resize_op() -> OpDefinition {
             _ => Ok(vec![None, None]),
         });
     picture_kernels!(definition, kernel)
+        .kernel(KernelDefinition::cuda(|request| resize_on_device(request, places)).types("T", NAMED))
 }
 
 /// `ResizeBicubicGrad`
@@ -42,6 +44,7 @@ pub(crate) fn grad_op() -> OpDefinition {
         .no_gradient()
         .kernel(KernelDefinition::cpu(grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(grad_kernel::<f64>).types("T", &[DType::Float64]))
+        .kernel(KernelDefinition::cuda(|request| gradient_on_device(request, places)))
 }
 
 /// Steps of a pixel that weights are rounded to.

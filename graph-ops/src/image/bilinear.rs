@@ -5,10 +5,12 @@ use graph_core::{DType, Element, Result};
 use half::{bf16, f16};
 
 use super::resize::{
-    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, in_single_precision, is_differentiable,
-    original_shape, picture_kernels, resize_builder, resize_gradient, resized_shape, with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, Taps, gradient_of_taps, gradient_on_device, in_single_precision,
+    is_differentiable, original_shape, picture_kernels, resize_builder, resize_gradient, resize_on_device,
+    resized_shape, with_alignment,
 };
 use crate::cpu::element::Real;
+use crate::cuda::NAMED;
 
 /// `ResizeBilinear`
 pub(crate) fn resize_op() -> OpDefinition {
@@ -30,6 +32,7 @@ pub(crate) fn resize_op() -> OpDefinition {
             resize_gradient(context, "ResizeBilinearGrad")
         });
     picture_kernels!(definition, kernel)
+        .kernel(KernelDefinition::cuda(|request| resize_on_device(request, places)).types("T", NAMED))
 }
 
 /// `ResizeBilinearGrad`
@@ -44,6 +47,7 @@ pub(crate) fn grad_op() -> OpDefinition {
         .no_gradient()
         .kernel(KernelDefinition::cpu(grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(grad_kernel::<f64>).types("T", &[DType::Float64]))
+        .kernel(KernelDefinition::cuda(|request| gradient_on_device(request, places)))
         .kernel(KernelDefinition::cpu(grad_kernel::<f16>).types("T", &[DType::Half]))
         .kernel(KernelDefinition::cpu(grad_kernel::<bf16>).types("T", &[DType::BFloat16]))
 }

@@ -4,10 +4,13 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 use num_traits::{Float, NumCast};
 
 use crate::cpu::element::{Real, Wide};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
 use crate::math::nodes::Nodes;
 
 fn conversion(name: &'static str, summary: &'static str) -> OpDefinition {
@@ -36,7 +39,7 @@ pub(crate) fn rgb_to_hsv_op() -> OpDefinition {
         "Colours of red, green and blue as hue (0 to 1 around the circle), saturation and value.",
     )
     .gradient(rgb_to_hsv_gradient);
-    kernels!(definition, rgb_to_hsv_kernel)
+    kernels!(definition, rgb_to_hsv_kernel).kernel(KernelDefinition::cuda(|r| map_on_device(r, "to_hsv(c)")))
 }
 
 /// `HSVToRGB`
@@ -46,7 +49,7 @@ pub(crate) fn hsv_to_rgb_op() -> OpDefinition {
         "Colours of hue (0 to 1 around the circle), saturation and value as red, green and blue.",
     )
     .no_gradient();
-    kernels!(definition, hsv_to_rgb_kernel)
+    kernels!(definition, hsv_to_rgb_kernel).kernel(KernelDefinition::cuda(|r| map_on_device(r, "to_rgb(c)")))
 }
 
 fn adjustment(name: &'static str, summary: &'static str, amount: &'static str) -> OpDefinition {
@@ -75,6 +78,7 @@ pub(crate) fn adjust_hue_op() -> OpDefinition {
         "delta: float",
     );
     adjustment_kernels!(definition.shape(adjusted_colours), hue_kernel)
+        .kernel(KernelDefinition::cuda(|r| map_on_device(r, "turned(c, amount)")))
 }
 
 /// `AdjustSaturation`
@@ -85,6 +89,7 @@ pub(crate) fn adjust_saturation_op() -> OpDefinition {
         "scale: float",
     );
     adjustment_kernels!(definition.shape(adjusted_colours), saturation_kernel)
+        .kernel(KernelDefinition::cuda(|r| map_on_device(r, "saturated(c, amount)")))
 }
 
 /// `AdjustContrastv2`
@@ -100,7 +105,7 @@ pub(crate) fn adjust_contrast_op() -> OpDefinition {
         context.set_output(0, shape);
         Ok(())
     });
-    adjustment_kernels!(definition, contrast_kernel)
+    adjustment_kernels!(definition, contrast_kernel).kernel(KernelDefinition::cuda(contrast_on_device))
 }
 
 fn colours_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -170,6 +175,38 @@ fn map_colours<T: Real + Element>(f: fn([T::Wide; 3], f32) -> [T::Wide; 3]) -> R
     }))
 }
 
+const SOURCE: Source = source!("color.cu");
+
+/// What becomes of each colour on a device, in the words of `color.cu`.
+fn map_on_device(request: &KernelRequest<'_>, change: &str) -> Result<Planned> {
+    let n = request.input_shape(0).num_elements() / 3;
+    let defines = [("T", type_name(request.input_dtype(0))?), ("CHANGE", change)];
+    let adjusted = request.num_inputs() > 1;
+    let numbers = [n, adjusted.into()];
+    let launch = Launch::new(request, &SOURCE, "map_colours", &defines, Work::Elements(n), &numbers)?;
+    // The kernel does not read the number where there is none.
+    Ok(launch.over(if adjusted { &[0, 1] } else { &[0, 0] }))
+}
+
+fn contrast_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let [rows, columns, channels] = picture_of(request)?;
+    let pixels = rows * columns;
+    let n = request.input_shape(0).num_elements();
+    let lines = n.checked_div(pixels).unwrap_or(0);
+    let defines = [("T", type_name(request.input_dtype(0))?)];
+    let numbers = [lines, pixels, channels];
+    let launch = Launch::new(request, &SOURCE, "contrast", &defines, Work::Blocks(lines), &numbers)?;
+    Ok(launch.over(&[0, 1]))
+}
+
+/// Rows, columns and channels of pictures.
+fn picture_of(request: &KernelRequest<'_>) -> Result<[usize; 3]> {
+    match request.input_shape(0).dims() {
+        &[.., rows, columns, channels] => Ok([rows, columns, channels]),
+        _ => Err(Error::invalid_argument("pictures must have at least three axes").got(request.input_shape(0))),
+    }
+}
+
 fn rgb_to_hsv_kernel<T: Real + Element>(_: &KernelRequest<'_>) -> Result<Planned> {
     map_colours::<T>(|colour, _| to_hsv(colour))
 }
@@ -199,9 +236,7 @@ fn saturation_kernel<T: Real + Element>(_: &KernelRequest<'_>) -> Result<Planned
 }
 
 fn contrast_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let &[.., rows, columns, channels] = request.input_shape(0).dims() else {
-        return Err(Error::invalid_argument("pictures must have at least three axes").got(request.input_shape(0)));
-    };
+    let [rows, columns, channels] = picture_of(request)?;
     let len = rows * columns * channels;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let factor = T::Wide::from_f64(context.input::<f32>(1)?[0].into());

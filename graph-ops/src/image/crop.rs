@@ -4,11 +4,14 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Value, typed_builder};
+use graph_cuda::{Source, source};
 use half::f16;
 use num_traits::NumCast;
 
 use super::resize::{Pixel, size_of_input};
 use crate::cpu::element::Real;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
 use crate::math::nodes::Nodes;
 
 const PICTURES: &str = "T: {uint8, uint16, int8, int16, int32, int64, half, float, double}";
@@ -50,7 +53,16 @@ pub(crate) fn crop_op() -> OpDefinition {
         Ok(())
     })
     .gradient(gradient);
-    kernels!(definition, crop_kernel)
+    kernels!(definition, crop_kernel).kernel(KernelDefinition::cuda(|request| {
+        let crops = Crops::new(
+            request,
+            request.input_shape(0),
+            request.output_shape(0)?,
+            is_nearest(request)?,
+        )?;
+        let launch = crops.launch(request, "crop", (request.input_dtype(0), 1), Work::Elements)?;
+        Ok(launch.over(&[0, 1, 2]))
+    }))
 }
 
 /// `CropAndResizeGradImage`
@@ -76,7 +88,24 @@ pub(crate) fn grad_image_op() -> OpDefinition {
         Ok(())
     })
     .no_gradient();
-    kernels!(definition, grad_image_kernel: Half f16, Float32 f32, Float64 f64)
+    kernels!(definition, grad_image_kernel: Half f16, Float32 f32, Float64 f64).kernel(KernelDefinition::cuda(
+        |request| {
+            let crops = Crops::new(
+                request,
+                request.output_shape(0)?,
+                request.input_shape(0),
+                is_nearest(request)?,
+            )?;
+            check_count(request, 1)?;
+            let launch = crops.launch(
+                request,
+                "crop_back_to_image",
+                (request.output_dtype(0), 1),
+                Work::Elements,
+            )?;
+            Ok(launch.over(&[0, 1, 2]))
+        },
+    ))
 }
 
 /// `CropAndResizeGradBoxes`
@@ -101,7 +130,12 @@ pub(crate) fn grad_boxes_op() -> OpDefinition {
         Ok(())
     })
     .no_gradient();
-    kernels!(definition, grad_boxes_kernel)
+    kernels!(definition, grad_boxes_kernel).kernel(KernelDefinition::cuda(|request| {
+        let crops = Crops::new(request, request.input_shape(1), request.input_shape(0), false)?;
+        check_count(request, 2)?;
+        let launch = crops.launch(request, "crop_back_to_boxes", (request.input_dtype(1), 2), Work::Blocks)?;
+        Ok(launch.over(&[0, 1, 2, 3]))
+    }))
 }
 
 /// The number of boxes in inputs `index` and the next one, which says the picture of each.
@@ -210,6 +244,40 @@ impl Crops {
             crop_columns,
             nearest,
         })
+    }
+
+    /// A kernel of `crop.cu` over the elements of output 0 (or blocks for them), of pictures of a dtype, by the boxes in input
+    /// `boxes`.
+    fn launch(
+        &self,
+        request: &KernelRequest<'_>,
+        name: &str,
+        (dtype, boxes): (DType, usize),
+        work: fn(usize) -> Work,
+    ) -> Result<Launch> {
+        const SOURCE: Source = source!("crop.cu");
+        let outside: f32 = match request.attrs.get("extrapolation_value") {
+            Some(_) => request.attr("extrapolation_value")?,
+            None => 0.0,
+        };
+        let outside = format!("bits_float({:#x}u)", outside.to_bits());
+        let defines = [
+            ("T", type_name(dtype)?),
+            ("NEAREST", if self.nearest { "true" } else { "false" }),
+            ("OUTSIDE", outside.as_str()),
+        ];
+        let n = request.output_shape(0)?.num_elements();
+        let structure = [
+            self.batch,
+            self.rows,
+            self.columns,
+            self.channels,
+            self.crop_rows,
+            self.crop_columns,
+            request.input_shape(boxes)[0],
+        ];
+        let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
+        Ok(launch.with_structure(&structure))
     }
 
     /// Calls `f` with each box's number, its picture, and its lines.

@@ -7,10 +7,11 @@ use graph_core::{Element, PartialShape, Result, Value, typed_builder};
 use half::{bf16, f16};
 
 use super::resize::{
-    PICTURES, Pixel, Resize, Resizing, Scaler, in_single_precision, picture_kernels, resize_builder, resized_shape,
-    same_alignment, size_of_input, with_alignment,
+    PICTURES, Pixel, Resize, Resizing, Scaler, Table, in_single_precision, picture_kernels, resample, resize_builder,
+    resized_shape, same_alignment, size_of_input, with_alignment,
 };
 use crate::array::moving::{Tables, plan};
+use crate::cuda::NAMED;
 use crate::math::nodes::Nodes;
 
 /// `ResizeNearestNeighbor`
@@ -28,6 +29,7 @@ pub(crate) fn resize_op() -> OpDefinition {
         .shape(resized_shape)
         .gradient(gradient)
         .kernel(KernelDefinition::cpu(kernel))
+        .kernel(KernelDefinition::cuda(on_device).types("T", NAMED))
 }
 
 /// `ResizeNearestNeighborGrad`
@@ -51,6 +53,7 @@ pub(crate) fn grad_op() -> OpDefinition {
             definition$(.kernel(
                 KernelDefinition::cpu(|request| grad_kernel::<$type>(request, $add)).types("T", &[<$type>::DTYPE]),
             ))*
+            .kernel(KernelDefinition::cuda(grad_on_device).types("T", NAMED))
         };
     }
     kernels! {
@@ -78,7 +81,7 @@ pub(crate) fn area_op() -> OpDefinition {
     .plan_time_inputs(&[1])
     .shape(resized_shape)
     .no_gradient();
-    picture_kernels!(definition, area_kernel)
+    picture_kernels!(definition, area_kernel).kernel(KernelDefinition::cuda(area_on_device).types("T", NAMED))
 }
 
 /// The pixel nearest to each place.
@@ -94,6 +97,26 @@ fn places(scaler: &Scaler, align_corners: bool) -> Vec<usize> {
             (place.max(0.0) as usize).min(scaler.input.saturating_sub(1))
         })
         .collect()
+}
+
+/// The same as tables' taps.
+fn taps(scaler: &Scaler, align_corners: bool) -> Vec<[(usize, f32); 1]> {
+    let places = places(scaler, align_corners).into_iter();
+    places.map(|pixel| [(pixel, 1.0)]).collect()
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    let corners: bool = request.attr("align_corners")?;
+    let table = |scaler: &Scaler| Table::new(&taps(scaler, corners));
+    resample(request, &table(&resizing.rows), &table(&resizing.columns), false)
+}
+
+fn grad_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.output_shape(0)?, request.input_shape(0))?;
+    let corners: bool = request.attr("align_corners")?;
+    let table = |scaler: &Scaler| Table::turned(&taps(scaler, corners), scaler.input);
+    resample(request, &table(&resizing.rows), &table(&resizing.columns), false)
 }
 
 fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -154,6 +177,20 @@ fn areas(scaler: &Scaler) -> Vec<Vec<(usize, f32)>> {
                 .collect()
         })
         .collect()
+}
+
+fn area_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    // A pixel's area counts once, with the rows.
+    let factor = 1.0 / (resizing.rows.scale * resizing.columns.scale);
+    let mut rows = areas(&resizing.rows);
+    rows.iter_mut().flatten().for_each(|(_, share)| *share *= factor);
+    resample(
+        request,
+        &Table::new(&rows),
+        &Table::new(&areas(&resizing.columns)),
+        true,
+    )
 }
 
 fn area_kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -6,9 +6,13 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Dim, Error, PartialShape, Result, Value, typed_builder};
+use graph_cuda::{Source, source};
 
 use crate::array::moving::{Movement, Word, plan};
 use crate::cpu::window::{Padding, Window};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::window::window_numbers;
+use crate::cuda::{SIZED, word_of};
 use crate::math::nodes::Nodes;
 
 /// `ExtractImagePatches`
@@ -30,6 +34,7 @@ pub(crate) fn definition() -> OpDefinition {
     .shape(shape)
     .gradient(gradient)
     .kernel(KernelDefinition::cpu(kernel))
+    .kernel(KernelDefinition::cuda(on_device).types("T", SIZED))
 }
 
 /// How windows slide over rows and columns.
@@ -106,18 +111,34 @@ struct Patches {
     columns: Window,
 }
 
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = source!("patches.cu");
+    let patches = Patches::new(request)?;
+    let (_, word) = word_of(request.input_dtype(0))?;
+    let windows = [&patches.rows, &patches.columns].into_iter().flat_map(window_numbers);
+    let structure: Vec<usize> = windows.chain([patches.channels]).collect();
+    let n = request.output_shape(0)?.num_elements();
+    let launch = Launch::new(request, &SOURCE, "extract", &[("W", word)], Work::Elements(n), &[n])?;
+    Ok(launch.with_structure(&structure).over(&[0]))
+}
+
 fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
-    let sliding = Sliding::of(|name| request.attr(name), &request.attr::<String>("padding")?)?;
-    let &[batch, rows, columns, channels] = request.input_shape(0).dims() else {
-        return Err(Error::invalid_argument("pictures must have four axes").got(request.input_shape(0)));
-    };
-    let patches = Patches {
-        batch,
-        channels,
-        rows: sliding.window(0, rows)?,
-        columns: sliding.window(1, columns)?,
-    };
-    plan(request, [0], patches)
+    plan(request, [0], Patches::new(request)?)
+}
+
+impl Patches {
+    fn new(request: &KernelRequest<'_>) -> Result<Self> {
+        let sliding = Sliding::of(|name| request.attr(name), &request.attr::<String>("padding")?)?;
+        let &[batch, rows, columns, channels] = request.input_shape(0).dims() else {
+            return Err(Error::invalid_argument("pictures must have four axes").got(request.input_shape(0)));
+        };
+        Ok(Self {
+            batch,
+            channels,
+            rows: sliding.window(0, rows)?,
+            columns: sliding.window(1, columns)?,
+        })
+    }
 }
 
 impl Movement for Patches {

@@ -4,10 +4,13 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{OpBuilder, Tensor};
 use graph_core::op::{FromAttr, InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 use num_traits::NumCast;
 
 use crate::cpu::element::Real;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
 
 /// The dtypes of pictures.
 pub(super) const PICTURES: &str = "T: {int8, uint8, int16, uint16, int32, int64, half, bfloat16, float, double}";
@@ -226,6 +229,94 @@ pub(super) fn gradient_of_taps<T: Real + Element, const N: usize>(
         out.iter_mut().zip(wide).for_each(|(out, x)| *out = T::narrow(x));
         Ok(())
     }))
+}
+
+/// For each place along an axis the pixels that it is a sum of, and their weights, as kernels on a device take them.
+pub(super) struct Table {
+    starts: Vec<i32>,
+    pixels: Vec<i32>,
+    weights: Vec<f32>,
+}
+
+impl Table {
+    /// Of a list of taps for each place.
+    pub(super) fn new<L: AsRef<[(usize, f32)]>>(places: &[L]) -> Self {
+        let mut table = Self {
+            starts: vec![0],
+            pixels: Vec::new(),
+            weights: Vec::new(),
+        };
+        for taps in places {
+            for &(pixel, weight) in taps.as_ref() {
+                table.pixels.push(pixel as i32);
+                table.weights.push(weight);
+            }
+            table.starts.push(table.pixels.len() as i32);
+        }
+        table
+    }
+
+    /// For each of `pixels` pixels the places whose sum it is in, in their order.
+    pub(super) fn turned<L: AsRef<[(usize, f32)]>>(places: &[L], pixels: usize) -> Self {
+        let mut lists = vec![Vec::new(); pixels];
+        for (place, taps) in places.iter().enumerate() {
+            for &(pixel, weight) in taps.as_ref() {
+                lists[pixel].push((place, weight));
+            }
+        }
+        Self::new(&lists)
+    }
+
+    fn words(&self) -> impl Iterator<Item = u32> {
+        let numbers = self.starts.iter().chain(&self.pixels).map(|&number| number as u32);
+        numbers.chain(self.weights.iter().map(|weight| weight.to_bits()))
+    }
+}
+
+/// A kernel whose output 0 is a sum of pixels of input 0 by tables of rows and of columns; without weights they are all 1.
+pub(super) fn resample(request: &KernelRequest<'_>, rows: &Table, columns: &Table, weighted: bool) -> Result<Planned> {
+    const SOURCE: Source = source!("resize.cu");
+    let (from, to) = (request.input_shape(0), request.output_shape(0)?);
+    let defines = [
+        ("T", type_name(request.input_dtype(0))?),
+        ("O", type_name(request.output_dtype(0))?),
+        ("WEIGHTED", if weighted { "1" } else { "0" }),
+    ];
+    let n = to.num_elements();
+    let taps = [rows.pixels.len(), columns.pixels.len()];
+    let numbers = [n, from[1], from[2], to[1], to[2], to[3], taps[0], taps[1]];
+    let launch = Launch::new(request, &SOURCE, "resample", &defines, Work::Elements(n), &numbers)?;
+    let bytes: Vec<u8> = rows.words().chain(columns.words()).flat_map(u32::to_le_bytes).collect();
+    let len = bytes.len();
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let table = context.parameters_address()?;
+        // SAFETY: these are the kernel's parameters, which say how many elements each tensor and the table have.
+        unsafe { launch.run([context.output_address(0), context.input_address(0), table]) }
+    });
+    Ok(planned.with_parameters(len, move |_, to| {
+        to.copy_from_slice(&bytes);
+        Ok(())
+    }))
+}
+
+/// A kernel on a device of [`in_single_precision`], with the pixels and weights of each place.
+pub(super) fn resize_on_device<L: AsRef<[(usize, f32)]>>(
+    request: &KernelRequest<'_>,
+    taps: impl Fn(&Scaler) -> Vec<L>,
+) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
+    let (rows, columns) = (taps(&resizing.rows), taps(&resizing.columns));
+    resample(request, &Table::new(&rows), &Table::new(&columns), true)
+}
+
+/// A kernel on a device of [`gradient_of_taps`].
+pub(super) fn gradient_on_device<const N: usize>(
+    request: &KernelRequest<'_>,
+    taps: fn(&Scaler) -> Vec<Taps<N>>,
+) -> Result<Planned> {
+    let resizing = Resizing::new(request, request.output_shape(0)?, request.input_shape(0))?;
+    let turned = |scaler: &Scaler| Table::turned(&taps(scaler), scaler.input);
+    resample(request, &turned(&resizing.rows), &turned(&resizing.columns), true)
 }
 
 /// The two dimensions that input 1 holds, as far as they are known.

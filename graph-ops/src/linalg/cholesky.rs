@@ -6,6 +6,7 @@ use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinitio
 use graph_core::{DType, Element, Error, Result, typed_builder};
 
 use super::batches::{Parts, TYPES, for_each_matrix, kernels, part, square_sizes};
+use super::device;
 use super::inverse::{not_invertible, square_shape};
 use super::triangular::matrix_triangular_solve;
 use crate::cpu::linalg::{self, Matrix, Scalar, Triangle, solve_triangular};
@@ -26,6 +27,7 @@ pub(crate) fn cholesky_op() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::cholesky).types("T", device::REALS))
 }
 
 /// `CholeskyGrad`

@@ -2,11 +2,12 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Result, typed_builder};
 use num_traits::Float;
 
 use super::batches::{MatrixShape, Parts, for_each_matrix, kernels, part, square_sizes};
+use super::device;
 use crate::cpu::linalg::{Lu, Matrix, Scalar, SignedLog};
 use crate::math::nodes::Nodes;
 
@@ -23,6 +24,7 @@ pub(crate) fn determinant_op() -> OpDefinition {
             .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::determinant).types("T", device::REALS))
 }
 
 /// `LogMatrixDeterminant`
@@ -41,6 +43,7 @@ pub(crate) fn log_determinant_op() -> OpDefinition {
         .gradient(log_gradient),
         log_kernel
     )
+    .kernel(KernelDefinition::cuda(device::determinant).types("T", device::REALS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -2,10 +2,11 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, Result, typed_builder};
 
 use super::batches::{MatrixShape, Parts, TYPES, for_each_matrix, kernels, part, square_sizes};
+use super::device;
 use crate::cpu::linalg::{Lu, Matrix, Scalar};
 use crate::math::nodes::Nodes;
 
@@ -25,6 +26,7 @@ pub(crate) fn inverse_op() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::solve).types("T", device::REALS))
 }
 
 /// Shape function: square matrices of the first input's shape.

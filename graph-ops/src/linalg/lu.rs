@@ -1,10 +1,11 @@
 //! `Lu`
 
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Result};
 
 use super::batches::{MatrixShape, Parts, TYPES, for_each_matrix, kernels, part, square_sizes};
+use super::device;
 use super::inverse::not_invertible;
 use crate::cpu::linalg::{self, Matrix, Scalar};
 
@@ -25,6 +26,7 @@ pub(crate) fn lu_op() -> OpDefinition {
         .no_gradient(),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::lu).types("T", device::REALS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

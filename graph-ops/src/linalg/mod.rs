@@ -8,6 +8,7 @@ mod algebra;
 mod batches;
 mod cholesky;
 mod determinant;
+mod device;
 mod eigen;
 mod einsum;
 mod inverse;

@@ -2,11 +2,12 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, typed_builder};
 use num_traits::NumCast;
 
 use super::batches::{MatrixShape, Parts, TYPES, for_each_matrix, kernels, part, sizes, square_sizes};
+use super::device;
 use super::inverse::not_invertible;
 use crate::cpu::linalg::{LeastSquares, Lu, Matrix, Scalar, least_squares};
 use crate::math::nodes::Nodes;
@@ -31,6 +32,7 @@ pub(crate) fn solve_op() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::solve).types("T", device::REALS))
 }
 
 /// `MatrixSolveLs`

@@ -2,10 +2,11 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, typed_builder};
 
 use super::batches::{MatrixShape, Parts, for_each_matrix, kernels, part, sizes, square_sizes};
+use super::device;
 use super::inverse::not_invertible;
 use crate::cpu::linalg::{Scalar, Triangle, solve_triangular};
 use crate::math::broadcasting::broadcast_positions;
@@ -29,6 +30,7 @@ pub(crate) fn triangular_solve_op() -> OpDefinition {
         .gradient(gradient),
         kernel
     )
+    .kernel(KernelDefinition::cuda(device::solve_triangular).types("T", device::REALS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -16,6 +16,7 @@ pub(crate) fn i0e_op() -> OpDefinition {
         unary_op("BesselI0e", "exp(-|x|) I0(x), with the modified Bessel function of order 0.", FLOATS)
             .gradient(i0e_gradient);
         double |x| bessel::i0e(x);
+        special [f32, f64, half::f16, half::bf16] |x| "i0e(x)";
     }
 }
 
@@ -25,6 +26,7 @@ pub(crate) fn i1e_op() -> OpDefinition {
         unary_op("BesselI1e", "exp(-|x|) I1(x), with the modified Bessel function of order 1.", FLOATS)
             .gradient(i1e_gradient);
         double |x| bessel::i1e(x);
+        special [f32, f64, half::f16, half::bf16] |x| "i1e(x)";
     }
 }
 

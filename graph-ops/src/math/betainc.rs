@@ -8,6 +8,7 @@ use graph_core::{DType, Element, PartialShape, Result};
 use super::broadcasting::Broadcast;
 use super::nodes::Nodes;
 use crate::cpu::incomplete::betainc as incomplete_beta;
+use crate::cuda::elementwise::expression;
 
 /// `Betainc`
 pub(crate) fn definition() -> OpDefinition {
@@ -24,6 +25,7 @@ pub(crate) fn definition() -> OpDefinition {
     .gradient(gradient)
     .kernel(KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]))
     .kernel(KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]))
+    .kernel(expression!(special | a, b, x | "betainc(a, b, x)"))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -184,6 +184,15 @@ pub(crate) fn approximate_equal_op() -> OpDefinition {
         f32: |d| d, f64: |d| d, f16: |d| d.to_f32(), bf16: |d| d.to_f32(),
         i8: |d| d as f32, i16: |d| d as f32, i32: |d| d as f32, i64: |d| d as f32, u8: |d| d as f32, u16: |d| d as f32
     )
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let tolerance: f32 = request.attr("tolerance")?;
+            // The distance is rounded as the elements are.
+            let within = format!("X0(x < y ? y - x : x - y) < bits_float({:#x}u)", tolerance.to_bits());
+            elementwise::map(request, &["x", "y"], &within)
+        })
+        .types("T", NUMBERS),
+    )
 }
 
 typed_builder! {

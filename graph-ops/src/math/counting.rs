@@ -3,7 +3,12 @@
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
+
+use crate::cuda::fill::Fill;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::{NUMBERS, type_name};
 
 /// `Bincount`
 pub(crate) fn bincount_op() -> OpDefinition {
@@ -28,6 +33,7 @@ pub(crate) fn bincount_op() -> OpDefinition {
     )
     .kernel(KernelDefinition::cpu(|request| bincount_kernel(request, 1f32, |a, b| a + b)).types("T", &[DType::Float32]))
     .kernel(KernelDefinition::cpu(|request| bincount_kernel(request, 1f64, |a, b| a + b)).types("T", &[DType::Float64]))
+    .kernel(KernelDefinition::cuda(bincount_on_device))
 }
 
 fn bincount_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -44,7 +50,41 @@ fn bincount_shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn bincount_kernel<T: Element>(request: &KernelRequest<'_>, one: T, add: fn(T, T) -> T) -> Result<Planned> {
+const SOURCE: Source = source!("counting.cu");
+
+/// Negative numbers are not counted.
+fn bincount_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (numbers, weights) = bincount_sizes(request)?;
+    let size = request.output_shape(0)?.num_elements();
+    let dtype = request.output_dtype(0);
+    let defines = [("T", type_name(dtype)?)];
+    let sizes = [numbers, size, usize::from(weights > 0)];
+    if dtype.is_floating() {
+        let sums = Launch::new(request, &SOURCE, "sum_bins", &defines, Work::Blocks(size), &sizes)?;
+        return Ok(sums.over(&[0, 2]));
+    }
+    let fill = Fill::zeros(request, dtype)?;
+    let counts = Launch::new(
+        request,
+        &SOURCE,
+        "count_bins",
+        &defines,
+        Work::Elements(numbers),
+        &sizes,
+    )?;
+    Ok(Planned::new(move |context| {
+        let (numbers, weights) = (context.input_address(0), context.input_address(2));
+        let bins = context.output_address(0);
+        // SAFETY: these are the kernels' parameters, which say how many elements each tensor has.
+        unsafe {
+            fill.run(bins, size)?;
+            counts.run([bins, numbers, weights])
+        }
+    }))
+}
+
+/// How many numbers and weights there are.
+fn bincount_sizes(request: &KernelRequest<'_>) -> Result<(usize, usize)> {
     let (numbers, weights) = (
         request.input_shape(0).num_elements(),
         request.input_shape(2).num_elements(),
@@ -56,6 +96,11 @@ fn bincount_kernel<T: Element>(request: &KernelRequest<'_>, one: T, add: fn(T, T
                 .got(weights),
         );
     }
+    Ok((numbers, weights))
+}
+
+fn bincount_kernel<T: Element>(request: &KernelRequest<'_>, one: T, add: fn(T, T) -> T) -> Result<Planned> {
+    bincount_sizes(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let (numbers, weights) = (context.input::<i32>(0)?, context.input::<T>(2)?);
         if let Some(negative) = numbers.iter().find(|&&number| number < 0) {
@@ -89,13 +134,41 @@ pub(crate) fn bucketize_op() -> OpDefinition {
     .kernel(KernelDefinition::cpu(|request| bucketize_kernel::<i64>(request, |x| x as f64)).types("T", &[DType::Int64]))
     .kernel(KernelDefinition::cpu(|request| bucketize_kernel::<f32>(request, f64::from)).types("T", &[DType::Float32]))
     .kernel(KernelDefinition::cpu(|request| bucketize_kernel::<f64>(request, |x| x)).types("T", &[DType::Float64]))
+    .kernel(KernelDefinition::cuda(bucketize_on_device))
 }
 
-fn bucketize_kernel<T: Element>(request: &KernelRequest<'_>, widen: fn(T) -> f64) -> Result<Planned> {
+/// The boundaries, which are sorted.
+fn boundaries(request: &KernelRequest<'_>) -> Result<Vec<f32>> {
     let boundaries: Vec<f32> = request.attr("boundaries")?;
     if !boundaries.is_sorted() {
         return Err(Error::invalid_argument("the boundaries must be sorted").got(format!("{boundaries:?}")));
     }
+    Ok(boundaries)
+}
+
+fn bucketize_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let boundaries = boundaries(request)?;
+    // One more, so that the list is not empty.
+    let list = boundaries
+        .iter()
+        .chain([&0.0])
+        .map(|boundary| format!("bits_float({:#x}u)", boundary.to_bits()));
+    let list = list.collect::<Vec<_>>().join(", ");
+    let n = request.input_shape(0).num_elements();
+    let defines = [("T", type_name(request.input_dtype(0))?), ("BOUNDARIES", list.as_str())];
+    let launch = Launch::new(
+        request,
+        &SOURCE,
+        "bucketize",
+        &defines,
+        Work::Elements(n),
+        &[n, boundaries.len()],
+    )?;
+    Ok(launch.over(&[0]))
+}
+
+fn bucketize_kernel<T: Element>(request: &KernelRequest<'_>, widen: fn(T) -> f64) -> Result<Planned> {
+    let boundaries = boundaries(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let input = context.input::<T>(0)?;
         for (bucket, &x) in context.output::<i32>(0)?.iter_mut().zip(input) {
@@ -144,6 +217,14 @@ pub(crate) fn cross_op() -> OpDefinition {
         UInt16 u16 |a, b, c, d| a.wrapping_mul(b).wrapping_sub(c.wrapping_mul(d)),
         UInt32 u32 |a, b, c, d| a.wrapping_mul(b).wrapping_sub(c.wrapping_mul(d)),
         UInt64 u64 |a, b, c, d| a.wrapping_mul(b).wrapping_sub(c.wrapping_mul(d))
+    )
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let n = request.input_shape(0).num_elements();
+            let defines = [("T", type_name(request.input_dtype(0))?)];
+            Ok(Launch::new(request, &SOURCE, "cross", &defines, Work::Elements(n), &[n])?.over(&[0, 1]))
+        })
+        .types("T", NUMBERS),
     )
 }
 

@@ -93,7 +93,8 @@ macro_rules! kernel {
 
 /// Adds kernels of one operand. `float` stands for `f32` and `f64` with loops of their own and for the half types computed
 /// in `f32`; `complex` for both complex types; `fast` and `plain` for the types listed. `cuda` has the expression in CUDA C
-/// ([`expression`](crate::cuda::elementwise::expression)), for the types listed or for all floating-point types.
+/// ([`expression`](crate::cuda::elementwise::expression)), for the types listed or for all floating-point types; `special` is
+/// the same with the special functions.
 macro_rules! unary_kernels {
     ($definition:expr; $($kind:ident $([$($t:ty),*])? |$x:ident| $e:expr;)*) => {{
         let mut definition = $definition;
@@ -116,6 +117,11 @@ macro_rules! unary_kernels {
     };
     (@cuda [$($t:ty),*] |$x:ident| $e:expr) => {
         [$crate::cuda::elementwise::expression!(|$x| $e)
+            .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
+            .in_place(0, 0)]
+    };
+    (@special [$($t:ty),*] |$x:ident| $e:expr) => {
+        [$crate::cuda::elementwise::expression!(special |$x| $e)
             .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
             .in_place(0, 0)]
     };
@@ -194,6 +200,12 @@ macro_rules! binary_kernels {
     };
     (@cuda [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         [$crate::cuda::elementwise::expression!(|$x, $y| $e)
+            .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
+            .in_place(0, 0)
+            .in_place(1, 0)]
+    };
+    (@special [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
+        [$crate::cuda::elementwise::expression!(special |$x, $y| $e)
             .types("T", &[$(<$t as graph_core::Element>::DTYPE),*])
             .in_place(0, 0)
             .in_place(1, 0)]

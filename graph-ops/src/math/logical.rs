@@ -49,29 +49,42 @@ pub(crate) fn logical_not_op() -> OpDefinition {
         .kernel(expression!(|x| "!x").in_place(0, 0))
 }
 
-/// An op of the bits of two integers.
+/// An op of the bits of two integers, the second time as an expression in CUDA C.
 macro_rules! bitwise {
-    ($op:literal, $summary:literal, |$x:ident, $y:ident| $e:expr) => {
+    ($op:literal, $summary:literal, |$x:ident, $y:ident| $e:expr, $on_device:literal) => {
         binary_kernels! {
             binary_op($op, $summary, INTEGERS).not_differentiable();
             plain [i8, i16, i32, i64, u8, u16, u32, u64] |$x, $y| $e;
+            cuda [i8, i16, i32, i64, u8, u16, u32, u64] |x, y| $on_device;
         }
     };
 }
 
 /// `BitwiseAnd`
 pub(crate) fn bitwise_and_op() -> OpDefinition {
-    bitwise!("BitwiseAnd", "The bits that are set in x and in y.", |x, y| x & y).commutative()
+    bitwise!(
+        "BitwiseAnd",
+        "The bits that are set in x and in y.",
+        |x, y| x & y,
+        "x & y"
+    )
+    .commutative()
 }
 
 /// `BitwiseOr`
 pub(crate) fn bitwise_or_op() -> OpDefinition {
-    bitwise!("BitwiseOr", "The bits that are set in x or in y.", |x, y| x | y).commutative()
+    bitwise!(
+        "BitwiseOr",
+        "The bits that are set in x or in y.",
+        |x, y| x | y,
+        "x | y"
+    )
+    .commutative()
 }
 
 /// `BitwiseXor`
 pub(crate) fn bitwise_xor_op() -> OpDefinition {
-    bitwise!("BitwiseXor", "The bits in which x and y differ.", |x, y| x ^ y).commutative()
+    bitwise!("BitwiseXor", "The bits in which x and y differ.", |x, y| x ^ y, "x ^ y").commutative()
 }
 
 /// The number of places to shift: from 0 to all but one of the type's bits.
@@ -87,7 +100,8 @@ pub(crate) fn left_shift_op() -> OpDefinition {
     bitwise!(
         "LeftShift",
         "x shifted left by y places, by 0 where y is negative and by all but one where y is larger.",
-        |x, y| x << places!(x, y)
+        |x, y| x << places!(x, y),
+        "u64(x) << (y > C(0) ? y < C(8 * sizeof(C) - 1) ? y : C(8 * sizeof(C) - 1) : C(0))"
     )
 }
 
@@ -96,7 +110,8 @@ pub(crate) fn right_shift_op() -> OpDefinition {
     bitwise!(
         "RightShift",
         "x shifted right by y places, with its sign, by 0 where y is negative and by all but one where y is larger.",
-        |x, y| x >> places!(x, y)
+        |x, y| x >> places!(x, y),
+        "x >> (y > C(0) ? y < C(8 * sizeof(C) - 1) ? y : C(8 * sizeof(C) - 1) : C(0))"
     )
 }
 
@@ -105,6 +120,7 @@ pub(crate) fn invert_op() -> OpDefinition {
     unary_kernels! {
         unary_op("Invert", "Every bit of x turned over.", INTEGERS).not_differentiable();
         plain [i8, i16, i32, i64, u8, u16, u32, u64] |x| !x;
+        cuda [i8, i16, i32, i64, u8, u16, u32, u64] |x| "~x";
     }
 }
 

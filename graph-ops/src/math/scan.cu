@@ -1,8 +1,19 @@
 // Running totals along the middle one of three dimensions.
 //
-// Defined from outside: T, the elements' type; OPERATION, `Add` or `Multiply`; FIRST, what stands before the first element.
+// Defined from outside: T, the elements' type; OPERATION, `Add`, `Multiply` or `AddExponentials`; FIRST, what stands before the
+// first element.
 
 typedef typename Accumulate<T>::type A;
+
+// The logarithm of the sum of the exponentials.
+struct AddExponentials {
+  template <class X>
+  static DEVICE X apply(X x, X y) {
+    X greater = x > y || is_nan(x) ? x : y;
+    if (is_infinite(greater) && greater < X(0)) return greater;
+    return greater + X(log(exp(x - greater) + exp(y - greater)));
+  }
+};
 
 // A thread a line.
 KERNEL(scan_lines, T* out, const T* in, i64 lines, i64 len, i64 inner, i32 exclusive, i32 reverse) {

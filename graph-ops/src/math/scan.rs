@@ -112,6 +112,17 @@ pub(crate) fn cumulative_log_sum_exp() -> OpDefinition {
         Float64 f64, f64, f64::MIN, |x| x, log_add_exp!(f64), |x| x;
         Half f16, f32, f16::MIN.to_f32(), f16::to_f32, log_add_exp!(f32), f16::from_f32;
     }
+    .kernel(
+        KernelDefinition::cuda(|request| {
+            let first = match request.input_dtype(0) {
+                DType::Float64 => "-1.7976931348623157e308",
+                DType::Half => "-65504.0f",
+                _ => "-3.402823466e38f",
+            };
+            on_device(request, "AddExponentials", first)
+        })
+        .types("T", &[DType::Float32, DType::Float64, DType::Half]),
+    )
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

@@ -7,6 +7,10 @@ use graph_core::{Complex, DType, Element, Error, Result, Shape, typed_builder};
 use half::{bf16, f16};
 
 use super::nodes::Nodes;
+use crate::cpu::copy::CopyAxis;
+use crate::cuda::copy::Transfer;
+use crate::cuda::scatter::{self, Depth, Extent, Scatter};
+use crate::cuda::{NAMED, NUMBERS};
 
 /// A kernel for each dtype of the values.
 macro_rules! kernels {
@@ -50,6 +54,7 @@ pub(crate) fn sparse_tensor_dense_add_op() -> OpDefinition {
         UInt32 u32 = u32::wrapping_add,
         UInt64 u64 = u64::wrapping_add,
     }
+    .kernel(KernelDefinition::cuda(add_on_device).types("T", NUMBERS))
 }
 
 fn add_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -98,8 +103,37 @@ fn mismatch(what: &str, expected: usize, got: usize) -> Result<()> {
         .got(got))
 }
 
-fn add_kernel<T: Element>(request: &KernelRequest<'_>, add: fn(T, T) -> T) -> Result<Planned> {
-    let (positions, shape) = (request.input_shape(0), request.input_shape(3).clone());
+/// Values at positions outside of the tensor are left out.
+fn add_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    check_add(request)?;
+    let (dtype, shape) = (request.input_dtype(1), request.input_shape(3));
+    let copy = Transfer::all(request, dtype, shape.num_elements())?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(0), "old + update")?;
+    let extent = Extent {
+        count: request.input_shape(0)[0],
+        dims: Depth::new(shape)?,
+        inner: 1,
+        repeated: false,
+    };
+    let planned = Planned::new(move |context| {
+        let (positions, values, dense) = (
+            context.input_address(0),
+            context.input_address(1),
+            context.input_address(3),
+        );
+        let (output, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the sizes are those of the tensors.
+        unsafe {
+            copy.run(dense, output)?;
+            scatter.run(output, positions, values, extent, scratch)
+        }
+    });
+    Ok(planned.with_scratch(scatter::scratch(extent.count)))
+}
+
+/// An error unless the sparse and the dense tensor fit together.
+fn check_add(request: &KernelRequest<'_>) -> Result<()> {
+    let (positions, shape) = (request.input_shape(0), request.input_shape(3));
     mismatch(
         "the rank of its positions and of the dense tensor",
         shape.rank(),
@@ -110,7 +144,12 @@ fn add_kernel<T: Element>(request: &KernelRequest<'_>, add: fn(T, T) -> T) -> Re
         "the rank of its shape and of the dense tensor",
         shape.rank(),
         request.input_shape(2)[0],
-    )?;
+    )
+}
+
+fn add_kernel<T: Element>(request: &KernelRequest<'_>, add: fn(T, T) -> T) -> Result<Planned> {
+    check_add(request)?;
+    let shape = request.input_shape(3).clone();
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let positions = indices(context, 0)?;
         let dims = indices(context, 2)?;
@@ -171,11 +210,45 @@ pub(crate) fn sparse_to_dense_op() -> OpDefinition {
         Complex128 Complex<f64> = (), Int8 i8 = (), Int16 i16 = (), Int32 i32 = (), Int64 i64 = (), UInt8 u8 = (),
         UInt16 u16 = (), UInt32 u32 = (), UInt64 u64 = (), Bool bool = (),
     }
+    .kernel(KernelDefinition::cuda(dense_on_device).types("T", NAMED))
 }
 
-fn dense_kernel<T: Element>(request: &KernelRequest<'_>, _: ()) -> Result<Planned> {
-    let shape = request.output_shape(0)?.clone();
-    let validate: bool = request.attr("validate_indices")?;
+/// Values at positions outside of the tensor are left out; the order of the positions is not looked at.
+fn dense_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (count, _) = check_dense(request)?;
+    let (dtype, shape) = (request.input_dtype(2), request.output_shape(0)?);
+    let axes = [CopyAxis {
+        len: shape.num_elements(),
+        from: 0,
+        to: 1,
+    }];
+    let fill = Transfer::new(request, dtype, 0, 0, &axes)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(0), "update")?;
+    let extent = Extent {
+        count,
+        dims: Depth::new(shape)?,
+        inner: 1,
+        repeated: request.input_shape(2).num_elements() == 1,
+    };
+    let planned = Planned::new(move |context| {
+        let (positions, values, default) = (
+            context.input_address(0),
+            context.input_address(2),
+            context.input_address(3),
+        );
+        let (output, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the sizes are those of the tensors.
+        unsafe {
+            fill.run(default, output)?;
+            scatter.run(output, positions, values, extent, scratch)
+        }
+    });
+    Ok(planned.with_scratch(scatter::scratch(count)))
+}
+
+/// The number of positions and their rank, checked against the other operands.
+fn check_dense(request: &KernelRequest<'_>) -> Result<(usize, usize)> {
+    let shape = request.output_shape(0)?;
     let positions = request.input_shape(0);
     let (count, rank) = match positions.rank() {
         0 => (1, 1),
@@ -190,6 +263,13 @@ fn dense_kernel<T: Element>(request: &KernelRequest<'_>, _: ()) -> Result<Planne
     if request.input_shape(3).rank() > 0 {
         return Err(Error::invalid_argument("the default value must be a scalar").got(request.input_shape(3)));
     }
+    Ok((count, rank))
+}
+
+fn dense_kernel<T: Element>(request: &KernelRequest<'_>, _: ()) -> Result<Planned> {
+    let (count, rank) = check_dense(request)?;
+    let shape = request.output_shape(0)?.clone();
+    let validate: bool = request.attr("validate_indices")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let positions = indices(context, 0)?;
         let (values, default) = (context.input::<T>(2)?, context.input::<T>(3)?[0]);

@@ -64,6 +64,7 @@ pub(crate) fn digamma_op() -> OpDefinition {
                 nodes.binary("Polygamma", "Polygamma", &one, x)
             }));
         double |x| special::digamma(x);
+        special [f32, f64, half::f16, half::bf16] |x| "digamma(x)";
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn zeta_op() -> OpDefinition {
             })
         });
         double |x, q| special::zeta(x, q);
+        special [f32, f64] |x, q| "zeta(x, q)";
     }
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn polygamma_op() -> OpDefinition {
             })
         });
         double |n, x| special::polygamma(n, x);
+        special [f32, f64] |n, x| "polygamma(n, x)";
     }
 }
 
@@ -125,6 +128,7 @@ pub(crate) fn igammac_op() -> OpDefinition {
             igamma_gradient(context)?.into_iter().map(negative).collect()
         });
         double |a, x| special::igammac(a, x);
+        special [f32, f64] |a, x| "igammac(a, x)";
     }
 }
 
@@ -138,6 +142,7 @@ pub(crate) fn igamma_op() -> OpDefinition {
         )
         .gradient(|context| igamma_gradient(context));
         double |a, x| special::igamma(a, x);
+        special [f32, f64] |a, x| "igamma(a, x)";
     }
 }
 
@@ -151,6 +156,7 @@ pub(crate) fn igamma_grad_a_op() -> OpDefinition {
             "x",
         );
         double |a, x| incomplete::igamma_derivative(a, x);
+        special [f32, f64] |a, x| "igamma_derivative(a, x)";
     }
 }
 

@@ -3,11 +3,15 @@
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape, typed_builder};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 use num_traits::{Float, NumCast};
 
 use super::volumes::{narrow, widened};
 use crate::cpu::element::Real;
+use crate::cuda::elementwise::constant;
+use crate::cuda::launch::{Launch, Work, in_turn};
+use crate::cuda::{FLOATS, type_name};
 
 /// Kernels for the floating-point dtypes, the only ones that the formula makes sense for.
 macro_rules! kernels {
@@ -60,7 +64,17 @@ pub(super) fn forward() -> OpDefinition {
                 .build_all()?;
             Ok(outputs.into_iter().map(Some).collect())
         });
-    kernels!(definition, forward_kernel)
+    kernels!(definition, forward_kernel).kernel(
+        KernelDefinition::cuda(|request| {
+            let normalize = launch(
+                request,
+                "normalize",
+                Work::Elements(request.input_shape(0).num_elements()),
+            )?;
+            Ok(normalize.over(&[0, 1, 2, 3, 4]))
+        })
+        .types("T", FLOATS),
+    )
 }
 
 /// `BatchNormWithGlobalNormalizationGrad`
@@ -88,7 +102,36 @@ pub(super) fn backward() -> OpDefinition {
             Ok(())
         })
         .no_gradient();
-    kernels!(definition, backward_kernel)
+    kernels!(definition, backward_kernel).kernel(
+        KernelDefinition::cuda(|request| {
+            super::windows::require_shape("backprop", request.input_shape(4), request.input_shape(0))?;
+            let (images, vectors) = (
+                request.input_shape(0).num_elements(),
+                request.input_shape(1).num_elements(),
+            );
+            let launches = vec![
+                launch(request, "normalize_back", Work::Elements(images))?,
+                launch(request, "vectors_back", Work::Blocks(vectors))?,
+            ];
+            Ok(in_turn(launches, &[0, 1, 2, 3, 4]))
+        })
+        .types("T", FLOATS),
+    )
+}
+
+/// A kernel of `batch_norm_global.cu`.
+fn launch(request: &KernelRequest<'_>, name: &str, work: Work) -> Result<Launch> {
+    const SOURCE: Source = source!("batch_norm_global.cu");
+    let epsilon = constant(request.attr::<f32>("variance_epsilon")?.into());
+    let defines = [("T", type_name(request.input_dtype(0))?), ("EPSILON", epsilon.as_str())];
+    let images = request.input_shape(0);
+    let scaled: bool = request.attr("scale_after_normalization")?;
+    let numbers = [
+        images.num_elements(),
+        images.last().copied().unwrap_or(0),
+        scaled.into(),
+    ];
+    Launch::new(request, &SOURCE, name, &defines, work, &numbers)
 }
 
 /// The shapes of the images and of the vectors, one element a channel.

@@ -5,12 +5,13 @@ use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape, typed_builder};
 
-use super::volumes::{Format3d, Sliding3d, narrow, require_input, widened};
+use super::volumes::{Format3d, Sliding3d, narrow, on_device, require_input, widened};
 use super::windows::{floating_kernels, with_attrs_of};
 use crate::array::shape_of;
 use crate::cpu::element::Real;
 use crate::cpu::gemm::GemmElement;
 use crate::cpu::volume::{self, Volume};
+use crate::cuda::launch::Work;
 
 const ATTRS: [&str; 4] = ["strides", "padding", "data_format", "dilations"];
 
@@ -33,7 +34,10 @@ pub(super) fn forward() -> OpDefinition {
     .input("filter: T")
     .output("output: T");
     let definition = with_attrs(definition).shape(forward_shape).gradient(forward_gradient);
-    floating_kernels!(definition, forward_kernel)
+    floating_kernels!(definition, forward_kernel).kernel(KernelDefinition::cuda(|request| {
+        let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
+        plan.on_device(request, "conv3d", Work::Elements, &[0, 1])
+    }))
 }
 
 /// `Conv3DBackpropInputV2`
@@ -51,6 +55,7 @@ pub(super) fn backprop_input() -> OpDefinition {
         .shape(|context| sizes_shape(context, 0))
         .gradient(backprop_input_gradient);
     floating_kernels!(definition, backprop_input_kernel)
+        .kernel(KernelDefinition::cuda(backprop_input_on_device).host_input(0))
 }
 
 /// `Conv3DBackpropFilterV2`
@@ -67,6 +72,7 @@ pub(super) fn backprop_filter() -> OpDefinition {
         .shape(|context| sizes_shape(context, 1))
         .gradient(backprop_filter_gradient);
     floating_kernels!(definition, backprop_filter_kernel)
+        .kernel(KernelDefinition::cuda(backprop_filter_on_device).host_input(1))
 }
 
 /// The first forms of the gradients, which take the tensor whose shape counts, and know one data format.
@@ -98,6 +104,7 @@ pub(super) fn backprop_input_v1() -> OpDefinition {
         KernelDefinition::cpu(backprop_input_kernel::<f32>).types("T", &[DType::Float32]),
         KernelDefinition::cpu(backprop_input_kernel::<f64>).types("T", &[DType::Float64]),
         KernelDefinition::cpu(backprop_input_kernel::<half::f16>).types("T", &[DType::Half]),
+        KernelDefinition::cuda(backprop_input_on_device),
     ]
     .into_iter()
     .fold(definition, OpDefinition::kernel)
@@ -118,6 +125,7 @@ pub(super) fn backprop_filter_v1() -> OpDefinition {
         KernelDefinition::cpu(backprop_filter_kernel::<f32>).types("T", &[DType::Float32]),
         KernelDefinition::cpu(backprop_filter_kernel::<f64>).types("T", &[DType::Float64]),
         KernelDefinition::cpu(backprop_filter_kernel::<half::f16>).types("T", &[DType::Half]),
+        KernelDefinition::cuda(backprop_filter_on_device),
     ]
     .into_iter()
     .fold(definition, OpDefinition::kernel)
@@ -195,6 +203,26 @@ impl Plan {
     fn out_shape(&self) -> [usize; 5] {
         self.volume.out_shape(self.outputs)
     }
+
+    fn on_device(
+        &self,
+        request: &KernelRequest<'_>,
+        name: &str,
+        work: fn(usize) -> Work,
+        inputs: &'static [usize],
+    ) -> Result<Planned> {
+        on_device(request, name, (&self.volume, self.outputs, self.format), work, inputs)
+    }
+}
+
+fn backprop_input_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.output_shape(0)?, request.input_shape(1))?;
+    plan.on_device(request, "conv3d_backprop_input", Work::Elements, &[1, 2])
+}
+
+fn backprop_filter_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let plan = Plan::backwards(request, request.input_shape(0), request.output_shape(0)?)?;
+    plan.on_device(request, "conv3d_backprop_filter", Work::Blocks, &[0, 2])
 }
 
 /// The attributes of an op that has no data format.

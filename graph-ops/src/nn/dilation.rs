@@ -4,11 +4,16 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, Shape, typed_builder};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 use num_traits::Zero;
 
 use super::windows::{Attrs, Format, four, output_dim, require_shape, with_attrs_of};
 use crate::cpu::window::{Padding, Window};
+use crate::cuda::elementwise::lowest;
+use crate::cuda::launch::{Launch, Work, with_scratch};
+use crate::cuda::window::window_numbers;
+use crate::cuda::{NUMBERS, type_name};
 
 const ATTRS: [&str; 3] = ["strides", "rates", "padding"];
 
@@ -46,7 +51,13 @@ pub(super) fn forward() -> OpDefinition {
     .input("filter: T")
     .output("output: T");
     let definition = with_attrs(definition).shape(shape).gradient(gradient);
-    kernels!(definition, forward_kernel)
+    kernels!(definition, forward_kernel).kernel(
+        KernelDefinition::cuda(|request| {
+            let launch = Plan::new(request)?.launch(request, "dilate", Work::Elements)?;
+            Ok(launch.over(&[0, 1]))
+        })
+        .types("T", NUMBERS),
+    )
 }
 
 /// `Dilation2DBackpropInput`
@@ -66,7 +77,10 @@ pub(super) fn backprop_input() -> OpDefinition {
             Ok(())
         })
         .no_gradient();
-    kernels!(definition, input_kernel)
+    kernels!(definition, input_kernel).kernel(
+        KernelDefinition::cuda(|request| back_on_device(request, "dilate_back_to_images", Work::Elements))
+            .types("T", NUMBERS),
+    )
 }
 
 /// `Dilation2DBackpropFilter`
@@ -86,7 +100,10 @@ pub(super) fn backprop_filter() -> OpDefinition {
             Ok(())
         })
         .no_gradient();
-    kernels!(definition, filter_kernel)
+    kernels!(definition, filter_kernel).kernel(
+        KernelDefinition::cuda(|request| back_on_device(request, "dilate_back_to_filter", Work::Blocks))
+            .types("T", NUMBERS),
+    )
 }
 
 /// Strides and rates of rows and columns, and the padding.
@@ -164,6 +181,26 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Outputs of the dilation.
+    fn outputs(&self) -> usize {
+        self.batch * self.rows.output * self.columns.output * self.channels
+    }
+
+    /// A kernel of `dilation.cu` over the elements of output 0.
+    fn launch(&self, request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Work) -> Result<Launch> {
+        self.launch_of(request, name, work, request.output_shape(0)?.num_elements())
+    }
+
+    fn launch_of(&self, request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Work, n: usize) -> Result<Launch> {
+        const SOURCE: Source = source!("dilation.cu");
+        let dtype = request.output_dtype(0);
+        let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
+        let windows = [&self.rows, &self.columns].into_iter().flat_map(window_numbers);
+        let structure: Vec<usize> = windows.chain([self.batch, self.channels]).collect();
+        let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
+        Ok(launch.with_structure(&structure))
+    }
+
     /// Calls `f` with each output's place, its greatest sum if a pixel is inside, and the places of the first pixel and the
     /// first tap that give it.
     fn each<T: Copy + PartialOrd>(
@@ -203,6 +240,15 @@ impl Plan {
             }
         }
     }
+}
+
+/// The taps of the greatest sums, and the kernel that brings the gradient there.
+fn back_on_device(request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Work) -> Result<Planned> {
+    let plan = Plan::backwards(request)?;
+    let outputs = plan.outputs();
+    let taps = plan.launch_of(request, "find_taps", Work::Elements, outputs)?;
+    let back = plan.launch(request, name, work)?;
+    Ok(with_scratch(vec![taps, back], &[0, 1, 2], outputs * 4))
 }
 
 /// A real dtype.

@@ -4,6 +4,7 @@ use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, Result};
 
+use super::recurrent;
 use super::windows::require_shape;
 use crate::cpu::recurrent::{GruWeights, Sizes, gru_step, gru_step_back};
 
@@ -33,6 +34,9 @@ pub(super) fn cell() -> OpDefinition {
         })
         .no_gradient()
         .kernel(KernelDefinition::cpu(kernel).types("T", &[DType::Float32]))
+        .kernel(KernelDefinition::cuda(|request| {
+            recurrent::gru_cell(request, sizes(request)?)
+        }))
 }
 
 /// `GRUBlockCellGrad`
@@ -62,6 +66,9 @@ pub(super) fn cell_grad() -> OpDefinition {
         })
         .no_gradient()
         .kernel(KernelDefinition::cpu(grad_kernel).types("T", &[DType::Float32]))
+        .kernel(KernelDefinition::cuda(|request| {
+            recurrent::gru_cell_grad(request, grad_sizes(request)?)
+        }))
 }
 
 /// The sizes of the cell, with the shapes of its weights checked.
@@ -101,11 +108,17 @@ fn kernel(request: &KernelRequest<'_>) -> Result<Planned> {
     }))
 }
 
-fn grad_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The sizes of the cell, with the shapes of what its step gave and of its gradient checked.
+fn grad_sizes(request: &KernelRequest<'_>) -> Result<Sizes> {
     let sizes = sizes(request)?;
     for index in 6..10 {
         require_shape("an operand", request.input_shape(index), &[sizes.batch, sizes.cells])?;
     }
+    Ok(sizes)
+}
+
+fn grad_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
+    let sizes = grad_sizes(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let step = [context.input(6)?, context.input(7)?, context.input(8)?];
         let gradients = gru_step_back(sizes, weights(context)?, context.input(1)?, step, context.input(9)?);

@@ -6,6 +6,7 @@ use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinitio
 use graph_core::{DType, Element, Error, Result};
 use half::f16;
 
+use super::recurrent;
 use super::volumes::{narrow, widened};
 use super::windows::require_shape;
 use crate::cpu::element::{Real, Wide};
@@ -43,6 +44,9 @@ macro_rules! kernels {
             .kernel(KernelDefinition::cpu($kernel::<f32>).types("T", &[DType::Float32]))
             .kernel(KernelDefinition::cpu($kernel::<f16>).types("T", &[DType::Half]))
     };
+    ($definition:expr, $kernel:ident, $on_device:expr) => {
+        kernels!($definition, $kernel).kernel(KernelDefinition::cuda($on_device))
+    };
 }
 
 /// The options of a step; their defaults are those of TensorFlow 1.
@@ -68,7 +72,10 @@ pub(super) fn cell() -> OpDefinition {
             Ok(())
         })
         .no_gradient();
-    kernels!(definition, cell_kernel)
+    kernels!(definition, cell_kernel, |request| recurrent::lstm_cell(
+        request,
+        sizes(request, 0)?
+    ))
 }
 
 /// `LSTMBlockCellGrad`
@@ -101,7 +108,10 @@ pub(super) fn cell_grad() -> OpDefinition {
         Ok(())
     })
     .no_gradient();
-    kernels!(definition, cell_grad_kernel)
+    kernels!(definition, cell_grad_kernel, |request| recurrent::lstm_cell_grad(
+        request,
+        cell_grad_sizes(request)?
+    ))
 }
 
 /// `BlockLSTM`
@@ -121,7 +131,10 @@ pub(super) fn sequence() -> OpDefinition {
             Ok(())
         })
         .gradient(sequence_gradient);
-    kernels!(definition, sequence_kernel)
+    kernels!(definition, sequence_kernel, |request| {
+        let time = request.input_shape(1)[0];
+        recurrent::lstm_sequence(request, sizes(request, 1)?, time)
+    })
 }
 
 /// `BlockLSTMGrad`
@@ -155,7 +168,10 @@ pub(super) fn sequence_grad() -> OpDefinition {
         Ok(())
     })
     .no_gradient();
-    kernels!(definition, sequence_grad_kernel)
+    kernels!(definition, sequence_grad_kernel, |request| {
+        let (sizes, time) = sequence_grad_sizes(request)?;
+        recurrent::lstm_sequence_grad(request, sizes, time)
+    })
 }
 
 /// The sizes of a cell with inputs from `first` on; checks the shapes of the weights.
@@ -241,12 +257,18 @@ where
     }))
 }
 
-fn cell_grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The sizes of the cell, with the shapes of what its step gave and of its gradients checked.
+fn cell_grad_sizes(request: &KernelRequest<'_>) -> Result<Sizes> {
     let sizes = sizes(request, 0)?;
-    let peepholes: bool = request.attr("use_peephole")?;
     for index in 8..16 {
         require_shape("an operand", request.input_shape(index), &[sizes.batch, sizes.cells])?;
     }
+    Ok(sizes)
+}
+
+fn cell_grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let sizes = cell_grad_sizes(request)?;
+    let peepholes: bool = request.attr("use_peephole")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let weights = Weights::read::<T>(context, 0, peepholes)?;
         let of = |index: usize| context.input::<T>(index).map(widened);
@@ -309,12 +331,9 @@ where
     }))
 }
 
-fn sequence_grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
-where
-    T::Wide: GemmElement,
-{
+/// The sizes of the cell and the number of steps, with the shapes of what they gave and of their gradients checked.
+fn sequence_grad_sizes(request: &KernelRequest<'_>) -> Result<(Sizes, usize)> {
     let sizes = sizes(request, 1)?;
-    let peepholes: bool = request.attr("use_peephole")?;
     let time = request.input_shape(1)[0];
     for index in 9..18 {
         require_shape(
@@ -323,6 +342,15 @@ where
             &[time, sizes.batch, sizes.cells],
         )?;
     }
+    Ok((sizes, time))
+}
+
+fn sequence_grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
+where
+    T::Wide: GemmElement,
+{
+    let (sizes, time) = sequence_grad_sizes(request)?;
+    let peepholes: bool = request.attr("use_peephole")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let steps = steps(context, time)?;
         let weights = Weights::read::<T>(context, 1, peepholes)?;

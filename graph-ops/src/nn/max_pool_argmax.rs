@@ -4,10 +4,15 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result};
+use graph_cuda::{Source, source};
 
 use super::pooling::Pooling;
 use super::windows::{require_shape, with_attrs_of};
-use crate::cpu::pooling::{self, PoolElement};
+use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
+use crate::cuda::elementwise::lowest;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
+use crate::cuda::window::window_numbers;
 
 const ATTRS: [&str; 4] = ["ksize", "strides", "padding", "include_batch_in_index"];
 
@@ -79,7 +84,80 @@ fn with_kernels(mut definition: OpDefinition, forwards: bool) -> OpDefinition {
         f64, i32;
         f64, i64;
     }
-    definition
+    let make = if forwards {
+        forward_on_device
+    } else {
+        backward_on_device
+    };
+    definition.kernel(KernelDefinition::cuda(make).types("T", &[DType::Float32, DType::Float64]))
+}
+
+/// A kernel of `max_pool_argmax.cu` over the elements of output 0, with indices of this dtype.
+fn on_device(
+    request: &KernelRequest<'_>,
+    name: &str,
+    index: DType,
+    geometry: &Pool2dGeometry,
+    inputs: &'static [usize],
+) -> Result<Planned> {
+    const SOURCE: Source = source!("max_pool_argmax.cu");
+    let dtype = request.output_dtype(0);
+    let defines = [
+        ("T", type_name(dtype)?),
+        ("I", type_name(index)?),
+        ("LOWEST", lowest(dtype)),
+    ];
+    let with_batch: bool = request.attr("include_batch_in_index")?;
+    let image_len = if with_batch { geometry.image_len() } else { 0 };
+    let windows = [&geometry.rows, &geometry.columns].into_iter().flat_map(window_numbers);
+    let structure: Vec<usize> = windows.chain([geometry.batch, geometry.channels, image_len]).collect();
+    let n = request.output_shape(0)?.num_elements();
+    let launch = Launch::new(request, &SOURCE, name, &defines, Work::Elements(n), &[n])?;
+    Ok(launch.with_structure(&structure).over(inputs))
+}
+
+fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let geometry = Pooling::nhwc(request)?.geometry(request.input_shape(0))?;
+    let index = request.output_dtype(1);
+    if index == DType::Int32 {
+        check_indices::<i32>(request)?;
+    }
+    on_device(request, "max_pool_with_argmax", index, &geometry, &[0])
+}
+
+/// What an index names that lies outside of its own window is left out.
+fn backward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let geometry = Pooling::nhwc(request)?.geometry(request.input_shape(0))?;
+    check_pooled(request, &geometry)?;
+    on_device(
+        request,
+        "max_pool_argmax_back",
+        request.input_dtype(2),
+        &geometry,
+        &[1, 2],
+    )
+}
+
+/// An error if the elements of the images cannot be counted in `I`.
+fn check_indices<I: Element + TryFrom<usize>>(request: &KernelRequest<'_>) -> Result<()> {
+    if I::try_from(request.input_shape(0).num_elements()).is_err() {
+        return Err(Error::invalid_argument("the indices do not fit their dtype")
+            .got(I::DTYPE)
+            .hint("take Targmax int64"));
+    }
+    Ok(())
+}
+
+/// An error unless the gradient and the indices have the pooled shape.
+fn check_pooled(request: &KernelRequest<'_>, geometry: &Pool2dGeometry) -> Result<()> {
+    for index in 1..3 {
+        require_shape(
+            "an operand of MaxPoolGradWithArgmax",
+            request.input_shape(index),
+            &geometry.out_shape(),
+        )?;
+    }
+    Ok(())
 }
 
 fn forward<T: PoolElement + Element, I: Element + TryFrom<usize> + Default>(
@@ -87,11 +165,7 @@ fn forward<T: PoolElement + Element, I: Element + TryFrom<usize> + Default>(
 ) -> Result<Planned> {
     let geometry = Pooling::nhwc(request)?.geometry(request.input_shape(0))?;
     let with_batch: bool = request.attr("include_batch_in_index")?;
-    if I::try_from(request.input_shape(0).num_elements()).is_err() {
-        return Err(Error::invalid_argument("the indices do not fit their dtype")
-            .got(I::DTYPE)
-            .hint("take Targmax int64"));
-    }
+    check_indices::<I>(request)?;
     Ok(Planned::new(move |context| {
         let (input, out) = (context.input::<T>(0)?, context.output::<T>(0)?);
         let image_len = if with_batch { geometry.image_len() } else { 0 };
@@ -106,13 +180,7 @@ fn backward<T: PoolElement + Element, I: Element + TryInto<usize> + std::fmt::Di
     request: &KernelRequest<'_>,
 ) -> Result<Planned> {
     let geometry = Pooling::nhwc(request)?.geometry(request.input_shape(0))?;
-    for index in 1..3 {
-        require_shape(
-            "an operand of MaxPoolGradWithArgmax",
-            request.input_shape(index),
-            &geometry.out_shape(),
-        )?;
-    }
+    check_pooled(request, &geometry)?;
     let with_batch: bool = request.attr("include_batch_in_index")?;
     Ok(Planned::new(move |context| {
         let (gradient, argmax) = (context.input::<T>(1)?, context.input::<I>(2)?);

@@ -31,6 +31,8 @@ mod nth_element;
 #[cfg(feature = "full")]
 mod pool3d;
 mod pooling;
+#[cfg(feature = "full")]
+mod recurrent;
 mod softmax;
 mod sparse_cross_entropy;
 mod top_k;

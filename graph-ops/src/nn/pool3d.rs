@@ -6,11 +6,12 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRe
 use graph_core::{DType, Element, PartialShape, Result, Value, typed_builder};
 use half::{bf16, f16};
 
-use super::volumes::{Format3d, Sliding3d, require_input};
+use super::volumes::{Format3d, Sliding3d, on_device, require_input};
 use super::windows::{floating_kernels, with_attrs_of};
 use crate::array::shape_of;
 use crate::cpu::element::Real;
 use crate::cpu::volume::{self, Volume};
+use crate::cuda::launch::Work;
 
 const ATTRS: [&str; 4] = ["ksize", "strides", "padding", "data_format"];
 
@@ -41,7 +42,9 @@ pub(super) fn avg_pool3d_op() -> OpDefinition {
         .attr("T: {half, bfloat16, float, double}")
         .shape(pooled_shape)
         .gradient(avg_gradient);
-    floating_kernels!(definition, avg_kernel)
+    floating_kernels!(definition, avg_kernel).kernel(KernelDefinition::cuda(|request| {
+        pooled_on_device(request, "avg_pool3d")
+    }))
 }
 
 /// `AvgPool3DGrad`
@@ -61,7 +64,14 @@ pub(super) fn avg_pool3d_grad_op() -> OpDefinition {
             Ok(())
         })
         .gradient(avg_grad_gradient);
-    floating_kernels!(definition, avg_grad_kernel)
+    floating_kernels!(definition, avg_grad_kernel).kernel(
+        KernelDefinition::cuda(|request| {
+            let pooling = Pooling::of(request, request.output_shape(0)?)?;
+            require_input(request, 1, "grad", &pooling.format.of_ours(pooling.pooled()))?;
+            pooling.on_device(request, "avg_pool3d_grad", &[1])
+        })
+        .host_input(0),
+    )
 }
 
 /// `MaxPool3D`
@@ -79,7 +89,9 @@ pub(super) fn max_pool3d_op() -> OpDefinition {
                 .input(context.gradient(0)?);
             Ok(vec![Some(node.build()?)])
         });
-    single_kernels!(definition, max_kernel)
+    single_kernels!(definition, max_kernel).kernel(KernelDefinition::cuda(|request| {
+        pooled_on_device(request, "max_pool3d")
+    }))
 }
 
 fn with_operands(definition: OpDefinition, dtype: [&'static str; 3]) -> OpDefinition {
@@ -111,6 +123,9 @@ pub(super) fn max_pool3d_grad_op() -> OpDefinition {
         .kernel(max_grad_definition::<f32>(&[DType::Float32]))
         .kernel(max_grad_definition::<f16>(&[DType::Half]))
         .kernel(max_grad_definition::<bf16>(&[DType::BFloat16]))
+        .kernel(max_grad_on_device(&[DType::Float32]))
+        .kernel(max_grad_on_device(&[DType::Half]))
+        .kernel(max_grad_on_device(&[DType::BFloat16]))
 }
 
 fn max_grad_definition<T: Real + Element>(dtype: &'static [DType]) -> KernelDefinition {
@@ -134,7 +149,12 @@ pub(super) fn max_pool3d_grad_grad_op() -> OpDefinition {
             Ok(())
         })
         .gradient(|context| max_grad_gradient(context, "MaxPool3DGrad"));
-    floating_kernels!(definition, max_grad_grad_kernel)
+    floating_kernels!(definition, max_grad_grad_kernel).kernel(
+        KernelDefinition::cuda(|request| {
+            max_gradient_of(request, true)?.on_device(request, "max_pool3d_grad_grad", &[0, 1, 2])
+        })
+        .types("T", crate::cuda::FLOATS),
+    )
 }
 
 fn pooled_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -166,6 +186,24 @@ impl Pooling {
     fn pooled(&self) -> [usize; 5] {
         self.volume.out_shape(self.volumes[4])
     }
+}
+
+impl Pooling {
+    fn on_device(&self, request: &KernelRequest<'_>, name: &str, inputs: &'static [usize]) -> Result<Planned> {
+        let volume = (&self.volume, self.volume.channels, self.format);
+        on_device(request, name, volume, Work::Elements, inputs)
+    }
+}
+
+fn pooled_on_device(request: &KernelRequest<'_>, name: &str) -> Result<Planned> {
+    Pooling::of(request, request.input_shape(0))?.on_device(request, name, &[0])
+}
+
+fn max_grad_on_device(dtype: &'static [DType]) -> KernelDefinition {
+    let kernel = KernelDefinition::cuda(|request| {
+        max_gradient_of(request, false)?.on_device(request, "max_pool3d_grad", &[0, 1, 2])
+    });
+    kernel.types("T", dtype).types("TInput", dtype)
 }
 
 /// Pools a volume, from channels-last numbers to channels-last numbers.
@@ -208,20 +246,28 @@ fn avg_grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Pla
 /// A gradient of a maximum: of volumes, pooled volumes and a gradient of either shape.
 type MaxGradient<W> = fn(&Volume, &[W], &[W], &[W], &mut [W]);
 
+/// The pooling whose gradient is asked for, with the shapes of the operands checked.
+fn max_gradient_of(request: &KernelRequest<'_>, again: bool) -> Result<Pooling> {
+    let pooling = Pooling::of(request, request.input_shape(0))?;
+    let (pooled, format) = (pooling.pooled(), pooling.format);
+    let incoming = if again { pooling.volumes } else { pooled };
+    require_input(request, 1, "orig_output", &format.of_ours(pooled))?;
+    require_input(request, 2, "grad", &format.of_ours(incoming))?;
+    Ok(pooling)
+}
+
 fn max_gradient<T: Real + Element>(
     request: &KernelRequest<'_>,
     again: bool,
     compute: MaxGradient<T::Wide>,
 ) -> Result<Planned> {
-    let pooling = Pooling::of(request, request.input_shape(0))?;
+    let pooling = max_gradient_of(request, again)?;
     let (pooled, format) = (pooling.pooled(), pooling.format);
     let (incoming, outgoing) = if again {
         (pooling.volumes, pooled)
     } else {
         (pooled, pooling.volumes)
     };
-    require_input(request, 1, "orig_output", &format.of_ours(pooled))?;
-    require_input(request, 2, "grad", &format.of_ours(incoming))?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let volumes = format.read(pooling.volumes, context.input::<T>(0)?);
         let largest = format.read(pooled, context.input::<T>(1)?);

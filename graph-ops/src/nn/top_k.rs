@@ -4,9 +4,12 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, Value, typed_builder};
+use graph_cuda::{Source, source};
 use half::{bf16, f16};
 
 use crate::cpu::parallel::{SharedMut, for_each_range, grain_for};
+use crate::cuda::launch::{Launch, Work, with_scratch};
+use crate::cuda::type_name;
 use crate::math::nodes::Nodes;
 
 /// A kernel for each dtype.
@@ -35,6 +38,7 @@ fn base(definition: OpDefinition) -> OpDefinition {
         UInt32 u32: u64::from,
         UInt64 u64: |x| x,
     }
+    .kernel(KernelDefinition::cuda(on_device).types("T", DType::REAL_NUMBERS))
 }
 
 /// `TopK`, with `k` as an attribute
@@ -100,14 +104,40 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Rows, elements of a row, and how many of them are wanted.
+fn sizes(request: &KernelRequest<'_>) -> Result<[usize; 3]> {
+    let (shape, output) = (request.input_shape(0), request.output_shape(0)?);
+    let last = output.rank() - 1;
+    Ok([output[..last].iter().product(), shape[shape.rank() - 1], output[last]])
+}
+
+const SOURCE: Source = source!("top_k.cu");
+
+/// Blocks that work side by side, each with room for what it sorts.
+const BUSY: usize = 512;
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let [rows, columns, k] = sizes(request)?;
+    let defines = [("T", type_name(request.input_dtype(0))?)];
+    let sorted: bool = request.attr("sorted")?;
+    if sorted || k <= 1 || k == columns {
+        let padded = k.next_power_of_two();
+        let (work, bytes) = if k == 0 {
+            (0, 0)
+        } else {
+            (rows.min(BUSY), rows.min(BUSY) * padded * 16)
+        };
+        let numbers = [rows, columns, k, padded];
+        let launch = Launch::new(request, &SOURCE, "top_k", &defines, Work::Blocks(work), &numbers)?;
+        return Ok(with_scratch(vec![launch], &[0], bytes));
+    }
+    let numbers = [rows, columns, k];
+    let launch = Launch::new(request, &SOURCE, "heap_order", &defines, Work::Elements(rows), &numbers)?;
+    Ok(with_scratch(vec![launch], &[0], rows * (k + 1) * 4))
+}
+
 fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<Planned> {
-    let shape = request.input_shape(0);
-    let columns = shape[shape.rank() - 1];
-    let output = request.output_shape(0)?;
-    let (k, rows) = (
-        output[output.rank() - 1],
-        output[..output.rank() - 1].iter().product::<usize>(),
-    );
+    let [rows, columns, k] = sizes(request)?;
     let sorted: bool = request.attr("sorted")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let input = context.input::<T>(0)?;
@@ -301,6 +331,7 @@ fn in_base(definition: OpDefinition, attrs: impl FnOnce(OpDefinition) -> OpDefin
         .not_differentiable()
         .kernel(KernelDefinition::cpu(|request| in_kernel::<i32>(request, i64::from)).types("T", &[DType::Int32]))
         .kernel(KernelDefinition::cpu(|request| in_kernel::<i64>(request, |x| x)).types("T", &[DType::Int64]))
+        .kernel(KernelDefinition::cuda(in_on_device))
 }
 
 fn in_shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -315,6 +346,23 @@ fn in_shape(context: &mut InferenceContext<'_>) -> Result<()> {
     )?;
     context.set_output(0, PartialShape::from([batch]));
     Ok(())
+}
+
+fn in_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let [rows, classes] = [request.input_shape(0)[0], request.input_shape(0)[1]];
+    let defines = [("T", "float"), ("I", type_name(request.input_dtype(1))?)];
+    let of_input = request.num_inputs() > 2;
+    // None are among the first k if k is negative.
+    let fixed = if of_input {
+        0
+    } else {
+        request.attr::<i64>("k")?.max(0) as usize
+    };
+    let numbers = [rows, classes, usize::from(of_input), fixed];
+    let work = Work::Blocks(rows.div_ceil(8));
+    let launch = Launch::new(request, &SOURCE, "in_top_k", &defines, work, &numbers)?;
+    // The kernel does not read the last one where there is none.
+    Ok(launch.over(if of_input { &[0, 1, 2] } else { &[0, 1, 1] }))
 }
 
 fn in_kernel<T: Element>(request: &KernelRequest<'_>, widen: fn(T) -> i64) -> Result<Planned> {

@@ -1,13 +1,18 @@
 //! What ops over volumes share: the order of their axes, their windows, and kernels that compute in a wide type.
 
-use graph_core::op::{InferenceContext, KernelRequest};
+use graph_core::op::{InferenceContext, KernelRequest, Planned};
 use graph_core::{Dim, Error, PartialShape, Result, Shape};
+use graph_cuda::{Source, source};
 
 use super::windows::{Attrs, output_dim, window_too_large};
 use crate::cpu::element::Real;
 use crate::cpu::transpose::transpose;
 use crate::cpu::volume::Volume;
 use crate::cpu::window::Padding;
+use crate::cuda::elementwise::lowest;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
+use crate::cuda::window::window_numbers;
 
 /// The order of a volume batch's five axes; ours, inside, is always batch, planes, rows, columns, channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,6 +172,25 @@ impl Sliding3d {
             window_too_large(largest, sizes[1].min(sizes[2]).min(sizes[3]))
         })
     }
+}
+
+/// A kernel of `volumes.cu`, a thread (or a block, where the kernel is one of blocks) an element of output 0.
+pub(super) fn on_device(
+    request: &KernelRequest<'_>,
+    name: &str,
+    (volume, outputs, format): (&Volume, usize, Format3d),
+    work: fn(usize) -> Work,
+    inputs: &'static [usize],
+) -> Result<Planned> {
+    const SOURCE: Source = source!("volumes.cu");
+    let dtype = request.output_dtype(0);
+    let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
+    let windows = volume.windows.iter().flat_map(window_numbers);
+    let last = usize::from(format == Format3d::Ndhwc);
+    let structure: Vec<usize> = windows.chain([volume.batch, volume.channels, outputs, last]).collect();
+    let n = request.output_shape(0)?.num_elements();
+    let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
+    Ok(launch.with_structure(&structure).over(inputs))
 }
 
 /// An error unless input `index` has the shape that windows give.

@@ -1,8 +1,10 @@
 //! `Multinomial`: draws of classes by their unnormalized log-probabilities.
 
+use graph_core::accelerator::DeviceAddress;
 use graph_core::graph::IntoOperand;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
+use graph_cuda::Source;
 use half::{bf16, f16};
 
 use super::generator::Generator;
@@ -11,6 +13,10 @@ use super::stateless::{generator, require_two_seeds};
 use crate::composite::Composite;
 use crate::cpu::philox::{Philox, Words};
 use crate::cpu::random::RESERVED_BLOCKS_PER_ELEMENT;
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::philox::{BYTES, mixing, write_place};
+use crate::cuda::window::joined_source;
+use crate::cuda::{NUMBERS, type_name};
 
 /// A kernel for each dtype.
 macro_rules! kernels {
@@ -47,7 +53,11 @@ pub(crate) fn definition() -> OpDefinition {
     .plan_time_inputs(&[1])
     .shape(shape)
     .not_differentiable();
-    kernels!(definition, make, |kernel| kernel.state(Generator::state))
+    kernels!(definition, make, |kernel| kernel.state(Generator::state)).kernel(
+        KernelDefinition::cuda(on_device)
+            .types("T", NUMBERS)
+            .state(Generator::state),
+    )
 }
 
 /// The definition of `StatelessMultinomial`.
@@ -71,6 +81,7 @@ pub(crate) fn stateless_definition() -> OpDefinition {
     })
     .not_differentiable();
     kernels!(definition, make_stateless, |kernel| kernel)
+        .kernel(KernelDefinition::cuda(stateless_on_device).types("T", NUMBERS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -141,9 +152,7 @@ fn plan(request: &KernelRequest<'_>) -> Result<Draws> {
 fn make<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
     let draws = plan(request)?;
     Ok(Planned::new(move |context| {
-        // A draw takes two words of the generator.
-        let blocks = draws.rows as u128 * (draws.samples.next_multiple_of(4) * 2) as u128 * RESERVED_BLOCKS_PER_ELEMENT;
-        let place = context.state::<Generator>()?.reserve(blocks);
+        let place = context.state::<Generator>()?.reserve(draws.blocks());
         draws.run::<T>(context, place)
     }))
 }
@@ -156,7 +165,89 @@ fn make_stateless<T: Logit>(request: &KernelRequest<'_>) -> Result<Planned> {
     }))
 }
 
+/// The kernels of draws on a device: the rows' cumulative probabilities, for which there must be scratch memory, and the classes.
+struct OnDevice {
+    accumulate: Launch,
+    draw: Launch,
+    /// Of scratch memory.
+    bytes: usize,
+}
+
+impl OnDevice {
+    fn new(request: &KernelRequest<'_>, draws: Draws) -> Result<Self> {
+        const SOURCE: Source = joined_source!("multinomial.cu": "../cuda/philox.cuh", "multinomial.cu");
+        let Draws {
+            rows, classes, samples, ..
+        } = draws;
+        let defines = [
+            ("T", type_name(request.input_dtype(0))?),
+            ("O", type_name(request.output_dtype(0))?),
+        ];
+        let (n, work) = (rows * samples, Work::Blocks(if samples == 0 { 0 } else { rows }));
+        Ok(Self {
+            accumulate: Launch::new(request, &SOURCE, "accumulate", &defines, work, &[rows, classes])?,
+            draw: Launch::new(
+                request,
+                &SOURCE,
+                "draw",
+                &defines,
+                Work::Elements(n),
+                &[n, samples, classes],
+            )?,
+            bytes: rows * classes * 8,
+        })
+    }
+
+    /// Gives them to the device.
+    ///
+    /// # Safety
+    /// The sums have room for as many bytes as this says, and the place holds a generator's.
+    unsafe fn run(&self, context: &KernelContext<'_>, sums: DeviceAddress, place: DeviceAddress) -> Result<()> {
+        // SAFETY: these are the kernels' parameters, which say how many elements each tensor has.
+        unsafe {
+            self.accumulate.run([sums, context.input_address(0)])?;
+            self.draw.run([context.output_address(0), sums, place])
+        }
+    }
+}
+
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let draws = plan(request)?;
+    let kernels = OnDevice::new(request, draws)?;
+    let scratch = kernels.bytes;
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let (sums, place) = (context.scratch_address(), context.parameters_address()?);
+        // SAFETY: the scratch memory is that of the sums.
+        unsafe { kernels.run(context, sums, place) }
+    });
+    let planned = planned.with_scratch(scratch);
+    Ok(planned.with_parameters(BYTES, move |context, bytes| {
+        write_place(context.state::<Generator>()?.reserve(draws.blocks()).place(), bytes)
+    }))
+}
+
+fn stateless_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let kernels = OnDevice::new(request, plan(request)?)?;
+    let mix = mixing(request, 2)?;
+    let begin = kernels.bytes.next_multiple_of(16);
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let sums = context.scratch_address();
+        let place = sums.offset(begin);
+        // SAFETY: the scratch memory is that of the sums and of a place behind them.
+        unsafe {
+            mix.run([place, context.input_address(2)])?;
+            kernels.run(context, sums, place)
+        }
+    });
+    Ok(planned.with_scratch(begin + BYTES))
+}
+
 impl Draws {
+    /// How far a run moves the generator: a draw takes two words.
+    fn blocks(self) -> u128 {
+        self.rows as u128 * (self.samples.next_multiple_of(4) * 2) as u128 * RESERVED_BLOCKS_PER_ELEMENT
+    }
+
     fn run<T: Logit>(self, context: &mut KernelContext<'_>, place: Philox) -> Result<()> {
         if self.rows == 0 || self.samples == 0 {
             return Ok(());

@@ -9,6 +9,8 @@ use super::generator::{check_dimensions, shape_of_input};
 use super::uniform::bounds;
 use crate::cpu::philox::{Key, Philox};
 use crate::cpu::random::{RandomInt, RandomReal};
+use crate::cuda::FLOATS;
+use crate::cuda::philox::{Distribution, filling_by_seeds};
 
 /// The generator that two seeds lead to, mixed so that any two numbers are good seeds (`stateless_random_ops.cc`).
 pub(super) fn generator(seeds: &Value) -> Result<Philox> {
@@ -42,7 +44,7 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
 }
 
 macro_rules! definitions {
-    ($($function:ident, $name:literal, $summary:literal, $fill:ident;)*) => {$(
+    ($($function:ident, $name:literal, $summary:literal, $fill:ident, $distribution:ident;)*) => {$(
         #[doc = concat!("The definition of `", $name, "`.")]
         pub(crate) fn $function() -> OpDefinition {
             fn make<T: Element + RandomReal>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -62,17 +64,21 @@ macro_rules! definitions {
                 .kernel(KernelDefinition::cpu(make::<f64>).types("dtype", &[DType::Float64]))
                 .kernel(KernelDefinition::cpu(make::<f16>).types("dtype", &[DType::Half]))
                 .kernel(KernelDefinition::cpu(make::<bf16>).types("dtype", &[DType::BFloat16]))
+                .kernel(
+                    KernelDefinition::cuda(|request| filling_by_seeds(request, Distribution::$distribution))
+                        .types("dtype", FLOATS),
+                )
         }
     )*};
 }
 
 definitions! {
-    uniform, "StatelessRandomUniform", "Numbers uniform in [0, 1), which the seed alone decides.", fill_uniform;
+    uniform, "StatelessRandomUniform", "Numbers uniform in [0, 1), which the seed alone decides.", fill_uniform, Uniform;
     normal, "StatelessRandomNormal",
-        "Normal numbers of mean 0 and standard deviation 1, which the seed alone decides.", fill_normal;
+        "Normal numbers of mean 0 and standard deviation 1, which the seed alone decides.", fill_normal, Normal;
     truncated_normal, "StatelessTruncatedNormal",
         "Normal numbers drawn again while their magnitude is not below 2, which the seed alone decides.",
-        fill_truncated_normal;
+        fill_truncated_normal, TruncatedNormal;
 }
 
 fn planned<T: Element>(request: &KernelRequest<'_>, fill: fn(Philox, &mut [T])) -> Result<Planned> {
@@ -107,6 +113,13 @@ pub(crate) fn uniform_int() -> OpDefinition {
     .not_differentiable()
     .kernel(KernelDefinition::cpu(int::<i32>).types("dtype", &[DType::Int32]))
     .kernel(KernelDefinition::cpu(int::<i64>).types("dtype", &[DType::Int64]))
+    .kernel(KernelDefinition::cuda(|request| {
+        // Bounds that are known when it is made are looked at; others are on the device.
+        if let [_, _, Some(low), Some(high)] = request.input_values {
+            bounds(&low.to_i64_vec()?, &high.to_i64_vec()?)?;
+        }
+        filling_by_seeds(request, Distribution::UniformInt)
+    }))
 }
 
 fn int<T: Element + RandomInt + PartialOrd + std::fmt::Display>(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -3,10 +3,15 @@
 mod arrays;
 mod chains;
 mod convolutions;
+#[cfg(feature = "full")]
+mod families;
+mod layouts;
 mod libraries;
 mod pools;
 mod reductions;
 mod rows;
+#[cfg(feature = "full")]
+mod selection;
 mod steps;
 mod streams;
 

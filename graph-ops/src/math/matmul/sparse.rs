@@ -28,6 +28,11 @@ pub(crate) fn sparse_mat_mul() -> OpDefinition {
                     .types("Ta", &[DType::$a])
                     .types("Tb", &[DType::$b]),
             ))*
+            .kernel(
+                KernelDefinition::cuda(super::on_device)
+                    .types("Ta", &[DType::Float32])
+                    .types("Tb", &[DType::Float32]),
+            )
         };
     }
     kernels! {

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::cpu::element::{Real, Wide};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::type_name;
 use graph_core::gradients::GradientContext;
 use graph_core::graph::Tensor;
+use graph_cuda::{Source, source};
 
 /// What the sum of a segment is divided by.
 #[derive(Clone, Copy, PartialEq)]
@@ -115,6 +118,7 @@ pub(crate) fn sparse_mean_grad() -> OpDefinition {
         grad_kernel,
         Divisor::Count
     )
+    .kernel(KernelDefinition::cuda(|request| grad_on_device(request, "count")).types("T", SINGLE_OR_DOUBLE))
 }
 
 /// `SparseSegmentSqrtNGrad`
@@ -124,6 +128,7 @@ pub(crate) fn sparse_sqrt_n_grad() -> OpDefinition {
         grad_kernel,
         Divisor::Root
     )
+    .kernel(KernelDefinition::cuda(|request| grad_on_device(request, "T(sqrt(count))")).types("T", SINGLE_OR_DOUBLE))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -202,6 +207,45 @@ fn integer_sum<T: Element + num_traits::WrappingAdd>(request: &KernelRequest<'_>
         }
         Ok(())
     }))
+}
+
+const SINGLE_OR_DOUBLE: &[DType] = &[DType::Float32, DType::Float64];
+
+/// Each index's share of its segment's gradient, and these added up where the indices point. What is out of range is left out.
+fn grad_on_device(request: &KernelRequest<'_>, divisor: &str) -> Result<Planned> {
+    const SOURCE: Source = source!("sparse.cu");
+    let (dtype, output) = (request.input_dtype(0), request.output_shape(0)?);
+    let (width, count) = (width(request.input_shape(0), 1), request.input_shape(1).num_elements());
+    let n = count * width;
+    let defines = [("T", type_name(dtype)?), ("DIVISOR", divisor)];
+    let numbers = [n, width, count, request.input_shape(0)[0]];
+    let shares = Launch::new(request, &SOURCE, "shares", &defines, Work::Elements(n), &numbers)?;
+    let fill = Fill::zeros(request, dtype)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), "old + update")?;
+    let extent = Extent {
+        count,
+        dims: Depth::new(&output[..1])?,
+        inner: width,
+        repeated: false,
+    };
+    let len = output.num_elements();
+    // The keys that a scatter sorts lie behind the shares.
+    let shares_bytes = (n * dtype.size().unwrap_or(8)).next_multiple_of(256);
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let (gradient, indices, segments) = (
+            context.input_address(0),
+            context.input_address(1),
+            context.input_address(2),
+        );
+        let (output, scratch) = (context.output_address(0), context.scratch_address());
+        // SAFETY: the sizes are those of the tensors and of the scratch memory.
+        unsafe {
+            shares.run([scratch, gradient, segments])?;
+            fill.run(output, len)?;
+            scatter.run(output, indices, scratch, extent, scratch.offset(shares_bytes))
+        }
+    });
+    Ok(planned.with_scratch(shares_bytes + scatter::scratch(count)))
 }
 
 fn grad_kernel<T: Element + Real>(request: &KernelRequest<'_>, divisor: Divisor) -> Result<Planned> {

@@ -9,7 +9,7 @@ use super::super::assign::different_shapes;
 use super::super::update::hand_on;
 use crate::cuda::chain::{Operands, Strides, Text};
 use crate::cuda::window::joined_source;
-use crate::cuda::{NOWHERE, type_name};
+use crate::cuda::{NOWHERE, blocks, type_name};
 use crate::rewrite::elementwise;
 
 const SOURCE: Source = source!("apply.cu");
@@ -86,16 +86,85 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
         .ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))
 }
 
-/// A kernel that updates every element. Inputs that are neither variables nor the gradient are the formula's numbers.
+/// What becomes of the variables `0..variables`, found with [`KernelContext::variable_address`], and their shape.
+///
+/// # Errors
+/// `InvalidArgument` if two are one variable, or if their shapes differ.
+fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<([DeviceAddress; MOST[0]], Shape)> {
+    let mut places = [NOWHERE; MOST[0]];
+    let mut shape: Option<Shape> = None;
+    for index in 0..variables {
+        let place = context.variable_address(index)?;
+        let Some((_, own)) = context.variable(index)?.extent() else {
+            return Err(Error::failed_precondition("the variable is not initialized"));
+        };
+        match &shape {
+            Some(shape) if own != shape => return Err(different_shapes("the variable and its slot", shape, own)),
+            _ => shape = Some(own.clone()),
+        }
+        if own.num_elements() > 0 && places[..index].contains(&place) {
+            return Err(Error::invalid_argument(format!(
+                "input {index} is the same variable as one before it"
+            )));
+        }
+        places[index] = place;
+    }
+    Ok((places, shape.unwrap_or_default()))
+}
+
+/// A kernel that updates the rows that the input behind the gradient names; numbers that name none are left out.
 ///
 /// # Errors
 /// `InvalidArgument` for numbers that are no scalars.
-pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Planned> {
-    let variables = formula.variables;
-    let operands = first_operand(request)?;
-    let mask = super::mask_of(request);
-    let others = variables..operands.or(mask).unwrap_or(request.num_inputs());
-    let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
+fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Planned> {
+    let (variables, gradient) = (formula.variables, formula.gradient);
+    let indices = gradient + 1;
+    let others = (variables..request.num_inputs()).filter(|&input| input != gradient && input != indices);
+    let (whole, numbers) = formula_numbers(request, others)?;
+    let (count, scalars) = (variables.to_string(), numbers.len().to_string());
+    let defines = [
+        ("VARIABLES", count.as_str()),
+        ("SCALARS", scalars.as_str()),
+        ("PREPARE", formula.prepare),
+        ("STEP", formula.step),
+        ("T", type_name(request.input_dtype(gradient))?),
+        ("I", type_name(request.input_dtype(indices))?),
+    ];
+    let function = Cuda::of(request)?.function(&SOURCE, "apply_rows", &defines)?;
+    let (named, updates) = (
+        request.input_shape(indices).clone(),
+        request.input_shape(gradient).clone(),
+    );
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let ([a, b, c, d], shape) = places(context, variables)?;
+        let (&rows, row) = shape.split_first().ok_or_else(super::no_rows)?;
+        let expected: Shape = named.iter().chain(row).copied().collect();
+        if named.rank() != 1 || updates != expected {
+            return Err(
+                Error::invalid_argument("the gradient must have a row of the variable for each index")
+                    .expected(expected)
+                    .got(&updates),
+            );
+        }
+        let (addresses, whole) = number_addresses(context, &numbers, whole);
+        let (gradient, indices) = (context.input_address(gradient), context.input_address(indices));
+        let (count, inner) = (named[0], row.iter().product::<usize>());
+        if count > 0 && inner > 0 {
+            let (named, rows, inner) = (count as i64, rows as i64, inner as i64);
+            let arguments = arguments![a, b, c, d, gradient, indices, named, rows, inner, addresses, whole];
+            // SAFETY: these are the kernel's parameters, which say how many rows there are and how long they are (checked).
+            unsafe { function.launch(blocks(count), [256, 1, 1], arguments)? };
+        }
+        hand_on(context);
+        Ok(())
+    }))
+}
+
+/// The inputs that are a formula's numbers, and before them the one that counts, if there is one.
+fn formula_numbers(
+    request: &KernelRequest<'_>,
+    others: impl Iterator<Item = usize>,
+) -> Result<(Option<usize>, Vec<usize>)> {
     let (whole, numbers): (Vec<usize>, Vec<usize>) =
         others.partition(|&input| request.input_dtype(input) == DType::Int64);
     if let Some(&bad) = whole
@@ -105,39 +174,46 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     {
         return Err(Error::invalid_argument(format!("input {bad} must be a scalar")).got(request.input_shape(bad)));
     }
-    if variables > MOST[0] || numbers.len() > MOST[1] {
+    if numbers.len() > MOST[1] {
         return Err(Error::internal("the formula of an update is too long for its kernel"));
     }
+    Ok((whole.first().copied(), numbers))
+}
+
+/// Where those are.
+fn number_addresses(context: &KernelContext<'_>, numbers: &[usize], whole: Option<usize>) -> (Numbers, DeviceAddress) {
+    let mut addresses = Numbers([NOWHERE; MOST[1]]);
+    for (address, &input) in addresses.0.iter_mut().zip(numbers) {
+        *address = context.input_address(input);
+    }
+    (addresses, whole.map_or(NOWHERE, |input| context.input_address(input)))
+}
+
+/// A kernel that updates every element, or some rows where the op says so. Inputs that are neither variables nor the gradient are
+/// the formula's numbers.
+///
+/// # Errors
+/// `InvalidArgument` for numbers that are no scalars.
+pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Planned> {
+    if request.attrs.get("Tindices").is_some() {
+        return update_rows(request, formula);
+    }
+    let variables = formula.variables;
+    let operands = first_operand(request)?;
+    let mask = super::mask_of(request);
+    let others = variables..operands.or(mask).unwrap_or(request.num_inputs());
+    let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
+    let (whole, numbers) = formula_numbers(request, others)?;
     let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
     let len = shape.num_elements();
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let mut places = [NOWHERE; MOST[0]];
-        for index in 0..variables {
-            let place = context.variable_address(index)?;
-            if len > 0 && places[..index].contains(&place) {
-                return Err(Error::invalid_argument(format!(
-                    "input {index} is the same variable as one before it"
-                )));
-            }
-            places[index] = place;
-            match context.variable(index)?.extent() {
-                Some((_, own)) if *own != shape => {
-                    return Err(different_shapes(
-                        "the variable or its slot, and its gradient",
-                        own,
-                        &shape,
-                    ));
-                }
-                _ => {}
-            }
+        let ([a, b, c, d], own) = places(context, variables)?;
+        if own != shape {
+            return Err(different_shapes("the variable and its gradient", &own, &shape));
         }
-        let mut addresses = Numbers([NOWHERE; MOST[1]]);
-        for (address, &input) in addresses.0.iter_mut().zip(&numbers) {
-            *address = context.input_address(input);
-        }
-        let count = whole.first().map_or(NOWHERE, |&input| context.input_address(input));
+        let (addresses, count) = number_addresses(context, &numbers, whole);
         let mask = mask.map_or(NOWHERE, |input| context.input_address(input));
-        let ([a, b, c, d], n) = (places, len as i64);
+        let n = len as i64;
         match &gradient {
             Gradient::Input(input) => {
                 let gradient = context.input_address(*input);

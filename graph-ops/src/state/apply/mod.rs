@@ -103,7 +103,7 @@ struct Rule {
     /// Beside `T` and `use_locking`.
     attrs: &'static [&'static str],
     kernels: [MakeKernel; 4],
-    /// The kernel of a device, for every element.
+    /// The kernel of a device.
     on_device: MakeKernel,
 }
 
@@ -136,7 +136,10 @@ impl Rule {
             };
         }
         let definition = definition.output("out: Ref(T)").attr("T: numbertype");
-        self.finish(definition.attr("Tindices: {int32, int64}")).may_fail()
+        let kernel = KernelDefinition::cuda(self.on_device).types("T", crate::cuda::FLOATS);
+        self.finish(definition.attr("Tindices: {int32, int64}"))
+            .may_fail()
+            .kernel(kernel)
     }
 
     /// The op over references whose gradient is a chain of element-wise operations, over operands that come last.

@@ -172,15 +172,12 @@ fn updates_are_tensorflows_on_a_gpu() {
     let accelerators = [device.accelerator()];
     let mut forms = 0;
     for update in UPDATES {
-        for by_handle in [false, true] {
-            let form = Form {
-                by_handle,
-                sparse: false,
-            };
+        for (by_handle, sparse) in [(false, false), (true, false), (false, true), (true, true)] {
+            let form = Form { by_handle, sparse };
             if crate::install().op(&form.op(update)).is_err() {
                 continue;
             }
-            forms += 1;
+            forms += usize::from(!sparse);
             check(update, form, DType::Float32, (3e-6, 1e-7), &accelerators);
             if by_handle {
                 check(update, form, DType::Float64, (1e-5, 1e-6), &accelerators);
@@ -193,7 +190,7 @@ fn updates_are_tensorflows_on_a_gpu() {
     let texts = device.texts();
     let compiled = texts
         .iter()
-        .filter(|text| text.contains("#line 1 \"apply.cu\""))
+        .filter(|text| text.contains("#line 1 \"apply.cu\"") && !text.contains("#define I "))
         .count();
     assert_eq!(
         compiled,
@@ -204,6 +201,53 @@ fn updates_are_tensorflows_on_a_gpu() {
             .len()
     );
     assert!(forms > UPDATES.len());
+}
+
+#[test]
+fn rows_that_come_up_again_are_updated_in_turn_on_a_gpu() {
+    let device = match crate::testing::gpu() {
+        Ok(device) => device,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    crate::install();
+    const ROWS: usize = 7;
+    // More numbers than threads of a block, and rows longer than it.
+    let indices: Vec<i32> = (0..600).map(|at| (at * at + at / 7) % (ROWS as i32 - 1)).collect();
+    for width in [3, 300] {
+        let after = |accelerators: Vec<Arc<dyn Accelerator>>| -> Vec<Value> {
+            let graph = Graph::new();
+            let _default = graph.as_default();
+            let variables: Vec<Variable> = [1.0f32, 0.5]
+                .into_iter()
+                .map(|start| {
+                    let start = Value::from_vec([ROWS, width], vec![start; ROWS * width]).unwrap();
+                    Variable::new(start).use_resource(true).build().unwrap()
+                })
+                .collect();
+            let count = indices.len() * width;
+            let gradient: Vec<f32> = (0..count).map(|at| (at % 13) as f32 / 8.0 - 0.75).collect();
+            let update = OpBuilder::new("ResourceSparseApplyAdagrad")
+                .input(&variables[0])
+                .input(&variables[1])
+                .input(0.1f32)
+                .input(
+                    Value::from_vec([indices.len(), width], gradient)
+                        .unwrap()
+                        .into_operand(),
+                )
+                .input(Value::from(indices.clone()).into_operand());
+            let update = update.build_operation().unwrap();
+            let session = Session::with_options(&graph, SessionOptions::default().accelerators(accelerators)).unwrap();
+            for variable in &variables {
+                session.run(variable.initializer(), ()).unwrap();
+            }
+            session.run(&update, ()).unwrap();
+            session.run(&variables, ()).unwrap()
+        };
+        for (got, expected) in after(vec![device.accelerator()]).iter().zip(&after(Vec::new())) {
+            assert_close(got, expected, (1e-5, 1e-6), &format!("rows of {width}"));
+        }
+    }
 }
 
 #[test]
