@@ -89,9 +89,10 @@ pub fn dispatch_for<T: Vectored>(lanes: usize, task: impl VectorTask<T>) {
         }
     }
     if T::Baseline::LANES <= lanes {
-        // SAFETY: the baseline's vectors are plain arrays, here and below.
+        // SAFETY: the baseline's vectors are plain arrays.
         return unsafe { task.run::<T::Baseline>() };
     }
+    // SAFETY: as above.
     unsafe { task.run::<Portable<T, 1>>() }
 }
 
