@@ -6,8 +6,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use graph_ops::train::MixedPrecision;
-
 use crate::dataset::SIDE;
 use crate::error::{Error, Result};
 
@@ -121,9 +119,6 @@ pub struct Definitions {
     pub decay: f32,
     /// See [`OPTIMIZER`].
     pub optimizer: OptimizerName,
-    /// What products and convolutions are calculated in while training, if not in `float`. With `f16` the optimizer scales the
-    /// loss.
-    pub mixed_precision: Option<MixedPrecision>,
 }
 
 impl Default for Definitions {
@@ -143,7 +138,6 @@ impl Default for Definitions {
             momentum: MOMENTUM,
             decay: DECAY,
             optimizer: OPTIMIZER,
-            mixed_precision: None,
         }
     }
 }

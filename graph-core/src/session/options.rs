@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::accelerator::Accelerator;
-use crate::rewrite::Rewrite;
 use crate::session::observer::RunObserver;
 
 /// Which accelerators a session uses beside the host's processor.
@@ -122,16 +121,15 @@ impl SessionOptions {
     }
 }
 
-/// Which rewrites a session applies; by default all that run unless they are left out.
+/// Which rewrites a session applies; all by default.
 #[derive(Clone, Debug, Default)]
 pub struct RewriteOptions {
     none: bool,
     disabled: BTreeSet<String>,
-    wanted: BTreeSet<String>,
 }
 
 impl RewriteOptions {
-    /// All rewrites that run by default.
+    /// All rewrites.
     pub fn all() -> Self {
         Self::default()
     }
@@ -140,7 +138,7 @@ impl RewriteOptions {
     pub fn none() -> Self {
         Self {
             none: true,
-            ..Self::default()
+            disabled: BTreeSet::new(),
         }
     }
 
@@ -151,28 +149,9 @@ impl RewriteOptions {
         self
     }
 
-    /// This one too, which does not run by default. A name that no rewrite has is an error of the first run.
-    #[must_use]
-    pub fn with(mut self, name: &str) -> Self {
-        self.wanted.insert(name.to_owned());
-        self
-    }
-
-    /// Whether a rewrite of this name runs that runs by default.
+    /// Whether a rewrite of this name runs.
     pub fn enabled(&self, name: &str) -> bool {
         !self.none && !self.disabled.contains(name)
-    }
-
-    /// Whether this rewrite runs.
-    pub fn applies(&self, rewrite: &dyn Rewrite) -> bool {
-        let name = rewrite.name();
-        let wanted = self.wanted.contains(name) && !self.disabled.contains(name);
-        wanted || (rewrite.by_default() && self.enabled(name))
-    }
-
-    /// The names that [`RewriteOptions::with`] was given.
-    pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
-        self.wanted.iter().map(String::as_str)
     }
 }
 
