@@ -48,7 +48,7 @@ impl<T: Wide> Norm<T> {
     /// As above.
     #[inline(always)]
     unsafe fn powers<V: Vector<Scalar = T>>(&self, norms: V) -> V {
-        // SAFETY: the caller's promise; lanes are written before they are read.
+        // SAFETY: the caller's promise.
         unsafe {
             if self.beta == T::from_f64(0.5) {
                 return norms.inverse_root();
@@ -57,16 +57,44 @@ impl<T: Wide> Norm<T> {
                 let inverse_root = norms.inverse_root();
                 return inverse_root.mul(inverse_root).mul(inverse_root.inverse_root());
             }
-            let mut lanes = std::mem::MaybeUninit::<V>::uninit();
-            norms.store(lanes.as_mut_ptr().cast());
-            let powers = std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast::<T>(), V::LANES);
             if self.beta == T::one() {
-                powers.iter_mut().for_each(|x| *x = x.recip());
+                each_lane(norms, |x| x.recip())
             } else {
-                powers.iter_mut().for_each(|x| *x = x.powf(-self.beta));
+                each_lane(norms, |x| x.powf(-self.beta))
             }
-            V::load(lanes.as_ptr().cast())
         }
+    }
+
+    /// `1 / norms`, of which `powers` are the [`powers`](Self::powers). Norms may be negative where the exponent is whole.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn inverses<V: Vector<Scalar = T>>(&self, norms: V, powers: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.beta == T::from_f64(0.5) {
+                powers.mul(powers)
+            } else {
+                each_lane(norms, |x| x.recip())
+            }
+        }
+    }
+}
+
+/// `f` of each lane.
+///
+/// # Safety
+/// The CPU has `V`'s instructions.
+#[inline(always)]
+unsafe fn each_lane<V: Vector>(vector: V, f: impl Fn(V::Scalar) -> V::Scalar) -> V {
+    let mut lanes = std::mem::MaybeUninit::<V>::uninit();
+    // SAFETY: the caller's promise; lanes are written before they are read.
+    unsafe {
+        vector.store(lanes.as_mut_ptr().cast());
+        let slice = std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast::<V::Scalar>(), V::LANES);
+        slice.iter_mut().for_each(|x| *x = f(*x));
+        V::load(lanes.as_ptr().cast())
     }
 }
 
@@ -313,7 +341,6 @@ impl<T: Wide> VectorTask<T> for Backward<'_, T> {
         let (squares, shares) = (self.squares.as_mut_ptr(), self.shares.as_mut_ptr());
         let (powers, out) = (self.powers.as_mut_ptr(), self.out.as_mut_ptr());
         let factor = T::from_f64(-2.0) * norm.alpha * norm.beta;
-        let by_root = norm.beta == T::from_f64(0.5);
         // SAFETY: the CPU has the instructions (the caller's promise), and the pixels lie in the slices (checked).
         unsafe {
             layout.lay_squares::<V>(pixels, x, squares);
@@ -322,9 +349,9 @@ impl<T: Wide> VectorTask<T> for Backward<'_, T> {
                     let at = p * depth + start;
                     let norms = norm.of(layout.neighbours::<V>(squares, p, start));
                     let power = norm.powers(norms);
-                    let root = if by_root { power } else { norms.inverse_root() };
+                    let inverse = norm.inverses(norms, power);
                     let product = V::load(gradient.add(at)).mul(V::load(output.add(at)));
-                    product.mul(root.mul(root)).store(shares.add(layout.pixel(p) + start));
+                    product.mul(inverse).store(shares.add(layout.pixel(p) + start));
                     power.store(powers.add(at));
                 }
             }
@@ -366,10 +393,11 @@ mod tests {
             (4, 0, 1),
             (9, 500, 30),
         ] {
-            for beta in [0.5, 0.75, 1.0, 0.6] {
+            // The last one's norms are negative.
+            for (beta, bias) in [(0.5, 1.5), (0.75, 1.5), (1.0, 1.5), (0.6, 1.5), (1.0, -40.0)] {
                 let a = LocalResponse {
                     depth_radius,
-                    bias: 1.5,
+                    bias,
                     alpha: 0.3,
                     beta,
                 };
