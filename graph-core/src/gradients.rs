@@ -9,9 +9,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::builder::{IntoOperand, OpBuilder, Operand, constant_in};
+use crate::graph::builder::constant_in;
 use crate::graph::scope::{Colocation, ScopeGuard};
-use crate::graph::{Graph, NodeId, Operation, Tensor, TensorId, scope};
+use crate::graph::{Graph, IntoOperand, NodeId, OpBuilder, Operand, Operation, Tensor, TensorId, scope};
 use crate::op::{AttrValue, FromAttr, GradientRule, vocabulary};
 use crate::value::Value;
 

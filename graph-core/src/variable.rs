@@ -12,8 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::builder::{IntoOperand, OpBuilder, Operand};
-use crate::graph::{Graph, Operation, Tensor, keys, scope};
+use crate::graph::{Graph, IntoOperand, OpBuilder, Operand, Operation, Tensor, keys, scope};
 use crate::op::vocabulary;
 use crate::shape::PartialShape;
 

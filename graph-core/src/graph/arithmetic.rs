@@ -9,8 +9,7 @@ use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::builder::{IntoOperand, OpBuilder, Operand};
-use crate::graph::{Graph, Tensor, scope};
+use crate::graph::{Graph, IntoOperand, OpBuilder, Operand, Tensor, scope};
 use crate::op::vocabulary::{CAST, arithmetic};
 use crate::variable::Variable;
 

@@ -7,11 +7,14 @@
 pub mod arithmetic;
 pub mod builder;
 pub mod collection;
+pub(crate) mod inference;
 pub mod node;
+mod operand;
 mod operation;
 pub mod scope;
 mod tensor;
 
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +31,10 @@ use crate::op::vocabulary;
 use crate::op::{AttrValue, ControlFlow};
 use crate::value::Value;
 use crate::variable::VariableStore;
-pub use builder::{IntoOperand, OpBuilder, Operand};
+pub use builder::OpBuilder;
 pub use collection::{Collectable, CollectionItem, keys};
 pub use node::{Edge, HandleData, Node, NodeId, OutputInfo, TensorId};
+pub use operand::{IntoOperand, Operand};
 pub use operation::Operation;
 pub use tensor::Tensor;
 
@@ -569,23 +573,30 @@ impl GraphData {
 
     /// See [`Graph::unique_name`]; `name` is a full one.
     pub(crate) fn unique_name(&mut self, name: String) -> String {
-        let key = name.to_lowercase();
-        let Some(uses) = self.names_in_use.get_mut(&key) else {
+        let mut key = name.to_lowercase();
+        let Some(&uses) = self.names_in_use.get(&key) else {
             self.names_in_use.insert(key, 1);
             return name;
         };
-        let mut number = *uses;
-        let numbered = loop {
-            let candidate = format!("{key}_{number}");
+        let stem = key.len();
+        let mut number = uses;
+        loop {
+            // Writing into a string cannot fail.
+            let _ = write!(key, "_{number}");
             number += 1;
-            if !self.names_in_use.contains_key(&candidate) {
-                break candidate;
+            if !self.names_in_use.contains_key(&key) {
+                break;
             }
-        };
+            key.truncate(stem);
+        }
         // The next search starts where this one ended, which keeps a series of a million names linear.
-        self.names_in_use.insert(key, number);
-        self.names_in_use.insert(numbered, 1);
-        format!("{name}_{}", number - 1)
+        if let Some(uses) = self.names_in_use.get_mut(&key[..stem]) {
+            *uses = number;
+        }
+        let mut numbered = name;
+        numbered.push_str(&key[stem..]);
+        self.names_in_use.insert(key, 1);
+        numbered
     }
 
     /// Takes a name as it is, with the scopes that lead to it.

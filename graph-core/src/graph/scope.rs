@@ -109,6 +109,17 @@ fn with_scopes<R>(graph: &Graph, f: impl FnOnce(&mut Scopes) -> R) -> R {
     })
 }
 
+/// What `f` makes of the thread's scopes for the graph, or nothing where none is open, as for most operations.
+fn in_open_scopes<R: Default>(graph: &Graph, f: impl FnOnce(&mut Scopes) -> R) -> R {
+    SCOPES.with_borrow_mut(|all| {
+        let id = graph.id();
+        all.iter_mut()
+            .find(|scopes| scopes.graph == id)
+            .map(f)
+            .unwrap_or_default()
+    })
+}
+
 impl Scopes {
     fn is_empty(&self) -> bool {
         self.names.is_empty()
@@ -289,7 +300,7 @@ pub fn in_scope<R>(name: &str, body: impl FnOnce() -> Result<R>) -> Result<R> {
 
 /// The current name scope of the thread in `graph`, without a slash at the end; `None` at the top.
 pub fn current_name_scope(graph: &Graph) -> Option<Arc<str>> {
-    let name = with_scopes(graph, |scopes| scopes.names.last().map(|(_, name)| name.clone()))?;
+    let name = in_open_scopes(graph, |scopes| scopes.names.last().map(|(_, name)| name.clone()))?;
     (!name.is_empty()).then_some(name)
 }
 
@@ -400,20 +411,21 @@ pub fn control_flow_context(graph: &Graph, context: Arc<dyn ControlFlowContext>)
 
 /// The branch or loop that operations are made in now.
 pub fn current_control_flow_context(graph: &Graph) -> Option<Arc<dyn ControlFlowContext>> {
-    with_scopes(graph, |scopes| {
+    in_open_scopes(graph, |scopes| {
         scopes.contexts.last().and_then(|(_, context)| context.clone())
     })
 }
 
 /// The innermost variable scope's state.
 pub(crate) fn current_variable_scope(graph: &Graph) -> crate::variable::VariableScopeState {
-    with_scopes(graph, |scopes| {
+    in_open_scopes(graph, |scopes| {
         scopes.variable_scopes.last().map(|(_, state)| state.clone())
     })
     .unwrap_or_default()
 }
 
 /// What the scopes say of a node about to be made: device, colocation groups and control inputs.
+#[derive(Default)]
 pub(crate) struct Surroundings {
     pub(crate) device: Arc<str>,
     pub(crate) colocation: Vec<Vec<u8>>,
@@ -422,9 +434,7 @@ pub(crate) struct Surroundings {
 }
 
 pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
-    thread_local!(static NO_DEVICE: Arc<str> = Arc::from(""));
-    let no_device = NO_DEVICE.with(Arc::clone);
-    with_scopes(graph, |scopes| {
+    in_open_scopes(graph, |scopes| {
         let alone = scopes.colocations.iter().rposition(|(_, colocation)| colocation.alone);
         let mut colocation: Vec<Vec<u8>> = scopes.colocations[alone.unwrap_or(0)..]
             .iter()
@@ -446,7 +456,7 @@ pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
             }
         }
         Surroundings {
-            device: scopes.device().unwrap_or(no_device),
+            device: scopes.device().unwrap_or_default(),
             colocation,
             control_inputs,
             context: scopes.contexts.last().and_then(|(_, context)| context.clone()),
@@ -456,7 +466,7 @@ pub(crate) fn surroundings(graph: &Graph, inputs: &[TensorId]) -> Surroundings {
 
 /// Remembers which control dependencies a new node stands under.
 pub(crate) fn record_made(graph: &Graph, node: NodeId) {
-    with_scopes(graph, |scopes| {
+    in_open_scopes(graph, |scopes| {
         for (_, frame) in scopes.controls.iter_mut().rev() {
             frame.made.insert(node);
             if frame.clears {

@@ -23,7 +23,7 @@ impl InputValues for Known<'_> {
     }
 
     fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
-        crate::graph::builder::shape_of_values(&self.0[index].to_i64_vec().ok()?)
+        crate::graph::inference::shape_of_values(&self.0[index].to_i64_vec().ok()?)
     }
 }
 

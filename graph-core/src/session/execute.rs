@@ -401,7 +401,7 @@ impl InputValues for SlotValues<'_> {
     }
 
     fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
-        crate::graph::builder::shape_of_values(&self.value(index)?.to_i64_vec().ok()?)
+        crate::graph::inference::shape_of_values(&self.value(index)?.to_i64_vec().ok()?)
     }
 }
 

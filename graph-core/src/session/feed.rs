@@ -1,8 +1,7 @@
 //! What a run is fed.
 
 use crate::error::{Error, Result};
-use crate::graph::builder::{IntoOperand, Operand};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, IntoOperand, Operand, Tensor};
 use crate::value::Value;
 use crate::variable::Variable;
 

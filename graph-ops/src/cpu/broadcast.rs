@@ -88,8 +88,13 @@ pub unsafe fn broadcast_binary_ptr<A: Copy, B: Copy, O>(
     out_shape: &[usize],
     f: impl Fn(A, B) -> O + Sync + Send,
 ) {
-    let axes = merged(a_shape, b_shape, out_shape);
     let len: usize = out_shape.iter().product();
+    if len == 1 && a_shape.iter().chain(b_shape).all(|&len| len == 1) {
+        // SAFETY: each is valid for its one element; both are read before the output is written.
+        unsafe { out.write(f(*a, *b)) };
+        return;
+    }
+    let axes = merged(a_shape, b_shape, out_shape);
     if len == 0 {
         return;
     }

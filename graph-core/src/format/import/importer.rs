@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::message_graph::InputName;
 use crate::format::proto::{GraphDef, NodeDef, OpDef, attr_value};
-use crate::graph::builder::infer_outputs;
+use crate::graph::inference::infer_outputs;
 use crate::graph::scope::{self, check_name};
 use crate::graph::{Graph, Node, NodeId, Tensor, TensorId};
 use crate::op::shape_inference::arg_len;

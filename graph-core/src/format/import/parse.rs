@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::graph_def::attr_from_proto;
 use crate::format::proto::{AttrValue as AttrMessage, NodeDef, OpDef};
 use crate::graph::OutputInfo;
-use crate::graph::builder::{output_dtypes, set_defaults};
+use crate::graph::inference::{output_dtypes, set_defaults};
 use crate::graph::scope::check_name;
 use crate::op::{AttrValue, Attributes, OpDefinition, Registry, vocabulary};
 use crate::shape::PartialShape;

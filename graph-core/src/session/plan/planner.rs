@@ -546,7 +546,7 @@ impl InputValues for PlanValues<'_, '_> {
 
     fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
         if let Some(value) = self.value(index) {
-            return crate::graph::builder::shape_of_values(&value.to_i64_vec().ok()?);
+            return crate::graph::inference::shape_of_values(&value.to_i64_vec().ok()?);
         }
         let input = self.node.inputs[index];
         let source = self.planner.program.node(input.node);
