@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor, KernelStats};
 use crate::error::{Error, Result};
 use crate::graph::Node;
-use crate::op::kernel::{KernelContext, VariableCell};
+use crate::op::context::{KernelContext, VariableCell};
 use crate::rewrite::Program;
 use crate::session::execute::RunControl;
 use crate::session::placement::Memory;

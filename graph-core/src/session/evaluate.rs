@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::accelerator::{Accelerator, DeviceMemory};
 use crate::error::{Error, Result};
 use crate::graph::{Node, Operation};
-use crate::op::kernel::{
-    DeviceKind, KernelContext, KernelDefinition, KernelRequest, KernelState, Planned, Slot, VariableCell, slot_value,
-};
+use crate::op::context::{KernelContext, Slot, VariableCell, slot_value};
+use crate::op::kernel::{DeviceKind, KernelDefinition, KernelRequest, KernelState, Planned};
 use crate::op::shape_inference::{InferenceContext, InputValues};
 use crate::op::vocabulary;
 use crate::shape::{PartialShape, Shape};

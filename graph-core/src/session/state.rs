@@ -8,7 +8,8 @@ use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory};
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::{Node, NodeId};
-use crate::op::kernel::{KernelState, VariableCell};
+use crate::op::context::VariableCell;
+use crate::op::kernel::KernelState;
 use crate::op::vocabulary;
 use crate::value::Value;
 

@@ -2,6 +2,8 @@
 //!
 //! TensorFlow's CPU kernels compute half precision in `float`; so do these: [`Real::widen`], compute, [`Real::narrow`].
 
+use super::half_precision::{bfloat_of_f32, f32_of_bfloat, f32_of_half, half_of_f32};
+use super::vector_math;
 use half::{bf16, f16};
 use num_traits::Float;
 
@@ -9,6 +11,8 @@ use num_traits::Float;
 pub trait Wide: Real<Wide = Self> + Float + std::ops::AddAssign {
     /// The nearest value to `x`.
     fn from_f64(x: f64) -> Self;
+    /// `e^self`, without branches.
+    fn exponential(self) -> Self;
     /// The nearest value to a count.
     fn from_usize(x: usize) -> Self {
         Self::from_f64(x as f64)
@@ -19,11 +23,19 @@ impl Wide for f32 {
     fn from_f64(x: f64) -> Self {
         x as f32
     }
+    #[inline(always)]
+    fn exponential(self) -> Self {
+        vector_math::exp(self)
+    }
 }
 
 impl Wide for f64 {
     fn from_f64(x: f64) -> Self {
         x
+    }
+    #[inline(always)]
+    fn exponential(self) -> Self {
+        vector_math::double::exp(self)
     }
 }
 
@@ -67,6 +79,6 @@ macro_rules! real {
 real! {
     f32, f32, |x| x, std::convert::identity, |x| Some(x);
     f64, f64, |x| x, std::convert::identity, |x| Some(x);
-    f16, f32, |x| x.to_f32(), f16::from_f32, |_x| None;
-    bf16, f32, |x| x.to_f32(), bf16::from_f32, |_x| None;
+    f16, f32, |x| f32_of_half(x), half_of_f32, |_x| None;
+    bf16, f32, |x| f32_of_bfloat(x), bfloat_of_f32, |_x| None;
 }

@@ -29,6 +29,7 @@ pub mod depthwise;
 pub mod element;
 pub mod gemm;
 pub mod groups;
+pub mod half_precision;
 pub mod incomplete;
 #[cfg(feature = "full")]
 pub mod linalg;

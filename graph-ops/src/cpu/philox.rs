@@ -77,13 +77,20 @@ impl Philox {
         block
     }
 
-    /// The `2 * PAIRS` blocks from here on, without moving; many at a time, so that the compiler can use vectors.
+    /// [`Philox::pairs_apart`] of neighbours.
     #[inline(always)]
     pub fn pairs<const PAIRS: usize>(&self) -> [[[u32; 4]; 2]; PAIRS] {
+        self.pairs_apart(1)
+    }
+
+    /// `2 * PAIRS` blocks from here on, each `distance` behind the one before, without moving; many at a time, so that the
+    /// compiler can use vectors.
+    #[inline(always)]
+    pub fn pairs_apart<const PAIRS: usize>(&self, distance: u128) -> [[[u32; 4]; 2]; PAIRS] {
         // Each number holds the words of two blocks, the first one's below: vectors multiply every other 32-bit lane.
         let mut words = [[0; PAIRS]; 4];
         for pair in 0..PAIRS {
-            let [first, second] = [0, 1].map(|i| self.counter.wrapping_add(2 * pair as u128 + i));
+            let [first, second] = [0, 1].map(|i| self.counter.wrapping_add((2 * pair as u128 + i) * distance));
             for (w, words) in words.iter_mut().enumerate() {
                 words[pair] = packed((first >> (32 * w)) as u32, (second >> (32 * w)) as u32);
             }

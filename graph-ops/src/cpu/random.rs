@@ -7,6 +7,7 @@
 use super::parallel::{SharedMut, for_each_range};
 use super::philox::Philox;
 use super::simd::multiversion;
+use super::vector_math::{self, angle};
 use half::{bf16, f16};
 use std::f64::consts::TAU;
 
@@ -35,11 +36,12 @@ pub(super) fn uniform_f64(x0: u32, x1: u32) -> f64 {
 }
 
 /// Two independent standard normals by the Box-Muller transform; sine first.
-fn box_muller_f32(x0: u32, x1: u32) -> [f32; 2] {
+#[inline(always)]
+fn box_muller_f32([x0, x1]: [u32; 2]) -> [f32; 2] {
     let u1 = uniform_f32(x0).max(SMALLEST_UNIFORM as f32);
     let angle = (TAU * f64::from(uniform_f32(x1))) as f32;
-    let radius = (-2.0 * u1.ln()).sqrt();
-    let (sin, cos) = angle.sin_cos();
+    let radius = (-2.0 * vector_math::ln_rounded(u1)).sqrt();
+    let (sin, cos) = angle::sin_cos(angle);
     [sin * radius, cos * radius]
 }
 
@@ -119,10 +121,30 @@ fn fill_parallel<T: Send, const N: usize>(
     });
 }
 
-fn normal_f32_block(mut generator: Philox) -> [f32; 4] {
-    let [x0, x1, x2, x3] = generator.next_block();
-    let ([a, b], [c, d]) = (box_muller_f32(x0, x1), box_muller_f32(x2, x3));
-    [a, b, c, d]
+multiversion! {
+    /// Standard normals from blocks that lie `distance` apart, four a block.
+    fn normals_of_blocks(generator: Philox, distance: u128) -> [[f32; 4]; 2 * PAIRS] {
+        let blocks = generator.pairs_apart::<PAIRS>(distance);
+        let words = blocks.as_flattened().as_flattened().as_chunks::<2>().0;
+        let mut normals = [[0.0; 4]; 2 * PAIRS];
+        for (normals, &words) in normals.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().zip(words) {
+            *normals = box_muller_f32(words);
+        }
+        normals
+    }
+}
+
+/// Fills with normals, converted from `float`.
+fn fill_normals<T: Send>(generator: Philox, out: &mut [T], convert: impl Fn(f32) -> T + Sync + Send) {
+    fill_parallel::<_, 4>(generator, out, |mut generator, out| {
+        for out in out.chunks_mut(8 * PAIRS) {
+            let normals = normals_of_blocks(generator, 1);
+            generator.skip(2 * PAIRS as u128);
+            for (out, &normal) in out.iter_mut().zip(normals.as_flattened()) {
+                *out = convert(normal);
+            }
+        }
+    });
 }
 
 /// Takes values from `draw`, two at a time, until `N` have a magnitude below 2.
@@ -145,17 +167,45 @@ fn accepted<T: Copy + Default + PartialOrd, const N: usize>(
     }
 }
 
-fn truncated_f32_block(mut generator: Philox) -> [f32; 4] {
+/// Blocks from one group of four truncated normals to the next.
+const BLOCKS_A_TRUNCATED_GROUP: u128 = 256;
+
+fn is_kept(z: f32) -> bool {
+    f64::from(z).abs() < TRUNCATION
+}
+
+/// A group of truncated normals.
+fn truncated_f32_group(mut generator: Philox) -> [f32; 4] {
     let mut spare = None;
     let draw = || {
-        let [x0, x1] = spare.take().unwrap_or_else(|| {
+        box_muller_f32(spare.take().unwrap_or_else(|| {
             let [x0, x1, x2, x3] = generator.next_block();
             spare = Some([x2, x3]);
             [x0, x1]
-        });
-        box_muller_f32(x0, x1)
+        }))
     };
-    accepted(draw, |z: f32| f64::from(z).abs() < TRUNCATION)
+    accepted(draw, is_kept)
+}
+
+/// Fills with truncated normals, converted from `float`. Most groups take the four numbers of their first block.
+fn fill_truncated_normals<T: Send>(generator: Philox, out: &mut [T], convert: impl Fn(f32) -> T + Sync + Send) {
+    let (len, shared) = (out.len(), SharedMut::new(out));
+    for_each_range(len.div_ceil(4), GROUPS_A_TASK, |groups| {
+        let mut generator = generator.at(groups.start as u128 * BLOCKS_A_TRUNCATED_GROUP);
+        // SAFETY: each task has its own groups.
+        let part = unsafe { shared.slice(groups.start * 4..(groups.end * 4).min(len)) };
+        for out in part.chunks_mut(8 * PAIRS) {
+            let first = normals_of_blocks(generator, BLOCKS_A_TRUNCATED_GROUP);
+            for (out, first) in out.chunks_mut(4).zip(first) {
+                let group = match first.into_iter().all(is_kept) {
+                    true => first,
+                    false => truncated_f32_group(generator),
+                };
+                out.iter_mut().zip(group).for_each(|(out, z)| *out = convert(z));
+                generator.skip(BLOCKS_A_TRUNCATED_GROUP);
+            }
+        }
+    });
 }
 
 impl RandomReal for f32 {
@@ -163,10 +213,10 @@ impl RandomReal for f32 {
         fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, uniform_f32));
     }
     fn fill_normal(generator: Philox, out: &mut [f32]) {
-        fill_groups(generator, 1, out, normal_f32_block);
+        fill_normals(generator, out, |x| x);
     }
     fn fill_truncated_normal(generator: Philox, out: &mut [f32]) {
-        fill_groups(generator, 256, out, truncated_f32_block);
+        fill_truncated_normals(generator, out, |x| x);
     }
 }
 
@@ -213,10 +263,10 @@ macro_rules! halves {
                 fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, $uniform));
             }
             fn fill_normal(generator: Philox, out: &mut [$t]) {
-                fill_groups(generator, 1, out, |generator| normal_f32_block(generator).map(<$t>::from_f32));
+                fill_normals(generator, out, <$t>::from_f32);
             }
             fn fill_truncated_normal(generator: Philox, out: &mut [$t]) {
-                fill_groups(generator, 256, out, |generator| truncated_f32_block(generator).map(<$t>::from_f32));
+                fill_truncated_normals(generator, out, <$t>::from_f32);
             }
         }
     )*};

@@ -102,6 +102,9 @@ fn full<R: Reduction>(reduction: R, input: &[R::In]) -> R::State {
 
 /// A run of elements on one thread.
 fn sequence<R: Reduction>(reduction: R, input: &[R::In]) -> R::State {
+    if input.len() <= BLOCK {
+        return block(reduction, input);
+    }
     let mut sequence = Sequence::new(reduction);
     input.chunks(BLOCK).for_each(|part| sequence.take(part));
     sequence.finish()
@@ -280,14 +283,57 @@ fn inner<R: Reduction>(reduction: R, input: &[R::In], len: usize, out: &mut [R::
         return;
     }
     for_each_chunk(out, TASK.div_ceil(len), |start, out| {
+        if len < LANES {
+            return short_rows(reduction, &input[start * len..], len, out);
+        }
         for (o, row) in out.iter_mut().zip(input[start * len..].chunks(len)) {
             *o = reduction.finish(sequence(reduction, row), len);
         }
     });
 }
 
+multiversion! {
+    /// Rows of fewer elements than lanes, each taken from its first element to its last.
+    fn short_rows[R: Reduction](reduction: R, input: &[R::In], len: usize, out: &mut [R::Out]) {
+        for (o, row) in out.iter_mut().zip(input.chunks_exact(len)) {
+            let state = row.iter().fold(reduction.begin(), |state, &x| reduction.take(state, x));
+            *o = reduction.finish(state, len);
+        }
+    }
+}
+
+/// Columns that one task takes down all rows, where there are enough of them for all threads.
+const STRIP: usize = 2048;
+
+/// The first of two axes where the second one is long: strips of columns are tasks of their own.
+fn strips<R: Reduction>(reduction: R, input: &[R::In], rows: usize, columns: usize, out: &mut [R::Out]) {
+    for_each_chunk(out, STRIP, |start, out| {
+        with_scratch(2 * out.len(), |states: &mut [R::State]| {
+            let (total, part) = states.split_at_mut(out.len());
+            total.fill(reduction.begin());
+            for group in (0..rows).step_by(ROWS) {
+                part.fill(reduction.begin());
+                for row in group..rows.min(group + ROWS) {
+                    let from = row * columns + start;
+                    take_wide_rows(reduction, &input[from..from + part.len()], part);
+                }
+                total
+                    .iter_mut()
+                    .zip(&*part)
+                    .for_each(|(t, &p)| *t = reduction.join(*t, p));
+            }
+            out.iter_mut()
+                .zip(&*total)
+                .for_each(|(o, &t)| *o = reduction.finish(t, rows));
+        });
+    });
+}
+
 /// The first of two axes: rows of `columns` elements are taken into one row of partial results.
 fn outer<R: Reduction>(reduction: R, input: &[R::In], rows: usize, columns: usize, out: &mut [R::Out]) {
+    if columns >= 8 * STRIP {
+        return strips(reduction, input, rows, columns, out);
+    }
     let rows_a_task = (TASK / columns).clamp(1, rows).max(rows.div_ceil(256));
     let tasks = rows.div_ceil(rows_a_task);
     with_scratch(tasks * columns, |states: &mut [R::State]| {

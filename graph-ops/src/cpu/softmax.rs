@@ -2,33 +2,64 @@
 //!
 //! As in TensorFlow, the largest logit is taken away first: with `z = x - max(x)`, `softmax = exp(z) / sum(exp(z))`,
 //! `log_softmax = z - ln(sum(exp(z)))`, `loss = sum(labels * (ln(sum(exp(z))) - z))` and `backprop = softmax - labels`.
-//! Rows are independent and handled in parallel; each is summed in order. The half types are computed in `float`.
+//! Rows are independent and handled in parallel; what is summed of each depends on its length alone. The half types are
+//! computed in `float`.
 
 use super::element::{Real, Wide};
 use super::parallel::{SharedMut, for_each_range, grain_for};
 use super::scratch::{Plain, with_scratch};
+use super::simd::multiversion;
 use num_traits::{Float, Zero};
 
 /// Elementary steps that one exponential is worth, for the size of tasks.
 const EXP_COST: usize = 16;
 
-/// The largest element; not a number if any is not.
-fn largest<T: Real>(row: &[T]) -> T::Wide {
-    row.iter().fold(T::Wide::neg_infinity(), |max, x| {
-        let x = x.widen();
-        if x > max || x.is_nan() { x } else { max }
-    })
+/// Partial results that rows are taken into, side by side.
+const LANES: usize = 16;
+
+/// A row of logits less the largest one, and the exponentials of that.
+struct Row<'a, W> {
+    shifted: &'a [W],
+    exponentials: &'a [W],
+    /// The sum of the exponentials.
+    sum: W,
 }
 
-/// Fills `z` with the shifted row and returns the sum of its exponentials.
-fn shifted<T: Real>(row: &[T], z: &mut [T::Wide]) -> T::Wide {
-    let max = largest(row);
-    z.iter_mut().zip(row).for_each(|(z, x)| *z = x.widen() - max);
-    z.iter().fold(T::Wide::zero(), |sum, z| sum + z.exp())
+/// Takes the elements into lanes, and the lanes one by one into the first; few elements one by one.
+#[inline(always)]
+fn folded<T: Copy, W: Copy>(row: &[T], start: W, take: impl Fn(W, T) -> W, join: impl Fn(W, W) -> W) -> W {
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    if blocks.is_empty() {
+        return rest.iter().fold(start, |state, &x| take(state, x));
+    }
+    let mut lanes = [start; LANES];
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = take(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = take(*lane, x);
+    }
+    lanes.into_iter().reduce(join).unwrap_or(start)
 }
 
-/// Calls `f(row index, shifted row, sum of exponentials)` for each row of `classes` logits, in parallel.
-fn each_row<T: Real>(logits: &[T], classes: usize, f: impl Fn(usize, &mut [T::Wide], T::Wide) + Sync + Send)
+multiversion! {
+    /// Fills `shifted` with the logits less the largest one and `exponentials` with their exponentials; the sum of these. One
+    /// logit that is not a number makes all so.
+    fn exponentiate[T: Real](logits: &[T], shifted: &mut [T::Wide], exponentials: &mut [T::Wide]) -> T::Wide {
+        let larger = |max: T::Wide, x: T::Wide| if x > max || x.is_nan() { x } else { max };
+        let max = folded(logits, T::Wide::neg_infinity(), |max, x| larger(max, x.widen()), larger);
+        for ((shifted, exponential), x) in shifted.iter_mut().zip(exponentials.iter_mut()).zip(logits) {
+            *shifted = x.widen() - max;
+            *exponential = shifted.exponential();
+        }
+        folded(exponentials, T::Wide::zero(), |sum, e| sum + e, |a, b| a + b)
+    }
+}
+
+/// Calls `f` for each row of `classes` logits, in parallel.
+fn each_row<T: Real>(logits: &[T], classes: usize, f: impl Fn(usize, Row<'_, T::Wide>) + Sync + Send)
 where
     T::Wide: Plain,
 {
@@ -37,10 +68,18 @@ where
     }
     assert_eq!(logits.len() % classes, 0);
     for_each_range(logits.len() / classes, grain_for(classes * EXP_COST), |rows| {
-        with_scratch(classes, |z: &mut [T::Wide]| {
+        with_scratch(2 * classes, |scratch: &mut [T::Wide]| {
+            let (shifted, exponentials) = scratch.split_at_mut(classes);
             for row in rows {
-                let sum = shifted(&logits[row * classes..(row + 1) * classes], z);
-                f(row, z, sum);
+                let sum = exponentiate(&logits[row * classes..(row + 1) * classes], shifted, exponentials);
+                f(
+                    row,
+                    Row {
+                        shifted,
+                        exponentials,
+                        sum,
+                    },
+                );
             }
         });
     });
@@ -56,10 +95,11 @@ where
 {
     assert_eq!(logits.len(), out.len());
     let out = SharedMut::new(out);
-    each_row(logits, classes, |row, z, sum| {
+    each_row(logits, classes, |index, row| {
         // SAFETY: each row has its own output.
-        let out = unsafe { out.slice(row * classes..(row + 1) * classes) };
-        out.iter_mut().zip(z).for_each(|(o, z)| *o = T::narrow(z.exp() / sum));
+        let out = unsafe { out.slice(index * classes..(index + 1) * classes) };
+        let each = out.iter_mut().zip(row.exponentials);
+        each.for_each(|(o, &e)| *o = T::narrow(e / row.sum));
     });
 }
 
@@ -73,11 +113,13 @@ where
 {
     assert_eq!(logits.len(), out.len());
     let out = SharedMut::new(out);
-    each_row(logits, classes, |row, z, sum| {
+    each_row(logits, classes, |index, row| {
         // SAFETY: each row has its own output.
-        let out = unsafe { out.slice(row * classes..(row + 1) * classes) };
-        let log = sum.ln();
-        out.iter_mut().zip(z).for_each(|(o, z)| *o = T::narrow(*z - log));
+        let out = unsafe { out.slice(index * classes..(index + 1) * classes) };
+        let log = row.sum.ln();
+        out.iter_mut()
+            .zip(row.shifted)
+            .for_each(|(o, &z)| *o = T::narrow(z - log));
     });
 }
 
@@ -94,19 +136,17 @@ where
         loss.fill(T::narrow(T::Wide::zero()));
     }
     let (loss, backprop) = (SharedMut::new(loss), SharedMut::new(backprop));
-    each_row(logits, classes, |row, z, sum| {
-        let range = row * classes..(row + 1) * classes;
+    each_row(logits, classes, |index, row| {
+        let range = index * classes..(index + 1) * classes;
         let labels = &labels[range.clone()];
         // SAFETY: each row has its own loss and gradient.
-        let (loss, backprop) = unsafe { (loss.slice(row..row + 1), backprop.slice(range)) };
-        let log = sum.ln();
-        let total = z
-            .iter()
-            .zip(labels)
-            .fold(T::Wide::zero(), |total, (z, label)| total + label.widen() * (log - *z));
+        let (loss, backprop) = unsafe { (loss.slice(index..index + 1), backprop.slice(range)) };
+        let log = row.sum.ln();
+        let each = row.shifted.iter().zip(labels);
+        let total = each.fold(T::Wide::zero(), |total, (&z, label)| total + label.widen() * (log - z));
         loss[0] = T::narrow(total);
-        for ((b, z), label) in backprop.iter_mut().zip(z).zip(labels) {
-            *b = T::narrow(z.exp() / sum - label.widen());
+        for ((b, &e), label) in backprop.iter_mut().zip(row.exponentials).zip(labels) {
+            *b = T::narrow(e / row.sum - label.widen());
         }
     });
 }
@@ -129,24 +169,24 @@ pub fn sparse_softmax_cross_entropy<T: Real, I: Copy + Sync + TryInto<usize>>(
 {
     assert!(backprop.len() == logits.len() && loss.len() * classes == logits.len() && labels.len() == loss.len());
     let (loss, backprop) = (SharedMut::new(loss), SharedMut::new(backprop));
-    each_row(logits, classes, |row, z, sum| {
+    each_row(logits, classes, |index, row| {
         // SAFETY: each row has its own loss and gradient.
         let (loss, backprop) = unsafe {
             (
-                loss.slice(row..row + 1),
-                backprop.slice(row * classes..(row + 1) * classes),
+                loss.slice(index..index + 1),
+                backprop.slice(index * classes..(index + 1) * classes),
             )
         };
-        match labels[row].try_into().ok().filter(|&label| label < classes) {
+        match labels[index].try_into().ok().filter(|&label| label < classes) {
             Some(label) => {
-                loss[0] = T::narrow(sum.ln() - z[label]);
-                for (c, (b, z)) in backprop.iter_mut().zip(z).enumerate() {
+                loss[0] = T::narrow(row.sum.ln() - row.shifted[label]);
+                for (c, (b, &e)) in backprop.iter_mut().zip(row.exponentials).enumerate() {
                     let target = if c == label {
                         T::Wide::from_f64(1.0)
                     } else {
                         T::Wide::zero()
                     };
-                    *b = T::narrow(z.exp() / sum - target);
+                    *b = T::narrow(e / row.sum - target);
                 }
             }
             None => {

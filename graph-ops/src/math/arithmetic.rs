@@ -19,8 +19,8 @@ fn sum_kernels(definition: OpDefinition) -> OpDefinition {
     binary_kernels! {
         definition.gradient(sum_gradient);
         half |x, y| x + y;
-        fast [f32, f64] |x, y| x + y;
-        fast [i32] |x, y| x.wrapping_add(y);
+        plain [f32, f64] |x, y| x + y;
+        plain [i32] |x, y| x.wrapping_add(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_add(y);
         complex |x, y| x + y;
         cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x + y";
@@ -106,8 +106,8 @@ pub(crate) fn sub() -> OpDefinition {
             Ok(vec![Some(first), Some(broadcast.second(&minus)?)])
         });
         half |x, y| x - y;
-        fast [f32, f64] |x, y| x - y;
-        fast [i32] |x, y| x.wrapping_sub(y);
+        plain [f32, f64] |x, y| x - y;
+        plain [i32] |x, y| x.wrapping_sub(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_sub(y);
         complex |x, y| x - y;
         cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x - y";
@@ -119,8 +119,8 @@ pub(crate) fn mul() -> OpDefinition {
     binary_kernels! {
         binary_op("Mul", "x * y, element by element.", ALL_NUMBERS).commutative().gradient(mul_gradient);
         half |x, y| x * y;
-        fast [f32, f64] |x, y| x * y;
-        fast [i32] |x, y| x.wrapping_mul(y);
+        plain [f32, f64] |x, y| x * y;
+        plain [i32] |x, y| x.wrapping_mul(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_mul(y);
         complex |x, y| x * y;
         cuda [f32, f64, half::f16, half::bf16, i64] |x, y| "x * y";
@@ -168,7 +168,7 @@ pub(crate) fn mul_no_nan() -> OpDefinition {
             let first = broadcast.first(&product(&gradient, &y)?)?;
             Ok(vec![Some(first), Some(broadcast.second(&product(&x, &gradient)?)?)])
         });
-        slow |x, y| if y == 0.0 { 0.0 } else { x * y };
+        float |x, y| if y == 0.0 { 0.0 } else { x * y };
         complex |x, y| if y.is_zero() { y } else { x * y };
         cuda |x, y| "y == C(0) ? C(0) : x * y";
     }

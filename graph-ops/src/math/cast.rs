@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use super::elementwise::run_unary;
 use super::nodes::Nodes;
+use crate::cpu::half_precision::{bfloat_of_f32, f32_of_bfloat, f32_of_half, half_of_f32};
 use crate::cpu::parallel::{GRAIN, for_each_range};
 use crate::cuda::cast::expression as cast_on_device;
 use crate::cuda::copy::{Transfer, copies};
@@ -92,6 +93,15 @@ fn to_i32(x: f64) -> i32 {
     } else {
         i32::MIN
     }
+}
+
+/// [`to_i32`] of a `float`, without branches.
+#[inline(always)]
+fn float_to_i32(x: f32) -> i32 {
+    let fits = (-2_147_483_648.0..2_147_483_648.0).contains(&x);
+    // SAFETY: the number is in the range of the type.
+    let number = unsafe { (if fits { x } else { 0.0 }).to_int_unchecked() };
+    if fits { number } else { i32::MIN }
 }
 
 /// A float cut off to 64 bits; what does not fit is the least number.
@@ -342,15 +352,15 @@ fn direct(from: DType, to: DType) -> Option<Planned> {
         Int64 i64 => Float64 f64: |x| x as f64;
         Float32 f32 => Float64 f64: |x| x.into();
         Float64 f64 => Float32 f32: |x| x as f32;
-        Float32 f32 => Half f16: |x| f16::from_f32(x);
-        Half f16 => Float32 f32: |x| x.to_f32();
-        Float32 f32 => BFloat16 bf16: |x| bf16::from_f32(x);
-        BFloat16 bf16 => Float32 f32: |x| x.to_f32();
-        Float32 f32 => Int32 i32: |x| to_i32(x.into());
+        Float32 f32 => Half f16: |x| half_of_f32(x);
+        Half f16 => Float32 f32: |x| f32_of_half(x);
+        Float32 f32 => BFloat16 bf16: |x| bfloat_of_f32(x);
+        BFloat16 bf16 => Float32 f32: |x| f32_of_bfloat(x);
+        Float32 f32 => Int32 i32: |x| float_to_i32(x);
         Float32 f32 => Int64 i64: |x| to_i64(x.into());
         Float64 f64 => Int32 i32: |x| to_i32(x);
         Float64 f64 => Int64 i64: |x| to_i64(x);
-        Float32 f32 => UInt8 u8: |x| to_i32(x.into()) as u8;
+        Float32 f32 => UInt8 u8: |x| float_to_i32(x) as u8;
         Float32 f32 => Bool bool: |x| x != 0.0;
         Int32 i32 => Bool bool: |x| x != 0;
     }

@@ -11,6 +11,7 @@ use crate::cuda::{NAMED, NUMBERS};
 
 use super::arithmetic::broadcast_strings;
 use super::elementwise::{REAL_NUMBERS, kernel, run_binary};
+use crate::cpu::element::Real;
 
 /// A comparison that may give one element for shapes that do not broadcast: not equal.
 fn run_equality<T: graph_core::Element>(
@@ -29,20 +30,21 @@ macro_rules! comparison_kernels {
     (equality $unequal:literal [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         [$(kernel!($t, |context| run_equality::<$t>(context, |$x: $t, $y: $t| $e, $unequal))),*]
     };
-    (plain equality $unequal:literal [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$(kernel!($t, |context| {
-            let f: fn($t, $t) -> bool = |$x: $t, $y: $t| $e;
-            run_equality::<$t>(context, f, $unequal)
-        })),*]
+    (half equality $unequal:literal |$x:ident, $y:ident| $e:expr) => {
+        comparison_kernels!(equality $unequal [f16, bf16] |x, y| {
+            let ($x, $y) = (x.widen(), y.widen());
+            $e
+        })
     };
-    (fast [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
+    ([$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         [$(kernel!($t, |context| run_binary::<$t, $t, bool>(context, |$x: $t, $y: $t| $e))),*]
     };
-    (plain [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$(kernel!($t, |context| {
-            let f: fn($t, $t) -> bool = |$x: $t, $y: $t| $e;
-            run_binary::<$t, $t, bool>(context, f)
-        })),*]
+    // Half precision, compared as the wider numbers that it stands for.
+    (half |$x:ident, $y:ident| $e:expr) => {
+        comparison_kernels!([f16, bf16] |x, y| {
+            let ($x, $y) = (x.widen(), y.widen());
+            $e
+        })
     };
 }
 
@@ -50,8 +52,11 @@ macro_rules! comparison_kernels {
 macro_rules! ordered_kernels {
     ($definition:expr; |$x:ident, $y:ident| $e:expr) => {{
         let mut definition = $definition;
-        definition.kernels.extend(comparison_kernels!(fast [f32] |$x, $y| $e));
-        definition.kernels.extend(comparison_kernels!(plain [f64, i32, i64, i8, i16, u8, u16, u32, u64, f16, bf16] |$x, $y| $e));
+        definition.kernels.extend(comparison_kernels!(
+            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64] | $x,
+            $y | $e
+        ));
+        definition.kernels.extend(comparison_kernels!(half | $x, $y | $e));
         definition.kernel(expression!(|$x, $y| stringify!($e)).types("T", NUMBERS))
     }};
 }
@@ -75,10 +80,10 @@ macro_rules! equality {
             .shape(equality_shape);
         definition
             .kernels
-            .extend(comparison_kernels!(equality $unequal [f32] |$x, $y| $e));
+            .extend(comparison_kernels!(half equality $unequal |$x, $y| $e));
         definition.kernels.extend(comparison_kernels!(
-            plain equality $unequal
-            [f64, i32, i64, i8, i16, u8, u16, u32, u64, f16, bf16, bool, Complex<f32>, Complex<f64>] |$x, $y| $e
+            equality $unequal
+            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64, bool, Complex<f32>, Complex<f64>] |$x, $y| $e
         ));
         let definition = definition.kernel(
             KernelDefinition::cuda(|request| {

@@ -10,6 +10,7 @@ use num_traits::Zero;
 use super::broadcasting::Broadcast;
 use super::elementwise::{binary_kernels, binary_op, check_elements, kernel, run_binary};
 use super::nodes::Nodes;
+use crate::cpu::vector_math::angle;
 
 const ALL_NUMBERS: &str = "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, int64, complex64, \
                            complex128, uint32, uint64}";
@@ -24,8 +25,7 @@ macro_rules! checked {
         $definition.may_fail() $(.kernel(
             kernel!($t, |context| {
                 check_elements::<$t>(context, 1, |divisor| divisor == 0, division_by_zero)?;
-                let f: fn($t, $t) -> $t = |$x, $y| if $y == 0 { 0 } else { $e };
-                run_binary::<$t, $t, $t>(context, f)
+                run_binary::<$t, $t, $t>(context, |$x: $t, $y: $t| if $y == 0 { 0 } else { $e })
             })
             .in_place(0, 0)
             .in_place(1, 0)
@@ -55,7 +55,7 @@ pub(crate) fn real_div() -> OpDefinition {
         binary_op("RealDiv", "x / y of floating-point or complex numbers, element by element.", ALL_NUMBERS)
             .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.binary("RealDiv", "RealDiv", x, y)));
         half |x, y| x / y;
-        fast [f32, f64] |x, y| x / y;
+        plain [f32, f64] |x, y| x / y;
         complex |x, y| x / y;
         cuda |x, y| "x / y";
     }
@@ -66,7 +66,7 @@ pub(crate) fn div() -> OpDefinition {
     let definition = binary_kernels! {
         binary_op("Div", "x / y, element by element; integers are cut off toward zero.", ALL_NUMBERS)
             .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.truediv(x, y)));
-        slow |x, y| x / y;
+        float |x, y| x / y;
         complex |x, y| x / y;
         cuda |x, y| "x / y";
     };
@@ -87,7 +87,7 @@ pub(crate) fn floor_div() -> OpDefinition {
     let definition = binary_kernels! {
         binary_op("FloorDiv", "x / y, rounded down, element by element.", ALL_NUMBERS)
             .gradient(|_| Ok(vec![None, None]));
-        slow |x, y| (x / y).floor();
+        float |x, y| (x / y).floor();
         cuda |x, y| "floor(x / y)";
     };
     let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
@@ -114,7 +114,7 @@ pub(crate) fn floor_mod() -> OpDefinition {
             let minus = nodes.unary("Neg", &floor)?;
             Ok(vec![Some(first), Some(broadcast.second(&nodes.mul(&gradient, &minus)?)?)])
         });
-        slow |x, y| {
+        float |x, y| {
             let remainder = x % y;
             if (x < 0.0) == (y < 0.0) { remainder } else { (remainder + y) % y }
         };
@@ -135,7 +135,7 @@ fn remainder(name: &'static str) -> OpDefinition {
             "The remainder of x / y cut off toward zero, with the sign of x.",
             "T: {int32, int64, half, bfloat16, float, double}",
         );
-        slow |x, y| x % y;
+        float |x, y| x % y;
         cuda |x, y| "fmod(x, y)";
     };
     checked!(definition; [i32, i64] |x, y| x.wrapping_rem(y))
@@ -162,7 +162,7 @@ pub(crate) fn div_no_nan_op() -> OpDefinition {
         .gradient(|context| {
             quotient_gradient(context, |nodes, x, y| nodes.binary("DivNoNan", "div_no_nan", x, y))
         });
-        slow |x, y| if y == 0.0 { 0.0 } else { x / y };
+        float |x, y| if y == 0.0 { 0.0 } else { x / y };
         complex |x, y| if y.is_zero() { y } else { x / y };
         cuda |x, y| "y == C(0) ? C(0) : x / y";
     }
@@ -176,8 +176,9 @@ macro_rules! integer_power {
                 check_elements::<$t>(context, 1, |exponent| exponent < 0, || {
                     Error::invalid_argument("Integers to negative integer powers are not allowed")
                 })?;
-                let f: fn($t, $t) -> $t = |x, y| num_traits::pow(std::num::Wrapping(x), y.max(0) as usize).0;
-                run_binary::<$t, $t, $t>(context, f)
+                run_binary::<$t, $t, $t>(context, |x: $t, y: $t| {
+                    num_traits::pow(std::num::Wrapping(x), y.max(0) as usize).0
+                })
             })
             .in_place(0, 0)
             .in_place(1, 0)
@@ -195,7 +196,7 @@ pub(crate) fn pow_op() -> OpDefinition {
         )
         .may_fail()
         .gradient(pow_gradient);
-        slow |x, y| x.powf(y);
+        float |x, y| x.powf(y);
         complex |x, y| if y.is_zero() { num_traits::One::one() } else { x.powc(y) };
         cuda |x, y| "pow(x, y)";
     };
@@ -233,7 +234,8 @@ pub(crate) fn atan2_op() -> OpDefinition {
             super::elementwise::FLOATS,
         )
         .gradient(atan2_gradient);
-        slow |y, x| y.atan2(x);
+        single |y, x| angle::atan2(y, x);
+        plain [f64] |y, x| angle::atan2_64(y, x);
         cuda |y, x| "atan2(y, x)";
     };
     (definition.inputs[0].name, definition.inputs[1].name) = ("y", "x");
@@ -299,7 +301,7 @@ pub(crate) fn xdivy_op() -> OpDefinition {
                     nodes.binary("Xdivy", "Xdivy", &minus, nodes.binary("Pow", "pow", y, 2)?)
                 })
             });
-        slow |x, y| if x == 0.0 { 0.0 } else { x / y };
+        float |x, y| if x == 0.0 { 0.0 } else { x / y };
         complex |x, y| if x.is_zero() { x } else { x / y };
         cuda |x, y| "x == C(0) ? C(0) : x / y";
     }
@@ -312,7 +314,7 @@ pub(crate) fn xlogy_op() -> OpDefinition {
             .gradient(|context| {
                 zero_aware_gradient(context, "Xlogy", |nodes, x, y| nodes.binary("Xdivy", "Xdivy", x, y))
             });
-        slow |x, y| if x == 0.0 { 0.0 } else { x * y.ln() };
+        float |x, y| if x == 0.0 { 0.0 } else { x * y.ln() };
         complex |x, y| if x.is_zero() { x } else { x * y.ln() };
         cuda |x, y| "x == C(0) ? C(0) : x * log(y)";
     }

@@ -91,8 +91,8 @@ macro_rules! kernel {
     };
 }
 
-/// Adds kernels of one operand. `float` stands for `f32` and `f64` with loops of their own and for the half types computed
-/// in `f32`; `complex` for both complex types; `fast` and `plain` for the types listed. `cuda` has the expression in CUDA C
+/// Adds kernels of one operand. `float` stands for `f32` and `f64` and for the half types computed in `f32`; `single` is that
+/// without `f64`; `complex` stands for both complex types, `plain` for those listed. `cuda` has the expression in CUDA C
 /// ([`expression`](crate::cuda::elementwise::expression)), for the types listed or for all floating-point types; `special` is
 /// the same with the special functions.
 macro_rules! unary_kernels {
@@ -101,14 +101,13 @@ macro_rules! unary_kernels {
         $(definition.kernels.extend($crate::math::elementwise::unary_kernels!(@$kind $([$($t),*])? |$x| $e));)*
         definition
     }};
-    (@fast [$($t:ty),*] |$x:ident| $e:expr) => {
-        [$($crate::math::elementwise::kernel!($t, |context| {
-            $crate::math::elementwise::run_unary::<$t, $t>(context, |$x: $t| $e)
-        }).in_place(0, 0)),*]
-    };
     (@plain [$($t:ty),*] |$x:ident| $e:expr) => {
         [$($crate::math::elementwise::kernel!($t, |context| {
-            let f: fn($t) -> $t = |$x: $t| $e;
+            // Not a closure: those of more than a few operations would be called for each element, and the loop not vectorized.
+            #[inline(always)]
+            fn f($x: $t) -> $t {
+                $e
+            }
             $crate::math::elementwise::run_unary::<$t, $t>(context, f)
         }).in_place(0, 0)),*]
     };
@@ -131,33 +130,22 @@ macro_rules! unary_kernels {
         )
     };
     (@half |$x:ident| $e:expr) => {
-        [
-            $crate::math::elementwise::unary_kernels!(
-                @plain [half::f16] |x| { let $x = x.to_f32(); half::f16::from_f32($e) }
-            ),
-            $crate::math::elementwise::unary_kernels!(
-                @plain [half::bf16] |x| { let $x = x.to_f32(); half::bf16::from_f32($e) }
-            ),
-        ].concat()
+        $crate::math::elementwise::unary_kernels!(@plain [half::f16, half::bf16] |x| {
+            let $x = $crate::cpu::element::Real::widen(x);
+            $crate::cpu::element::Real::narrow($e)
+        })
     };
     (@float |$x:ident| $e:expr) => {
         [
-            $crate::math::elementwise::unary_kernels!(@fast [f32, f64] |$x| $e).to_vec(),
-            $crate::math::elementwise::unary_kernels!(@half |$x| $e),
-        ].concat()
-    };
-    // For ops whose time goes into calls of library functions anyway.
-    (@slow |$x:ident| $e:expr) => {
-        [
-            $crate::math::elementwise::unary_kernels!(@plain [f32, f64] |$x| $e).to_vec(),
+            $crate::math::elementwise::unary_kernels!(@plain [f32, f64] |$x| $e),
             $crate::math::elementwise::unary_kernels!(@half |$x| $e),
         ].concat()
     };
     // In single precision by one function, in double by another.
     (@single |$x:ident| $e:expr) => {
         [
-            $crate::math::elementwise::unary_kernels!(@fast [f32] |$x| $e).to_vec(),
-            $crate::math::elementwise::unary_kernels!(@half |$x| $e),
+            $crate::math::elementwise::unary_kernels!(@plain [f32] |$x| $e).to_vec(),
+            $crate::math::elementwise::unary_kernels!(@half |$x| $e).to_vec(),
         ].concat()
     };
     // Only in double precision, to which the others are widened.
@@ -175,7 +163,7 @@ macro_rules! unary_kernels {
     };
 }
 
-/// Adds kernels of two operands, in the words of [`unary_kernels`], except that `float` makes a loop for `f32` alone.
+/// Adds kernels of two operands, in the words of [`unary_kernels`].
 macro_rules! binary_kernels {
     ($definition:expr; $($kind:ident $([$($t:ty),*])? |$x:ident, $y:ident| $e:expr;)*) => {{
         let mut definition = $definition;
@@ -184,14 +172,12 @@ macro_rules! binary_kernels {
         );)*
         definition
     }};
-    (@fast [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$($crate::math::elementwise::kernel!($t, |context| {
-            $crate::math::elementwise::run_binary::<$t, $t, $t>(context, |$x: $t, $y: $t| $e)
-        }).in_place(0, 0).in_place(1, 0)),*]
-    };
     (@plain [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         [$($crate::math::elementwise::kernel!($t, |context| {
-            let f: fn($t, $t) -> $t = |$x: $t, $y: $t| $e;
+            #[inline(always)]
+            fn f($x: $t, $y: $t) -> $t {
+                $e
+            }
             $crate::math::elementwise::run_binary::<$t, $t, $t>(context, f)
         }).in_place(0, 0).in_place(1, 0)),*]
     };
@@ -216,35 +202,21 @@ macro_rules! binary_kernels {
         )
     };
     (@half |$x:ident, $y:ident| $e:expr) => {
-        [
-            $crate::math::elementwise::binary_kernels!(@plain [half::f16] |x, y| {
-                let ($x, $y) = (x.to_f32(), y.to_f32());
-                half::f16::from_f32($e)
-            }),
-            $crate::math::elementwise::binary_kernels!(@plain [half::bf16] |x, y| {
-                let ($x, $y) = (x.to_f32(), y.to_f32());
-                half::bf16::from_f32($e)
-            }),
-        ].concat()
+        $crate::math::elementwise::binary_kernels!(@plain [half::f16, half::bf16] |x, y| {
+            let ($x, $y) = ($crate::cpu::element::Real::widen(x), $crate::cpu::element::Real::widen(y));
+            $crate::cpu::element::Real::narrow($e)
+        })
     };
     (@float |$x:ident, $y:ident| $e:expr) => {
         [
-            $crate::math::elementwise::binary_kernels!(@fast [f32] |$x, $y| $e).to_vec(),
-            $crate::math::elementwise::binary_kernels!(@plain [f64] |$x, $y| $e).to_vec(),
+            $crate::math::elementwise::binary_kernels!(@plain [f32, f64] |$x, $y| $e),
             $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e),
         ].concat()
     };
     (@single |$x:ident, $y:ident| $e:expr) => {
         [
-            $crate::math::elementwise::binary_kernels!(@fast [f32] |$x, $y| $e).to_vec(),
-            $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e),
-        ].concat()
-    };
-    // For ops whose time goes into calls of library functions anyway.
-    (@slow |$x:ident, $y:ident| $e:expr) => {
-        [
-            $crate::math::elementwise::binary_kernels!(@plain [f32, f64] |$x, $y| $e).to_vec(),
-            $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e),
+            $crate::math::elementwise::binary_kernels!(@plain [f32] |$x, $y| $e).to_vec(),
+            $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e).to_vec(),
         ].concat()
     };
     (@double |$x:ident, $y:ident| $e:expr) => {

@@ -9,7 +9,7 @@ use graph_core::op::OpDefinition;
 use super::elementwise::{FLOATS_AND_COMPLEX, binary_kernels, unary_kernels, unary_op};
 use super::nodes::Nodes;
 use super::powers::output_gradient_op;
-use crate::cpu::vector_math;
+use crate::cpu::vector_math::{self, double};
 
 /// The gradient `grad * slope`, where `slope` is made, from the conjugate of the input or output, once `grad` is there.
 pub(crate) fn times_slope(
@@ -30,7 +30,7 @@ pub(crate) fn exp_op() -> OpDefinition {
         unary_op("Exp", "e to the power of each element.", FLOATS_AND_COMPLEX)
             .gradient(|context| times_slope(context, context.output(0), |_, y| Ok(y.clone())));
         single |x| vector_math::exp(x);
-        plain [f64] |x| x.exp();
+        plain [f64] |x| double::exp(x);
         complex |x| x.exp();
         cuda |x| "exp(x)";
     }
@@ -42,7 +42,7 @@ pub(crate) fn expm1_op() -> OpDefinition {
         unary_op("Expm1", "e^x - 1, precise also where x is tiny.", FLOATS_AND_COMPLEX)
             .gradient(|context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Exp", x)));
         single |x| vector_math::exp_m1(x);
-        plain [f64] |x| x.exp_m1();
+        plain [f64] |x| double::exp_m1(x);
         complex |x| x.exp() - 1.0;
         cuda |x| "expm1(x)";
     }
@@ -54,7 +54,7 @@ pub(crate) fn log_op() -> OpDefinition {
         unary_op("Log", "The natural logarithm of each element; -inf of zero, NaN below.", FLOATS_AND_COMPLEX)
             .gradient(|context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Reciprocal", x)));
         single |x| vector_math::ln(x);
-        plain [f64] |x| x.ln();
+        plain [f64] |x| double::ln(x);
         complex |x| x.ln();
         cuda |x| "log(x)";
     }
@@ -69,7 +69,8 @@ pub(crate) fn log1p_op() -> OpDefinition {
                     nodes.unary("Reciprocal", &nodes.add(1, x)?)
                 })
             });
-        slow |x| x.ln_1p();
+        single |x| vector_math::ln_1p(x);
+        plain [f64] |x| double::ln_1p(x);
         complex |x| (x + 1.0).ln();
         cuda |x| "log1p(x)";
     }
@@ -93,10 +94,7 @@ pub(crate) fn sigmoid_op() -> OpDefinition {
         unary_op("Sigmoid", "The logistic function 1 / (1 + e^-x) of each element.", FLOATS_AND_COMPLEX)
             .gradient(by_conjugate_output!("SigmoidGrad"));
         single |x| vector_math::sigmoid(x);
-        plain [f64] |x| {
-            let e = (-x.abs()).exp();
-            (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
-        };
+        plain [f64] |x| double::sigmoid(x);
         complex |x| ((-x).exp() + 1.0).inv();
         cuda |x| "(x < C(0) ? exp(x) : C(1)) / (C(1) + exp(-abs(x)))";
     }
@@ -126,7 +124,7 @@ pub(crate) fn tanh_op() -> OpDefinition {
         unary_op("Tanh", "The hyperbolic tangent of each element.", FLOATS_AND_COMPLEX)
             .gradient(by_conjugate_output!("TanhGrad"));
         single |x| vector_math::tanh(x);
-        plain [f64] |x| x.tanh();
+        plain [f64] |x| double::tanh(x);
         complex |x| x.tanh();
         cuda |x| "tanh(x)";
     }

@@ -179,7 +179,7 @@ pub(crate) fn sqrt_grad() -> OpDefinition {
             let first = nodes.mul(&minus, context.output(0))?;
             Ok(vec![Some(first), Some(nodes.mul(0.5, &ratio)?)])
         });
-        slow |y, dy| 0.5 * dy / y;
+        float |y, dy| 0.5 * dy / y;
         complex |y, dy| dy * 0.5 / y.conj();
         cuda |y, dy| "C(0.5) * dy / y";
     }
@@ -197,7 +197,7 @@ pub(crate) fn rsqrt_grad() -> OpDefinition {
             let first = nodes.mul(&scaled, &nodes.unary("Square", &y)?)?;
             Ok(vec![Some(first), Some(nodes.node("RsqrtGrad").input(&y).input(&gradient).build()?)])
         });
-        slow |y, dy| (-0.5) * dy * y * y * y;
+        float |y, dy| (-0.5) * dy * y * y * y;
         complex |y, dy| dy * -0.5 * y.conj() * y.conj() * y.conj();
         cuda |y, dy| "C(-0.5) * dy * y * y * y";
     }
@@ -215,7 +215,7 @@ fn inverse_grad(name: &'static str) -> OpDefinition {
             let first = nodes.mul(&scaled, &y)?;
             Ok(vec![Some(first), Some(nodes.node("ReciprocalGrad").input(&y).input(&gradient).build()?)])
         });
-        slow |y, dy| -dy * y * y;
+        float |y, dy| -dy * y * y;
         complex |y, dy| -dy * y.conj() * y.conj();
         cuda |y, dy| "-dy * y * y";
     }

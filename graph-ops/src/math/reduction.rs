@@ -4,6 +4,8 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRe
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result};
 use half::{bf16, f16};
 
+use crate::cpu::broadcast::map_unary;
+use crate::cpu::element::Real;
 use crate::cpu::reduce::{self, Reduction, reduce};
 use crate::cpu::scratch::{Plain, with_scratch};
 use crate::cuda::elementwise::{greatest, least};
@@ -70,17 +72,17 @@ pub(crate) fn sum() -> OpDefinition {
         base("Sum", "The sum of the elements along axes.", "T: numbertype").gradient(gradients::sum);
         Float32: |r| kernel(r, reduce::Sum::<f32>::new());
         Float64: |r| kernel(r, reduce::Sum::<f64>::new());
-        Half: |r| through(r, reduce::Sum::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, reduce::Sum::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, reduce::Sum::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, reduce::Sum::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Complex64: |r| kernel(r, euclidean::ComplexSum::<f32>::new());
         Complex128: |r| kernel(r, euclidean::ComplexSum::<f64>::new());
         Int32: |r| kernel(r, reduce::IntSum::<i32>::new());
         Int64: |r| kernel(r, reduce::IntSum::<i64>::new());
-        Int8: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as i8);
-        Int16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as i16);
-        UInt8: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as u8);
-        UInt16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as u16);
-        UInt32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, _| x as u32);
+        Int8: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, _| x as i8);
+        Int16: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, _| x as i16);
+        UInt8: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, _| x as u8);
+        UInt16: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, _| x as u16);
+        UInt32: |r| through(r, reduce::IntSum::<i32>::new(), |x: u32| x as i32, |x, _| x as u32);
         UInt64: |r| through(r, reduce::IntSum::<i64>::new(), |x: u64| x as i64, |x, _| x as u64);
     };
     definition.kernel(KernelDefinition::cuda(|r| on_device(r, None, ["Add", "0", "x", "total"])).types("T", NUMBERS))
@@ -92,17 +94,17 @@ pub(crate) fn prod() -> OpDefinition {
         base("Prod", "The product of the elements along axes.", "T: numbertype").gradient(gradients::prod);
         Float32: |r| kernel(r, reduce::Prod::<f32>::new());
         Float64: |r| kernel(r, reduce::Prod::<f64>::new());
-        Half: |r| through(r, reduce::Prod::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, reduce::Prod::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, reduce::Prod::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, reduce::Prod::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Complex64: |r| kernel(r, euclidean::ComplexProd::<f32>::new());
         Complex128: |r| kernel(r, euclidean::ComplexProd::<f64>::new());
         Int32: |r| kernel(r, reduce::IntProd::<i32>::new());
         Int64: |r| kernel(r, reduce::IntProd::<i64>::new());
-        Int8: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as i8);
-        Int16: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as i16);
-        UInt8: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u8);
-        UInt16: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u16);
-        UInt32: |r| through(r, reduce::IntProd::<i64>::new(), i64::from, |x, _| x as u32);
+        Int8: |r| through(r, reduce::IntProd::<i32>::new(), i32::from, |x, _| x as i8);
+        Int16: |r| through(r, reduce::IntProd::<i32>::new(), i32::from, |x, _| x as i16);
+        UInt8: |r| through(r, reduce::IntProd::<i32>::new(), i32::from, |x, _| x as u8);
+        UInt16: |r| through(r, reduce::IntProd::<i32>::new(), i32::from, |x, _| x as u16);
+        UInt32: |r| through(r, reduce::IntProd::<i32>::new(), |x: u32| x as i32, |x, _| x as u32);
         UInt64: |r| through(r, reduce::IntProd::<i64>::new(), |x: u64| x as i64, |x, _| x as u64);
     };
     definition
@@ -120,17 +122,17 @@ pub(crate) fn mean() -> OpDefinition {
         .gradient(gradients::mean);
         Float32: |r| kernel(r, reduce::Mean::<f32>::new());
         Float64: |r| kernel(r, reduce::Mean::<f64>::new());
-        Half: |r| through(r, reduce::Mean::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, reduce::Mean::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, reduce::Mean::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, reduce::Mean::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Complex64: |r| kernel(r, euclidean::ComplexMean::<f32>::new());
         Complex128: |r| kernel(r, euclidean::ComplexMean::<f64>::new());
         Int32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as i32, n as i32));
         Int64: |r| kernel(r, reduce::IntMean::<i64>::new());
-        Int8: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as i8, n as i8));
-        Int16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as i16, n as i16));
-        UInt8: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u8, n as u8));
-        UInt16: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u16, n as u16));
-        UInt32: |r| through(r, reduce::IntSum::<i64>::new(), i64::from, |x, n| mean_of!(x as u32, n as u32));
+        Int8: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, n| mean_of!(x as i8, n as i8));
+        Int16: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, n| mean_of!(x as i16, n as i16));
+        UInt8: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, n| mean_of!(x as u8, n as u8));
+        UInt16: |r| through(r, reduce::IntSum::<i32>::new(), i32::from, |x, n| mean_of!(x as u16, n as u16));
+        UInt32: |r| through(r, reduce::IntSum::<i32>::new(), |x: u32| x as i32, |x, n| mean_of!(x as u32, n as u32));
         UInt64: |r| through(r, reduce::IntSum::<i64>::new(), |x: u64| x as i64, |x, n| mean_of!(x as u64, n as u64));
     };
     definition.kernel(
@@ -169,14 +171,14 @@ pub(crate) fn min() -> OpDefinition {
         base("Min", "The least of the elements along axes; of none, infinity.", ORDERED).gradient(gradients::min_or_max);
         Float32: |r| kernel(r, reduce::Min::<f32>::new());
         Float64: |r| kernel(r, reduce::Min::<f64>::new());
-        Half: |r| through(r, reduce::Min::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, reduce::Min::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, reduce::Min::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, reduce::Min::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Int32: |r| kernel(r, reduce::Min::<i32>::new());
         Int64: |r| kernel(r, reduce::Min::<i64>::new());
-        Int8: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
-        Int16: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
-        UInt8: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u8::MIN.into(), u8::MAX.into()) as u8);
-        UInt16: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
+        Int8: |r| through(r, reduce::Min::<i32>::new(), i32::from, |x, _| x.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
+        Int16: |r| through(r, reduce::Min::<i32>::new(), i32::from, |x, _| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
+        UInt8: |r| through(r, reduce::Min::<i32>::new(), i32::from, |x, _| x.clamp(u8::MIN.into(), u8::MAX.into()) as u8);
+        UInt16: |r| through(r, reduce::Min::<i32>::new(), i32::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
         UInt32: |r| through(r, reduce::Min::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Min::<u64>::new());
     };
@@ -193,14 +195,14 @@ pub(crate) fn max() -> OpDefinition {
             .gradient(gradients::min_or_max);
         Float32: |r| kernel(r, reduce::Max::<f32>::new());
         Float64: |r| kernel(r, reduce::Max::<f64>::new());
-        Half: |r| through(r, reduce::Max::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, reduce::Max::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, reduce::Max::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, reduce::Max::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Int32: |r| kernel(r, reduce::Max::<i32>::new());
         Int64: |r| kernel(r, reduce::Max::<i64>::new());
-        Int8: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
-        Int16: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
-        UInt8: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u8::MIN.into(), u8::MAX.into()) as u8);
-        UInt16: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
+        Int8: |r| through(r, reduce::Max::<i32>::new(), i32::from, |x, _| x.clamp(i8::MIN.into(), i8::MAX.into()) as i8);
+        Int16: |r| through(r, reduce::Max::<i32>::new(), i32::from, |x, _| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
+        UInt8: |r| through(r, reduce::Max::<i32>::new(), i32::from, |x, _| x.clamp(u8::MIN.into(), u8::MAX.into()) as u8);
+        UInt16: |r| through(r, reduce::Max::<i32>::new(), i32::from, |x, _| x.clamp(u16::MIN.into(), u16::MAX.into()) as u16);
         UInt32: |r| through(r, reduce::Max::<i64>::new(), i64::from, |x, _| x.clamp(u32::MIN.into(), u32::MAX.into()) as u32);
         UInt64: |r| kernel(r, reduce::Max::<u64>::new());
     };
@@ -237,8 +239,8 @@ pub(crate) fn euclidean_norm() -> OpDefinition {
             .gradient(gradients::euclidean_norm);
         Float32: |r| kernel(r, EuclideanNorm::<f32>::new());
         Float64: |r| kernel(r, EuclideanNorm::<f64>::new());
-        Half: |r| through(r, EuclideanNorm::<f32>::new(), f16::to_f32, |x, _| f16::from_f32(x));
-        BFloat16: |r| through(r, EuclideanNorm::<f32>::new(), bf16::to_f32, |x, _| bf16::from_f32(x));
+        Half: |r| through(r, EuclideanNorm::<f32>::new(), f16::widen, |x, _| f16::narrow(x));
+        BFloat16: |r| through(r, EuclideanNorm::<f32>::new(), bf16::widen, |x, _| bf16::narrow(x));
         Complex64: |r| kernel(r, EuclideanNorm::<Complex<f32>>::new());
         Complex128: |r| kernel(r, EuclideanNorm::<Complex<f64>>::new());
         Int32: |r| through(r, EuclideanNorm::<f64>::new(), f64::from, |x, _| x as i32);
@@ -317,11 +319,11 @@ where
 }
 
 /// A reduction in a wider type, so that fewer kernels must be compiled: half types in `float`, the rarer integers in
-/// `int64`, whose low bits are what wrapping arithmetic of fewer bits gives. `narrow` gets the number of reduced elements.
+/// `int32` or `int64`, whose low bits are what wrapping arithmetic of fewer bits gives. `narrow` gets the number of reduced elements.
 fn through<T, R>(
     request: &KernelRequest<'_>,
     reduction: R,
-    widen: fn(T) -> R::In,
+    widen: impl Fn(T) -> R::In + Send + Sync + 'static,
     narrow: fn(R::Out, usize) -> T,
 ) -> Result<Planned>
 where
@@ -340,7 +342,7 @@ where
         let (input, output) = (context.input::<T>(0)?, context.output::<T>(0)?);
         with_scratch(input.len() + output.len(), |wide: &mut [R::In]| {
             let (wide_input, wide_output) = wide.split_at_mut(input.len());
-            wide_input.iter_mut().zip(input).for_each(|(wide, &x)| *wide = widen(x));
+            map_unary(input, wide_input, &widen);
             reduce(reduction, wide_input, &shape, &reduced, wide_output);
             output
                 .iter_mut()

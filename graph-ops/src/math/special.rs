@@ -10,7 +10,7 @@ use super::broadcasting::Broadcast;
 use super::elementwise::{FLOATS, binary_kernels, binary_op, unary_kernels, unary_op};
 use super::exponential::times_slope;
 use super::nodes::Nodes;
-use crate::cpu::{incomplete, special};
+use crate::cpu::{incomplete, special, vector_math};
 
 /// `2 / sqrt(pi)`
 const TWO_OVER_ROOT_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI;
@@ -30,7 +30,8 @@ pub(crate) fn erf_op() -> OpDefinition {
     unary_kernels! {
         unary_op("Erf", "The error function of each element.", FLOATS)
             .gradient(|context| erf_gradient(context, TWO_OVER_ROOT_PI));
-        double |x| special::erf(x);
+        single |x| vector_math::erf(x);
+        plain [f64] |x| special::erf(x);
         cuda |x| "erf(x)";
     }
 }

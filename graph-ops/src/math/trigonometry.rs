@@ -1,27 +1,101 @@
 //! Circular and hyperbolic functions and their inverses; angles are in radians.
 
-use graph_core::Result;
+use std::mem::MaybeUninit;
+
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::control_dependencies;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::OpDefinition;
+use graph_core::op::{KernelContext, OpDefinition};
+use graph_core::{Element, Result};
+use half::{bf16, f16};
 
-use super::elementwise::{FLOATS_AND_COMPLEX, unary_kernels, unary_op};
+use super::elementwise::{FLOATS_AND_COMPLEX, kernel, unary_kernels, unary_op};
 use super::exponential::times_slope;
 use super::nodes::Nodes;
+use crate::cpu::broadcast::{Unary, unary_blocks};
+use crate::cpu::element::Real;
+use crate::cpu::simd::multiversion;
+use crate::cpu::vector_math::angle::LARGEST;
+use crate::cpu::vector_math::{self, angle};
 
-/// Functions of one operand: definition, name, what it is, gradient, the formula, and the builder's name and words.
+/// A function of angles in single precision: up to [`LARGEST`] by a formula that becomes vector code, in blocks with larger
+/// ones by the library's function.
+struct OfAngles<F> {
+    near: F,
+    far: fn(f32) -> f32,
+}
+
+multiversion! {
+    /// The bits of the largest absolute value; those of what is not a number are larger than all others.
+    fn largest[T: Real<Wide = f32>](x: &[T]) -> u32 {
+        x.iter().fold(0, |largest, x| largest.max(x.widen().abs().to_bits()))
+    }
+}
+
+multiversion! {
+    fn map_wide[T: Real<Wide = f32>, F: Fn(f32) -> f32](f: &F, input: &[T], out: &mut [MaybeUninit<T>]) {
+        for (out, x) in out.iter_mut().zip(input) {
+            out.write(T::narrow(f(x.widen())));
+        }
+    }
+}
+
+impl<T: Real<Wide = f32>, F: Fn(f32) -> f32 + Sync> Unary<T, T> for OfAngles<F> {
+    fn run(&self, input: &[T], out: &mut [MaybeUninit<T>]) {
+        if largest(input) <= LARGEST.to_bits() {
+            map_wide(&self.near, input, out);
+        } else {
+            map_wide(&self.far, input, out);
+        }
+    }
+}
+
+/// Runs a function of angles of input 0 to output 0.
+fn run_angles<T: Real<Wide = f32> + Element>(
+    context: &mut KernelContext<'_>,
+    near: impl Fn(f32) -> f32 + Sync,
+    far: fn(f32) -> f32,
+) -> Result<()> {
+    let len = context.input_shape(0).num_elements();
+    let (input, output) = (context.input_ptr::<T>(0)?, context.output_ptr::<T>(0)?);
+    // SAFETY: slots are valid for their shapes, which are the same; they are one memory where that is `in_place`.
+    unsafe { unary_blocks(input, output, len, &OfAngles { near, far }) };
+    Ok(())
+}
+
+/// The kernels for `f32` and the half types by the formula given, and for the other types by `$e`.
+macro_rules! kernels {
+    ($definition:expr; angle $f:path, |$x:ident| $e:expr) => {{
+        let mut definition = unary_kernels!($definition; plain [f64] |$x| $e;);
+        definition.kernels.extend([
+            kernel!(f32, |context| run_angles::<f32>(context, $f, |$x| $e)).in_place(0, 0),
+            kernel!(f16, |context| run_angles::<f16>(context, $f, |$x| $e)).in_place(0, 0),
+            kernel!(bf16, |context| run_angles::<bf16>(context, $f, |$x| $e)).in_place(0, 0),
+        ]);
+        definition
+    }};
+    ($definition:expr; single $f:path, |$x:ident| $e:expr) => {
+        unary_kernels!($definition; single |x| $f(x); plain [f64] |$x| $e;)
+    };
+    ($definition:expr; library, |$x:ident| $e:expr) => {
+        unary_kernels!($definition; float |$x| $e;)
+    };
+}
+
+/// Functions of one operand: definition, name, what it is, gradient, formulas, and the builder's name and words. In single
+/// precision they are computed by an own function of any number or of an angle, or by the library's.
 macro_rules! functions {
-    ($($definition:ident, $op:literal, $summary:literal, $gradient:expr, |$x:ident| $e:expr, $builder:ident, $doc:literal;)*) => {
+    ($($definition:ident, $op:literal, $summary:literal, $gradient:expr,
+       $kind:ident $($f32:path)?, |$x:ident| $e:expr, $builder:ident, $doc:literal;)*) => {
         $(
             #[doc = concat!("`", $op, "`")]
             pub(crate) fn $definition() -> OpDefinition {
-                unary_kernels! {
+                let definition = unary_kernels! {
                     unary_op($op, $summary, FLOATS_AND_COMPLEX).gradient($gradient);
-                    slow |$x| $e;
                     complex |$x| $e;
                     cuda |$x| concat!(stringify!($builder), "(x)");
-                }
+                };
+                kernels!(definition; $kind $($f32)?, |$x| $e)
             }
 
             #[doc = $doc]
@@ -36,42 +110,42 @@ macro_rules! functions {
 functions! {
     sin_op, "Sin", "The sine of each element.",
         |context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Cos", x)),
-        |x| x.sin(), sin, "The sine of each element, an angle in radians.";
+        angle angle::sin, |x| x.sin(), sin, "The sine of each element, an angle in radians.";
     cos_op, "Cos", "The cosine of each element.", cos_gradient,
-        |x| x.cos(), cos, "The cosine of each element, an angle in radians.";
+        angle angle::cos, |x| x.cos(), cos, "The cosine of each element, an angle in radians.";
     tan_op, "Tan", "The tangent of each element.", tan_gradient,
-        |x| x.tan(), tan, "The tangent of each element, an angle in radians.";
+        angle angle::tan, |x| x.tan(), tan, "The tangent of each element, an angle in radians.";
     asin_op, "Asin", "The arc sine of each element, NaN beyond 1.",
         |context| times_slope(context, context.input(0), slope_of_asin),
-        |x| x.asin(), asin, "The arc sine of each element, in radians; NaN outside [-1, 1].";
+        single angle::asin, |x| x.asin(), asin, "The arc sine of each element, in radians; NaN outside [-1, 1].";
     acos_op, "Acos", "The arc cosine of each element, NaN beyond 1.", acos_gradient,
-        |x| x.acos(), acos, "The arc cosine of each element, in radians; NaN outside [-1, 1].";
+        single angle::acos, |x| x.acos(), acos, "The arc cosine of each element, in radians; NaN outside [-1, 1].";
     atan_op, "Atan", "The arc tangent of each element.",
         |context| times_slope(context, context.input(0), |nodes, x| {
             let square = nodes.unary("Square", x)?;
             let one = nodes.scalar(1, x.dtype(), "Const")?;
             nodes.unary("Reciprocal", &nodes.binary("Add", "Add", &one, &square)?)
         }),
-        |x| x.atan(), atan, "The arc tangent of each element, in radians.";
+        single angle::atan, |x| x.atan(), atan, "The arc tangent of each element, in radians.";
     sinh_op, "Sinh", "The hyperbolic sine of each element.",
         |context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Cosh", x)),
-        |x| x.sinh(), sinh, "The hyperbolic sine of each element.";
+        single vector_math::sinh, |x| x.sinh(), sinh, "The hyperbolic sine of each element.";
     cosh_op, "Cosh", "The hyperbolic cosine of each element.",
         |context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Sinh", x)),
-        |x| x.cosh(), cosh, "The hyperbolic cosine of each element.";
+        single vector_math::cosh, |x| x.cosh(), cosh, "The hyperbolic cosine of each element.";
     asinh_op, "Asinh", "The inverse hyperbolic sine of each element.",
         |context| over_slope(context, "Cosh"),
-        |x| x.asinh(), asinh, "The inverse hyperbolic sine of each element.";
+        library, |x| x.asinh(), asinh, "The inverse hyperbolic sine of each element.";
     acosh_op, "Acosh", "The inverse hyperbolic cosine of each element, NaN below 1.",
         |context| over_slope(context, "Sinh"),
-        |x| x.acosh(), acosh, "The inverse hyperbolic cosine of each element; NaN below 1.";
+        library, |x| x.acosh(), acosh, "The inverse hyperbolic cosine of each element; NaN below 1.";
     atanh_op, "Atanh", "The inverse hyperbolic tangent of each element, NaN beyond 1.",
         |context| times_slope(context, context.input(0), |nodes, x| {
             let square = nodes.unary("Square", x)?;
             let one = nodes.scalar(1, x.dtype(), "Const")?;
             nodes.unary("Reciprocal", &nodes.binary("Sub", "Sub", &one, &square)?)
         }),
-        |x| x.atanh(), atanh, "The inverse hyperbolic tangent of each element; NaN outside [-1, 1].";
+        library, |x| x.atanh(), atanh, "The inverse hyperbolic tangent of each element; NaN outside [-1, 1].";
 }
 
 /// `-grad * sin(conj(x))`

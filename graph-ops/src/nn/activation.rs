@@ -7,7 +7,8 @@ use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
 use graph_core::{DType, Graph, Result};
 use half::{bf16, f16};
 
-use crate::cpu::vector_math;
+use crate::cpu::element::Real;
+use crate::cpu::vector_math::{self, double};
 use crate::cuda::elementwise;
 use crate::math::elementwise::{
     FLOATS, REAL_NUMBERS, binary_kernels, binary_op, run_binary, run_unary, unary_kernels, unary_op,
@@ -113,12 +114,12 @@ macro_rules! with_alpha {
             f32, Float32: { let $alpha = alpha; run_unary::<f32, f32>(context, |$x| $e) };
             f64, Float64: { let $alpha = f64::from(alpha); run_unary::<f64, f64>(context, |$x| $e) };
             f16, Half: { let $alpha = alpha; run_unary::<f16, f16>(context, |x| {
-                let $x = x.to_f32();
-                f16::from_f32($e)
+                let $x = x.widen();
+                f16::narrow($e)
             }) };
             bf16, BFloat16: { let $alpha = alpha; run_unary::<bf16, bf16>(context, |x| {
-                let $x = x.to_f32();
-                bf16::from_f32($e)
+                let $x = x.widen();
+                bf16::narrow($e)
             }) };
         })
     };
@@ -127,12 +128,12 @@ macro_rules! with_alpha {
             f32, Float32: { let $alpha = alpha; run_binary::<f32, f32, f32>(context, |$g, $x| $e) };
             f64, Float64: { let $alpha = f64::from(alpha); run_binary::<f64, f64, f64>(context, |$g, $x| $e) };
             f16, Half: { let $alpha = alpha; run_binary::<f16, f16, f16>(context, |g, x| {
-                let ($g, $x) = (g.to_f32(), x.to_f32());
-                f16::from_f32($e)
+                let ($g, $x) = (g.widen(), x.widen());
+                f16::narrow($e)
             }) };
             bf16, BFloat16: { let $alpha = alpha; run_binary::<bf16, bf16, bf16>(context, |g, x| {
-                let ($g, $x) = (g.to_f32(), x.to_f32());
-                bf16::from_f32($e)
+                let ($g, $x) = (g.widen(), x.widen());
+                bf16::narrow($e)
             }) };
         })
     };
@@ -203,7 +204,7 @@ pub(crate) fn elu_op() -> OpDefinition {
     unary_kernels! {
         activation("Elu", "x above zero, e^x - 1 below.", FLOATS).gradient(by!("EluGrad", output));
         single |x| if x < 0.0 { vector_math::exp_m1(x) } else { x };
-        plain [f64] |x| if x < 0.0 { x.exp_m1() } else { x };
+        plain [f64] |x| if x < 0.0 { double::exp_m1(x) } else { x };
         cuda |x| "x < C(0) ? expm1(x) : x";
     }
 }
@@ -233,7 +234,7 @@ pub(crate) fn selu_op() -> OpDefinition {
     unary_kernels! {
         activation("Selu", "1.0507 x above zero, 1.7581 (e^x - 1) below.", FLOATS).gradient(by!("SeluGrad", output));
         single |x| if x < 0.0 { SCALE_ALPHA as f32 * vector_math::exp_m1(x) } else { SCALE as f32 * x };
-        plain [f64] |x| if x < 0.0 { SCALE_ALPHA * x.exp_m1() } else { SCALE * x };
+        plain [f64] |x| if x < 0.0 { SCALE_ALPHA * double::exp_m1(x) } else { SCALE * x };
         cuda |x| "x < C(0) ? C(1.7580993408473769) * expm1(x) : C(1.0507009873554805) * x";
     }
 }
@@ -249,21 +250,6 @@ pub(crate) fn selu_grad() -> OpDefinition {
     }
 }
 
-/// `ln(1 + e^x)`, without overflow; beyond where 1 or e^x no longer counts, x or e^x.
-macro_rules! softplus {
-    ($x:expr, $t:ty, $exp:path) => {{
-        let threshold = <$t>::EPSILON.ln() + 2.0;
-        let e = $exp($x);
-        if $x > -threshold {
-            $x
-        } else if $x < threshold {
-            e
-        } else {
-            e.ln_1p()
-        }
-    }};
-}
-
 /// `Softplus`
 pub(crate) fn softplus_op() -> OpDefinition {
     unary_kernels! {
@@ -272,9 +258,9 @@ pub(crate) fn softplus_op() -> OpDefinition {
             let slope = nodes.unary("Sigmoid", &context.input(0))?;
             Ok(vec![Some(nodes.mul(context.gradient(0)?, &slope)?)])
         });
-        single |x| softplus!(x, f32, vector_math::exp);
-        plain [f64] |x| softplus!(x, f64, f64::exp);
-        // The thresholds are those of `softplus!`.
+        single |x| vector_math::softplus(x);
+        plain [f64] |x| double::softplus(x);
+        // The thresholds are those of `vector_math`.
         cuda [f32, half::f16, half::bf16] |x| "x > C(13.942385) ? x : x < C(-13.942385) ? exp(x) : log1p(exp(x))";
         cuda [f64] |x| "x > 34.04365338911715 ? x : x < -34.04365338911715 ? exp(x) : log1p(exp(x))";
     }
@@ -295,7 +281,7 @@ pub(crate) fn softplus_grad() -> OpDefinition {
             Ok(vec![Some(first), Some(nodes.truediv(&product, &sum)?)])
         });
         single |g, x| g / (vector_math::exp(-x) + 1.0);
-        plain [f64] |g, x| g / ((-x).exp() + 1.0);
+        plain [f64] |g, x| g / (double::exp(-x) + 1.0);
         cuda |g, x| "g / (exp(-x) + C(1))";
     }
 }
@@ -313,7 +299,7 @@ pub(crate) fn softsign_op() -> OpDefinition {
 pub(crate) fn softsign_grad() -> OpDefinition {
     binary_kernels! {
         activation_gradient("SoftsignGrad", "The gradients over (1 + |x|)^2.", FLOATS, "features").no_gradient();
-        slow |g, x| { let spread = 1.0 + x.abs(); g / (spread * spread) };
+        float |g, x| { let spread = 1.0 + x.abs(); g / (spread * spread) };
         cuda |g, x| "g / ((C(1) + abs(x)) * (C(1) + abs(x)))";
     }
 }

@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use crate::accelerator::{DeviceAddress, DeviceMemory};
 use crate::error::Result;
-use crate::op::kernel::Slot;
+use crate::op::context::Slot;
 use crate::session::evaluate::value_slot;
 use crate::session::memory::{ArenaPlanner, Block};
 use crate::session::placement::Memory;
