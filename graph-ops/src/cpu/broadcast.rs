@@ -91,12 +91,12 @@ pub unsafe fn broadcast_binary_ptr<A: Copy, B: Copy, O>(
     b_shape: &[usize],
     out: *mut O,
     out_shape: &[usize],
-    f: impl Fn(A, B) -> O + Sync + Send,
+    f: impl Function2<A, B, O>,
 ) {
     let len: usize = out_shape.iter().product();
     if len == 1 && a_shape.iter().chain(b_shape).all(|&len| len == 1) {
         // SAFETY: each is valid for its one element; both are read before the output is written.
-        unsafe { out.write(f(*a, *b)) };
+        unsafe { out.write(f.of(*a, *b)) };
         return;
     }
     let axes = merged(a_shape, b_shape, out_shape);
@@ -113,22 +113,49 @@ const BLOCK: usize = 512;
 /// Rows shorter than this are put together to blocks; longer ones are cut into them.
 const SHORT_ROW: usize = 64;
 
+/// A function of an element. Where its `of` is `#[inline(always)]`, a loop of it becomes vector code however long it is; a
+/// closure or a function as a value is called for each element if it is long.
+pub trait Function<A, O>: Sync {
+    /// Its value.
+    fn of(&self, x: A) -> O;
+}
+
+impl<A, O, F: Fn(A) -> O + Sync> Function<A, O> for F {
+    #[inline(always)]
+    fn of(&self, x: A) -> O {
+        self(x)
+    }
+}
+
+/// [`Function`] of two elements.
+pub trait Function2<A, B, O>: Sync {
+    /// Its value.
+    fn of(&self, x: A, y: B) -> O;
+}
+
+impl<A, B, O, F: Fn(A, B) -> O + Sync> Function2<A, B, O> for F {
+    #[inline(always)]
+    fn of(&self, x: A, y: B) -> O {
+        self(x, y)
+    }
+}
+
 /// A map of blocks. As a trait object of it, each map is compiled as a loop and no more; the walk through the operands is
 /// compiled once for element types.
 trait Binary<A, B, O>: Sync {
     fn run(&self, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]);
 }
 
-impl<A: Copy, B: Copy, O, F: Fn(A, B) -> O + Sync> Binary<A, B, O> for F {
+impl<A: Copy, B: Copy, O, F: Function2<A, B, O>> Binary<A, B, O> for F {
     fn run(&self, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]) {
         binary_block(self, a, b, out);
     }
 }
 
 multiversion! {
-    fn binary_block[A: Copy, B: Copy, O, F: Fn(A, B) -> O](f: &F, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]) {
+    fn binary_block[A: Copy, B: Copy, O, F: Function2<A, B, O>](f: &F, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]) {
         for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            out.write(f(a, b));
+            out.write(f.of(a, b));
         }
     }
 }
@@ -347,14 +374,14 @@ pub fn map_in_place<T: Copy + Send>(x: &mut [T], f: impl Fn(T) -> T + Sync + Sen
 /// # Safety
 /// `input` and `out` are valid for `len` elements. They may be the same address if the types have the same size, and must
 /// not overlap otherwise. Nothing else reads or writes `out` during the call.
-pub unsafe fn map_unary_ptr<A: Copy, O>(input: *const A, out: *mut O, len: usize, f: impl Fn(A) -> O + Sync + Send) {
+pub unsafe fn map_unary_ptr<A: Copy, O>(input: *const A, out: *mut O, len: usize, f: impl Function<A, O>) {
     if len == 1 {
         // SAFETY: each is valid for one element.
-        unsafe { out.write(f(*input)) };
+        unsafe { out.write(f.of(*input)) };
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { unary_blocks(input, out, len, &f) };
+    unsafe { unary_blocks(input, out, len, &Each(f)) };
 }
 
 /// [`Binary`] of one operand.
@@ -362,16 +389,19 @@ pub(crate) trait Unary<A, O>: Sync {
     fn run(&self, input: &[A], out: &mut [MaybeUninit<O>]);
 }
 
-impl<A: Copy, O, F: Fn(A) -> O + Sync> Unary<A, O> for F {
+/// A map of elements as one of blocks.
+struct Each<F>(F);
+
+impl<A: Copy, O, F: Function<A, O>> Unary<A, O> for Each<F> {
     fn run(&self, input: &[A], out: &mut [MaybeUninit<O>]) {
-        unary_block(self, input, out);
+        unary_block(&self.0, input, out);
     }
 }
 
 multiversion! {
-    fn unary_block[A: Copy, O, F: Fn(A) -> O](f: &F, input: &[A], out: &mut [MaybeUninit<O>]) {
+    fn unary_block[A: Copy, O, F: Function<A, O>](f: &F, input: &[A], out: &mut [MaybeUninit<O>]) {
         for (out, &x) in out.iter_mut().zip(input) {
-            out.write(f(x));
+            out.write(f.of(x));
         }
     }
 }

@@ -7,7 +7,7 @@
 use graph_core::op::{InferenceContext, KernelContext, OpDefinition};
 use graph_core::{Element, Error, Result};
 
-use crate::cpu::broadcast::{broadcast_binary_ptr, map_unary_ptr};
+use crate::cpu::broadcast::{Function, Function2, broadcast_binary_ptr, map_unary_ptr};
 
 /// The floating-point dtypes.
 pub(crate) const FLOATS: &str = "T: {bfloat16, half, float, double}";
@@ -41,7 +41,15 @@ pub(crate) fn binary_op(name: &'static str, summary: &'static str, types: &'stat
 /// Runs a map of input 0 to output 0.
 pub(crate) fn run_unary<T: Element, O: Element>(
     context: &mut KernelContext<'_>,
-    f: impl Fn(T) -> O + Sync + Send,
+    f: impl Fn(T) -> O + Sync,
+) -> Result<()> {
+    run_function(context, f)
+}
+
+/// [`run_unary`] of a function that is no closure.
+pub(crate) fn run_function<T: Element, O: Element>(
+    context: &mut KernelContext<'_>,
+    f: impl Function<T, O>,
 ) -> Result<()> {
     let len = context.input_shape(0).num_elements();
     let (input, output) = (context.input_ptr::<T>(0)?, context.output_ptr::<O>(0)?);
@@ -54,7 +62,15 @@ pub(crate) fn run_unary<T: Element, O: Element>(
 /// Runs a map of inputs 0 and 1, broadcast together, to output 0.
 pub(crate) fn run_binary<A: Element, B: Element, O: Element>(
     context: &mut KernelContext<'_>,
-    f: impl Fn(A, B) -> O + Sync + Send,
+    f: impl Fn(A, B) -> O + Sync,
+) -> Result<()> {
+    run_function2(context, f)
+}
+
+/// [`run_binary`] of a function that is no closure.
+pub(crate) fn run_function2<A: Element, B: Element, O: Element>(
+    context: &mut KernelContext<'_>,
+    f: impl Function2<A, B, O>,
 ) -> Result<()> {
     let (a, b) = (context.input_ptr::<A>(0)?, context.input_ptr::<B>(1)?);
     let output = context.output_ptr::<O>(0)?;
@@ -103,12 +119,14 @@ macro_rules! unary_kernels {
     }};
     (@plain [$($t:ty),*] |$x:ident| $e:expr) => {
         [$($crate::math::elementwise::kernel!($t, |context| {
-            // Not a closure: those of more than a few operations would be called for each element, and the loop not vectorized.
-            #[inline(always)]
-            fn f($x: $t) -> $t {
-                $e
+            struct F;
+            impl $crate::cpu::broadcast::Function<$t, $t> for F {
+                #[inline(always)]
+                fn of(&self, $x: $t) -> $t {
+                    $e
+                }
             }
-            $crate::math::elementwise::run_unary::<$t, $t>(context, f)
+            $crate::math::elementwise::run_function::<$t, $t>(context, F)
         }).in_place(0, 0)),*]
     };
     (@cuda |$x:ident| $e:expr) => {
@@ -174,11 +192,14 @@ macro_rules! binary_kernels {
     }};
     (@plain [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         [$($crate::math::elementwise::kernel!($t, |context| {
-            #[inline(always)]
-            fn f($x: $t, $y: $t) -> $t {
-                $e
+            struct F;
+            impl $crate::cpu::broadcast::Function2<$t, $t, $t> for F {
+                #[inline(always)]
+                fn of(&self, $x: $t, $y: $t) -> $t {
+                    $e
+                }
             }
-            $crate::math::elementwise::run_binary::<$t, $t, $t>(context, f)
+            $crate::math::elementwise::run_function2::<$t, $t, $t>(context, F)
         }).in_place(0, 0).in_place(1, 0)),*]
     };
     (@cuda |$x:ident, $y:ident| $e:expr) => {

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use super::elementwise::{FLOATS_AND_COMPLEX, kernel, unary_kernels, unary_op};
 use super::exponential::times_slope;
 use super::nodes::Nodes;
-use crate::cpu::broadcast::{Unary, unary_blocks};
+use crate::cpu::broadcast::{Function, Unary, unary_blocks};
 use crate::cpu::element::Real;
 use crate::cpu::simd::multiversion;
 use crate::cpu::vector_math::angle::LARGEST;
@@ -33,14 +33,14 @@ multiversion! {
 }
 
 multiversion! {
-    fn map_wide[T: Real<Wide = f32>, F: Fn(f32) -> f32](f: &F, input: &[T], out: &mut [MaybeUninit<T>]) {
+    fn map_wide[T: Real<Wide = f32>, F: Function<f32, f32>](f: &F, input: &[T], out: &mut [MaybeUninit<T>]) {
         for (out, x) in out.iter_mut().zip(input) {
-            out.write(T::narrow(f(x.widen())));
+            out.write(T::narrow(f.of(x.widen())));
         }
     }
 }
 
-impl<T: Real<Wide = f32>, F: Fn(f32) -> f32 + Sync> Unary<T, T> for OfAngles<F> {
+impl<T: Real<Wide = f32>, F: Function<f32, f32>> Unary<T, T> for OfAngles<F> {
     fn run(&self, input: &[T], out: &mut [MaybeUninit<T>]) {
         if largest(input) <= LARGEST.to_bits() {
             map_wide(&self.near, input, out);
@@ -53,7 +53,7 @@ impl<T: Real<Wide = f32>, F: Fn(f32) -> f32 + Sync> Unary<T, T> for OfAngles<F> 
 /// Runs a function of angles of input 0 to output 0.
 fn run_angles<T: Real<Wide = f32> + Element>(
     context: &mut KernelContext<'_>,
-    near: impl Fn(f32) -> f32 + Sync,
+    near: impl Function<f32, f32>,
     far: fn(f32) -> f32,
 ) -> Result<()> {
     let len = context.input_shape(0).num_elements();
@@ -66,16 +66,26 @@ fn run_angles<T: Real<Wide = f32> + Element>(
 /// The kernels for `f32` and the half types by the formula given, and for the other types by `$e`.
 macro_rules! kernels {
     ($definition:expr; angle $f:path, |$x:ident| $e:expr) => {{
+        struct Near;
+        impl Function<f32, f32> for Near {
+            #[inline(always)]
+            fn of(&self, x: f32) -> f32 {
+                $f(x)
+            }
+        }
         let mut definition = unary_kernels!($definition; plain [f64] |$x| $e;);
         definition.kernels.extend([
-            kernel!(f32, |context| run_angles::<f32>(context, $f, |$x| $e)).in_place(0, 0),
-            kernel!(f16, |context| run_angles::<f16>(context, $f, |$x| $e)).in_place(0, 0),
-            kernel!(bf16, |context| run_angles::<bf16>(context, $f, |$x| $e)).in_place(0, 0),
+            kernel!(f32, |context| run_angles::<f32>(context, Near, |$x| $e)).in_place(0, 0),
+            kernel!(f16, |context| run_angles::<f16>(context, Near, |$x| $e)).in_place(0, 0),
+            kernel!(bf16, |context| run_angles::<bf16>(context, Near, |$x| $e)).in_place(0, 0),
         ]);
         definition
     }};
     ($definition:expr; single $f:path, |$x:ident| $e:expr) => {
         unary_kernels!($definition; single |x| $f(x); plain [f64] |$x| $e;)
+    };
+    ($definition:expr; both $f32:path, $f64:path, |$x:ident| $e:expr) => {
+        unary_kernels!($definition; single |x| $f32(x); plain [f64] |x| $f64(x);)
     };
     ($definition:expr; library, |$x:ident| $e:expr) => {
         unary_kernels!($definition; float |$x| $e;)
@@ -86,7 +96,7 @@ macro_rules! kernels {
 /// precision they are computed by an own function of any number or of an angle, or by the library's.
 macro_rules! functions {
     ($($definition:ident, $op:literal, $summary:literal, $gradient:expr,
-       $kind:ident $($f32:path)?, |$x:ident| $e:expr, $builder:ident, $doc:literal;)*) => {
+       $kind:ident $($f32:path)? $(, $f64:path)?, |$x:ident| $e:expr, $builder:ident, $doc:literal;)*) => {
         $(
             #[doc = concat!("`", $op, "`")]
             pub(crate) fn $definition() -> OpDefinition {
@@ -95,7 +105,7 @@ macro_rules! functions {
                     complex |$x| $e;
                     cuda |$x| concat!(stringify!($builder), "(x)");
                 };
-                kernels!(definition; $kind $($f32)?, |$x| $e)
+                kernels!(definition; $kind $($f32)? $(, $f64)?, |$x| $e)
             }
 
             #[doc = $doc]
@@ -126,7 +136,7 @@ functions! {
             let one = nodes.scalar(1, x.dtype(), "Const")?;
             nodes.unary("Reciprocal", &nodes.binary("Add", "Add", &one, &square)?)
         }),
-        single angle::atan, |x| x.atan(), atan, "The arc tangent of each element, in radians.";
+        both angle::atan, angle::atan64, |x| x.atan(), atan, "The arc tangent of each element, in radians.";
     sinh_op, "Sinh", "The hyperbolic sine of each element.",
         |context| times_slope(context, context.input(0), |nodes, x| nodes.unary("Cosh", x)),
         single vector_math::sinh, |x| x.sinh(), sinh, "The hyperbolic sine of each element.";

@@ -199,12 +199,19 @@ pub(crate) fn leaky_relu_grad() -> OpDefinition {
     definition.kernel(kernel.types("T", crate::cuda::FLOATS).in_place(0, 0))
 }
 
+/// A number as the sum of what is below and what is above zero. A sum of functions of them becomes vector code, where the
+/// compiler keeps a choice between them.
+#[inline(always)]
+fn parts(x: f64) -> (f64, f64) {
+    if x < 0.0 { (x, 0.0) } else { (-0.0, x) }
+}
+
 /// `Elu`
 pub(crate) fn elu_op() -> OpDefinition {
     unary_kernels! {
         activation("Elu", "x above zero, e^x - 1 below.", FLOATS).gradient(by!("EluGrad", output));
         single |x| if x < 0.0 { vector_math::exp_m1(x) } else { x };
-        plain [f64] |x| if x < 0.0 { double::exp_m1(x) } else { x };
+        plain [f64] |x| { let (below, above) = parts(x); double::exp_m1(below) + above };
         cuda |x| "x < C(0) ? expm1(x) : x";
     }
 }
@@ -234,7 +241,7 @@ pub(crate) fn selu_op() -> OpDefinition {
     unary_kernels! {
         activation("Selu", "1.0507 x above zero, 1.7581 (e^x - 1) below.", FLOATS).gradient(by!("SeluGrad", output));
         single |x| if x < 0.0 { SCALE_ALPHA as f32 * vector_math::exp_m1(x) } else { SCALE as f32 * x };
-        plain [f64] |x| if x < 0.0 { SCALE_ALPHA * double::exp_m1(x) } else { SCALE * x };
+        plain [f64] |x| { let (below, above) = parts(x); SCALE_ALPHA * double::exp_m1(below) + SCALE * above };
         cuda |x| "x < C(0) ? C(1.7580993408473769) * expm1(x) : C(1.0507009873554805) * x";
     }
 }
