@@ -127,7 +127,10 @@ impl Session {
     ///
     /// # Errors
     /// `InvalidArgument` for zero threads, `ResourceExhausted` if they cannot be started.
-    pub fn with_options(graph: &Graph, options: SessionOptions) -> Result<Self> {
+    pub fn with_options(graph: &Graph, mut options: SessionOptions) -> Result<Self> {
+        for name in graph.rewrites() {
+            options.rewrites = options.rewrites.with(name);
+        }
         let pool =
             match options.intra_op_parallelism_threads {
                 Some(0) => {
