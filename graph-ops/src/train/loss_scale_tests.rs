@@ -40,7 +40,8 @@ fn model(make: impl FnOnce() -> Result<Box<dyn LossScale>>) -> Model {
     let _default = graph.as_default();
     crate::install();
     let variable = Variable::new([1.0f32, 2.0]).name("v").build().unwrap();
-    let step = Variable::new(0i64).name("step").trainable(false).build().unwrap();
+    let start = constant(0i64).build().unwrap();
+    let step = Variable::new(start).name("step").trainable(false).build().unwrap();
     let gradient = placeholder::<f32>([2]).name("gradient").build().unwrap();
     let loss = reduce_sum(multiply(&variable, &gradient).name("mul").build().unwrap());
     let loss = loss.build().unwrap();
@@ -74,7 +75,8 @@ fn adam_in_a_scope() -> Graph {
     let _default = graph.as_default();
     crate::install();
     let variable = Variable::new([1.0f32, 2.0]).name("v").build().unwrap();
-    Variable::new(0i64).name("step").trainable(false).build().unwrap();
+    let start = constant(0i64).build().unwrap();
+    Variable::new(start).name("step").trainable(false).build().unwrap();
     let gradient = placeholder::<f32>([2]).name("gradient").build().unwrap();
     let loss = reduce_sum(multiply(&variable, &gradient).name("mul").build().unwrap());
     let loss = loss.build().unwrap();
@@ -224,7 +226,9 @@ fn steps(optimizer: MakeOptimizer, resource: bool, scaled: bool, options: Sessio
     {
         session.run(&train, feed! { &gradient => fed }).unwrap();
         let values: Vec<Value> = session.run(&all, ()).unwrap();
-        states.push(all.iter().map(Variable::name).zip(values).collect());
+        // What is no slot is made in the branch's scope.
+        let name = |variable: &Variable| variable.name().trim_start_matches("cond_1/").to_owned();
+        states.push(all.iter().map(name).zip(values).collect());
     }
     states
 }
