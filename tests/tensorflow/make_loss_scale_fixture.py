@@ -1,6 +1,8 @@
-"""Writes fixtures/loss_scale.txt: what TensorFlow's optimizer that scales the loss builds, and how its variables go.
+"""Writes fixtures/loss_scale.txt: what TensorFlow 1.15's optimizer that scales the loss builds, and how its variables go.
 
     python make_loss_scale_fixture.py ../fixtures
+
+It wants Python 3.7 with `tensorflow==1.15.0 protobuf<3.21`; TensorFlow 2.21 makes the same but for a constant in the branch.
 
 After `graph KIND` comes a line for each node in order of creation, `op name <- inputs [colocation groups]`, without those of
 the variable, the counter and the gradients. After `steps KIND` come the lines of a run: the two numbers that are the gradient,
@@ -75,6 +77,8 @@ def lines(kind):
 
 
 def main(folder):
+    if not tf.__version__.startswith("1.15."):
+        sys.exit(f"this wants TensorFlow 1.15, not {tf.__version__}")
     tf1.disable_eager_execution()
     tf1.disable_resource_variables()
     tf1.disable_control_flow_v2()

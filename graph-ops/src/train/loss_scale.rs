@@ -2,9 +2,10 @@
 //!
 //! Names, order and rule of update are those of `tf.train.experimental` of TensorFlow 1.15.
 
+use graph_core::graph::IntoOperand;
 use graph_core::{DType, Error, Operation, Result, Tensor, Variable};
 
-use crate::control::{cond, group, no_op};
+use crate::control::{BranchPart, BranchValue, cond, group, no_op};
 use crate::math::{greater_equal, is_finite, maximum, reduce_all};
 use crate::state::{assign, assign_add};
 
@@ -143,7 +144,7 @@ impl DynamicLossScale {
         group([grown, self.restart_count()?], "")
     }
 
-    fn after_finite_gradients(&self) -> Result<Operation> {
+    fn after_finite_gradients(&self) -> Result<Chosen> {
         let steps = (self.good_steps.read_value()? + 1i64)?;
         cond(
             greater_equal(steps, self.increment_period),
@@ -151,6 +152,7 @@ impl DynamicLossScale {
             || Ok(assign_add(&self.good_steps, 1i64).build_with_operation()?.0),
         )
         .build()
+        .map(Chosen)
     }
 
     fn after_other_gradients(&self) -> Result<Operation> {
@@ -159,6 +161,22 @@ impl DynamicLossScale {
         let restarted = self.restart_count()?;
         let shrunk = assign(&self.current, smaller).build_with_operation()?.0;
         group([restarted, shrunk], "")
+    }
+}
+
+/// What the branches of a `cond` merged into: a branch around it gives that as it is, as TensorFlow does, with no node that
+/// waits for it.
+struct Chosen(Operation);
+
+impl BranchValue for Chosen {
+    type Merged = Operation;
+
+    fn into_part(self) -> BranchPart {
+        BranchPart::Value(self.0.output(0).into_operand())
+    }
+
+    fn merged(tensor: Tensor) -> Operation {
+        tensor.op()
     }
 }
 

@@ -4,6 +4,7 @@ use graph_core::{DType, Error, Graph, Operation, Result, Tensor, Variable};
 
 use super::loss_scale::{IntoLossScale, LossScale};
 use super::optimizer::{GradientAndVariable, MinimizeOptions, Optimizer, OptimizerState};
+use crate::array::constant;
 use crate::control::{cond, group, no_op};
 use crate::math::cast;
 use crate::rewrite::MixedPrecision;
@@ -129,7 +130,11 @@ impl Optimizer for MixedPrecisionLossScaleOptimizer {
         let name = options.name.as_deref().unwrap_or(self.state().name());
         let (update, may_apply) = self.loss_scale.update(&known)?;
         let wrapped = options.clone().name(format!("{name}-wrapped"));
-        let apply = || self.optimizer.apply_gradients(gradients, &wrapped);
+        let apply = || {
+            // TensorFlow's number of the replica, which takes the name `Const` from what comes after it.
+            constant(0i32).build()?;
+            self.optimizer.apply_gradients(gradients, &wrapped)
+        };
         let applied = match may_apply {
             Some(may_apply) => cond(may_apply, apply, || no_op("")).build()?,
             None => apply()?,
