@@ -6,7 +6,7 @@ use graph_core::rewrite::Program;
 use graph_core::{DType, Result};
 use rustc_hash::FxHashMap;
 
-use super::types::{TypeSet, Types, of_inputs, of_outputs};
+use super::types::{TypeAttr, TypeSet, Types, of_inputs, of_outputs};
 
 /// Makes `FusedBatchNorm` and its gradient of `float` their second version, in which the images may be of another dtype than
 /// the channels' numbers.
@@ -35,7 +35,7 @@ pub(super) fn change(program: &mut Program, types: &Types, dtype: DType, chosen:
     // Where each tensor meets an input of the other kind; fetches are never of a chosen node.
     for id in program.ids() {
         let node = program.node(id);
-        let attrs: Vec<Option<&'static str>> = of_inputs(node).collect();
+        let attrs: Vec<Option<TypeAttr>> = of_inputs(node).collect();
         for (input, attr) in attrs.into_iter().enumerate() {
             let tensor = program.node(id).inputs[input];
             let wanted = attr
@@ -64,8 +64,8 @@ pub(super) fn change(program: &mut Program, types: &Types, dtype: DType, chosen:
     for &id in chosen {
         let changed = &types.all[id];
         let node = &mut program.nodes[changed.node.index()];
-        node.attrs.set(changed.attr, dtype);
-        let attrs: Vec<Option<&'static str>> = of_outputs(node).collect();
+        changed.attr.set(&mut node.attrs, dtype);
+        let attrs: Vec<Option<TypeAttr>> = of_outputs(node).collect();
         for (output, attr) in node.outputs.iter_mut().zip(attrs) {
             if attr == Some(changed.attr) {
                 output.dtype = dtype;

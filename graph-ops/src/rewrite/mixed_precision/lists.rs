@@ -1,5 +1,5 @@
-//! Which ops may be calculated in 16 bits: the lists of TensorFlow 1.15's `auto_mixed_precision`, as far as it fills them for a
-//! GPU with all of its libraries.
+//! Which ops may be calculated in 16 bits: the lists of TensorFlow 1.15's `auto_mixed_precision`, where CUDA is 9.1 or later. It
+//! calls them white (here allow), black (deny), gray (infer) and clear.
 
 /// How far an op may be calculated in 16 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +29,7 @@ pub(super) fn kind(op: &str) -> Option<Kind> {
 #[rustfmt::skip]
 pub(super) const ALLOW: &[&str] = &[
     "BatchMatMul", "BatchMatMulV2", "BlockLSTM", "BlockLSTMGrad", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput",
-    "Conv3D", "Conv3DBackpropFilter", "Conv3DBackpropFilterV2", "Conv3DBackpropInput", "Conv3DBackpropInputV2", "CudnnRNN",
-    "CudnnRNNBackprop", "CudnnRNNBackpropV2", "CudnnRNNBackpropV3", "CudnnRNNV2", "CudnnRNNV3", "GRUBlockCell",
+    "CudnnRNN", "CudnnRNNBackprop", "CudnnRNNBackpropV2", "CudnnRNNBackpropV3", "CudnnRNNV2", "CudnnRNNV3", "GRUBlockCell",
     "GRUBlockCellGrad", "LSTMBlockCell", "LSTMBlockCellGrad", "MatMul",
 ];
 
@@ -45,7 +44,7 @@ pub(super) const INFER: &[&str] = &[
     "Add", "AddN", "AddV2", "AvgPool", "AvgPool3D", "AvgPool3DGrad", "AvgPoolGrad", "BiasAdd", "BiasAddGrad", "BiasAddV1",
     "Elu", "EluGrad", "Erf", "Erfc", "FloorDiv", "FusedBatchNormGradV2", "FusedBatchNormGradV3", "FusedBatchNormV2",
     "FusedBatchNormV3", "Inv", "LeakyRelu", "LeakyReluGrad", "Mul", "Prod", "RealDiv", "Reciprocal", "Sigmoid",
-    "SigmoidGrad", "Softplus", "SoftplusGrad", "Sqrt", "Sub", "Tanh", "TanhGrad",
+    "SigmoidGrad", "Softplus", "SoftplusGrad", "Sqrt", "Sub", "Tanh", "TanhGrad", "_FusedBatchNormEx",
 ];
 
 #[rustfmt::skip]

@@ -8,6 +8,8 @@ mod change;
 mod lists;
 mod paint;
 #[cfg(test)]
+mod referee_tests;
+#[cfg(test)]
 mod tests;
 mod types;
 

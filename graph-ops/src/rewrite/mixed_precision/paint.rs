@@ -4,7 +4,7 @@ use graph_core::DType;
 use graph_core::rewrite::Program;
 
 use super::lists::Kind;
-use super::types::{TypeId, TypeSet, Types};
+use super::types::{TypeAttr, TypeId, TypeSet, Types};
 
 /// Those that become `dtype`: all of the list `Allow`; of `Infer` and `Clear`, what lies between two of those; of `Clear`, what
 /// lies beside one. What follows from the list `Deny` does not.
@@ -76,7 +76,9 @@ pub(super) fn add_casts(program: &Program, types: &Types, dtype: DType, chosen: 
         takers[input.node.index()] += 1;
     }
     for id in program.ids().filter(|&id| program.node(id).op() == "Cast") {
-        let Some(to) = types.find(id, "DstT") else { continue };
+        let Some(to) = types.find(id, TypeAttr::single("DstT")) else {
+            continue;
+        };
         let after = &types.all[to].after;
         let all_chosen =
             !after.is_empty() && after.len() == takers[id.index()] && after.iter().all(|taker| chosen.contains(taker));

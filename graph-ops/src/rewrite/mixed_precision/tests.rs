@@ -6,12 +6,12 @@ use graph_core::graph::Node;
 use graph_core::op::registry;
 use graph_core::session::evaluate::evaluate_node;
 use graph_core::session::{RewriteOptions, RunOptions, SessionOptions};
-use graph_core::{DType, Graph, Session, Tensor, Value, Variable, feed};
+use graph_core::{DType, Element, Graph, Session, Tensor, Value, Variable, feed};
 use half::{bf16, f16};
 
 use super::MixedPrecision;
 use super::lists::{ALLOW, CLEAR, DENY, INFER};
-use super::types::{node_could_be, of_inputs, of_outputs};
+use super::types::{TypeAttr, node_could_be, of_inputs, of_outputs};
 use crate::array::{constant, placeholder, reshape};
 use crate::control::cond;
 use crate::control::loop_tests::{binary, inside, repeat};
@@ -22,10 +22,23 @@ use crate::train::{
 };
 use crate::{math, nn};
 
-/// Ops of the lists that are here and never become of 16 bits: what belongs to loops (whose graphs stay as they are), what keeps
-/// state, and what has no kernels of 16 bits.
+/// Ops of the lists that are here and never become of 16 bits.
 #[rustfmt::skip]
-const NEVER: &[&str] = &[];
+const NEVER: &[&str] = &[
+    // Of `float` alone, by their definitions.
+    "GRUBlockCell", "GRUBlockCellGrad",
+    // Its kernels take images and gradients of one dtype, which are two attributes.
+    "MaxPool3DGrad",
+    // They keep state.
+    "StackPopV2", "StackPushV2", "TensorArrayConcatV3", "TensorArrayGatherV3", "TensorArrayReadV3", "TensorArrayScatterV3",
+    "TensorArraySplitV3", "TensorArrayWriteV3",
+];
+
+/// Those that become `f16` and never `bf16`, by their definitions.
+#[rustfmt::skip]
+const NEVER_BFLOAT16: &[&str] = &[
+    "BlockLSTM", "BlockLSTMGrad", "LSTMBlockCell", "LSTMBlockCellGrad", "Reverse",
+];
 
 /// What a graph decides about, of which there are no cases by themselves; tests below go through them.
 const BRANCHES: [&str; 2] = ["Merge", "Switch"];
@@ -45,11 +58,16 @@ fn widened(value: &Value) -> Value {
     Value::from_vec(value.shape().clone(), numbers).unwrap()
 }
 
+fn as_floats<T: Element>(value: &Value, float: impl Fn(&T) -> f32) -> Value {
+    let numbers = value.as_slice::<T>().unwrap().iter();
+    Value::from_vec(value.shape().clone(), numbers.map(float).collect::<Vec<f32>>()).unwrap()
+}
+
 /// The node with these attributes changed.
-fn changed(node: &Node, attrs: &[&'static str], dtype: DType) -> Node {
+fn changed(node: &Node, attrs: &[TypeAttr], dtype: DType) -> Node {
     let mut changed = node.clone();
     for attr in attrs {
-        changed.attrs.set(*attr, dtype);
+        attr.set(&mut changed.attrs, dtype);
     }
     let outputs: Vec<_> = of_outputs(node).collect();
     for (output, attr) in changed.outputs.iter_mut().zip(outputs) {
@@ -62,16 +80,19 @@ fn changed(node: &Node, attrs: &[&'static str], dtype: DType) -> Node {
 
 /// The case over `float`, whatever numbers it is over, as far as its op can.
 fn over_floats(node: &Node, inputs: &[Value]) -> (Node, Vec<Value>) {
-    let mut attrs: Vec<&'static str> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
+    let mut attrs: Vec<TypeAttr> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
     attrs.retain(|attr| {
-        let own = node.attrs.read::<DType>(attr).unwrap_or(DType::String);
-        let number = matches!(own, DType::Float64 | DType::Int32 | DType::Int64);
-        number && node_could_be(node, attr, DType::Float32)
+        let number = matches!(
+            attr.get(&node.attrs),
+            Some(DType::Float64 | DType::Int32 | DType::Int64)
+        );
+        number && node_could_be(node, *attr, DType::Float32)
     });
-    let cast = |(attr, value): (Option<&'static str>, &Value)| match attr.is_some_and(|attr| attrs.contains(&attr)) {
-        true => match floats(value) {
-            Some(_) => widened(value),
-            None => value.cast_exactly(DType::Float32).unwrap_or_else(|_| value.clone()),
+    let cast = |(attr, value): (Option<TypeAttr>, &Value)| match attr.is_some_and(|attr| attrs.contains(&attr)) {
+        true => match value.dtype() {
+            DType::Int32 => as_floats(value, |&x: &i32| x as f32),
+            DType::Int64 => as_floats(value, |&x: &i64| x as f32),
+            _ => widened(value),
         },
         false => value.clone(),
     };
@@ -80,13 +101,11 @@ fn over_floats(node: &Node, inputs: &[Value]) -> (Node, Vec<Value>) {
 }
 
 /// The attributes of a node that say `float` and could say `dtype`.
-fn changeable(node: &Node, dtype: DType) -> Vec<&'static str> {
-    let mut attrs: Vec<&'static str> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
+fn changeable(node: &Node, dtype: DType) -> Vec<TypeAttr> {
+    let mut attrs: Vec<TypeAttr> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
     attrs.sort_unstable();
     attrs.dedup();
-    attrs.retain(|attr| {
-        node.attrs.read::<DType>(attr).is_ok_and(|own| own == DType::Float32) && node_could_be(node, attr, dtype)
-    });
+    attrs.retain(|attr| attr.get(&node.attrs) == Some(DType::Float32) && node_could_be(node, *attr, dtype));
     attrs
 }
 
@@ -105,7 +124,7 @@ fn every_op_of_the_lists_computes_the_same_in_16_bits_within_their_rounding() {
                 continue;
             }
             possible.insert((case.op, dtype));
-            let is_changed = |attr: Option<&'static str>| attr.is_some_and(|attr| attrs.contains(&attr));
+            let is_changed = |attr: Option<TypeAttr>| attr.is_some_and(|attr| attrs.contains(&attr));
             let narrow = |(attr, value): (_, &Value)| match is_changed(attr) {
                 true => rounded(value, dtype),
                 false => value.clone(),
@@ -154,7 +173,15 @@ fn every_op_of_the_lists_computes_the_same_in_16_bits_within_their_rounding() {
             .filter(|op| possible.contains(&(op, precision.dtype())))
             .collect();
         assert!(missed.is_empty(), "of {precision}, no case runs {missed:?}");
-        assert_eq!(not_exercised, NEVER, "of {precision}");
+        let mut never: BTreeSet<&str> = NEVER.iter().copied().collect();
+        if precision == MixedPrecision::BFloat16 {
+            never.extend(NEVER_BFLOAT16);
+        }
+        assert_eq!(
+            not_exercised.into_iter().collect::<BTreeSet<_>>(),
+            never,
+            "of {precision}"
+        );
     }
 }
 

@@ -15,10 +15,46 @@ pub(super) type TypeId = usize;
 /// A set of them.
 pub(super) type TypeSet = FxHashSet<TypeId>;
 
+/// A type attribute of an op, or one of the types of an attribute that is a list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct TypeAttr {
+    pub(super) name: &'static str,
+    index: Option<usize>,
+}
+
+impl TypeAttr {
+    /// The attribute `name`, which is no list.
+    pub(super) fn single(name: &'static str) -> Self {
+        Self { name, index: None }
+    }
+
+    /// What it says.
+    pub(super) fn get(self, attrs: &Attributes) -> Option<DType> {
+        match (attrs.get(self.name)?, self.index) {
+            (AttrValue::Type(dtype), None) => Some(*dtype),
+            (AttrValue::TypeList(list), Some(index)) => list.get(index).copied(),
+            _ => None,
+        }
+    }
+
+    /// Lets it say `dtype`.
+    pub(super) fn set(self, attrs: &mut Attributes, dtype: DType) {
+        let value = match (attrs.get(self.name), self.index) {
+            (Some(AttrValue::TypeList(list)), Some(index)) => {
+                let mut list = list.clone();
+                list[index] = dtype;
+                AttrValue::TypeList(list)
+            }
+            _ => AttrValue::Type(dtype),
+        };
+        attrs.set(self.name, value);
+    }
+}
+
 /// A type attribute that some of a node's inputs or outputs have.
 pub(super) struct NodeType {
     pub(super) node: NodeId,
-    pub(super) attr: &'static str,
+    pub(super) attr: TypeAttr,
     pub(super) kind: Option<Kind>,
     /// Whether it says `float`.
     pub(super) is_float: bool,
@@ -36,29 +72,32 @@ pub(super) struct Types {
     of_node: Vec<Vec<TypeId>>,
 }
 
-/// The attribute that says the dtype of each of the node's inputs or outputs; `None` where it is fixed or one of a list.
-fn attrs_of<'a>(args: &'a [ArgDef], node: &'a Node) -> impl Iterator<Item = Option<&'static str>> + 'a {
+/// The attribute that says the dtype of each of the node's inputs or outputs; `None` where it is fixed.
+fn attrs_of<'a>(args: &'a [ArgDef], node: &'a Node) -> impl Iterator<Item = Option<TypeAttr>> + 'a {
     args.iter().flat_map(|arg| {
         let count = match (arg.number, arg.ty) {
             (Some(number), _) => node.attrs.read::<i64>(number).map_or(0, |count| count as usize),
             (None, ArgType::List(name)) => node.attrs.read::<Vec<DType>>(name).map_or(0, |list| list.len()),
             _ => 1,
         };
-        let attr = match arg.ty {
-            ArgType::Attr(name) => Some(name),
-            _ => None,
-        };
-        std::iter::repeat_n(attr, count)
+        (0..count).map(|index| match arg.ty {
+            ArgType::Fixed(_) => None,
+            ArgType::Attr(name) => Some(TypeAttr::single(name)),
+            ArgType::List(name) => Some(TypeAttr {
+                name,
+                index: Some(index),
+            }),
+        })
     })
 }
 
 /// The attributes of a node's inputs, one an input.
-pub(super) fn of_inputs(node: &Node) -> impl Iterator<Item = Option<&'static str>> + '_ {
+pub(super) fn of_inputs(node: &Node) -> impl Iterator<Item = Option<TypeAttr>> + '_ {
     attrs_of(&node.definition.inputs, node)
 }
 
 /// The attributes of a node's outputs, one an output.
-pub(super) fn of_outputs(node: &Node) -> impl Iterator<Item = Option<&'static str>> + '_ {
+pub(super) fn of_outputs(node: &Node) -> impl Iterator<Item = Option<TypeAttr>> + '_ {
     attrs_of(&node.definition.outputs, node)
 }
 
@@ -72,7 +111,7 @@ impl Types {
         for id in program.ids() {
             let node = program.node(id);
             let may_change = !fetched.contains(&id) && !touches_references(program, node) && !node.definition.stateful;
-            let mut attrs: Vec<&'static str> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
+            let mut attrs: Vec<TypeAttr> = of_inputs(node).chain(of_outputs(node)).flatten().collect();
             attrs.sort_unstable();
             attrs.dedup();
             for attr in attrs {
@@ -81,7 +120,7 @@ impl Types {
                     node: id,
                     attr,
                     kind: kind(node.op()),
-                    is_float: matches!(node.attrs.get(attr), Some(AttrValue::Type(DType::Float32))),
+                    is_float: attr.get(&node.attrs) == Some(DType::Float32),
                     may_change,
                     after: Vec::new(),
                     before: Vec::new(),
@@ -102,7 +141,7 @@ impl Types {
     }
 
     /// The attribute `attr` of a node.
-    pub(super) fn find(&self, node: NodeId, attr: &str) -> Option<TypeId> {
+    pub(super) fn find(&self, node: NodeId, attr: TypeAttr) -> Option<TypeId> {
         let own = self.of_node[node.index()].iter();
         own.copied().find(|&id| self.all[id].attr == attr)
     }
@@ -121,16 +160,16 @@ impl Types {
 }
 
 /// Whether a node has kernels for `dtype` as its attribute wherever it has some now.
-pub(super) fn node_could_be(node: &Node, attr: &'static str, dtype: DType) -> bool {
+pub(super) fn node_could_be(node: &Node, attr: TypeAttr, dtype: DType) -> bool {
     let definition = node.definition;
-    let Some(defined) = definition.attrs.iter().find(|defined| defined.name == attr) else {
+    let Some(defined) = definition.attrs.iter().find(|defined| defined.name == attr.name) else {
         return false;
     };
     if !defined.allowed_types.is_empty() && !defined.allowed_types.contains(&dtype) {
         return false;
     }
     let mut changed = node.attrs.clone();
-    changed.set(attr, dtype);
+    attr.set(&mut changed, dtype);
     let serves = |device: DeviceKind, attrs: &Attributes| {
         let mut kernels = definition.kernels.iter();
         kernels.any(|kernel| kernel.device == device && kernel.serves(attrs))
