@@ -4,8 +4,8 @@
 
 It wants Python 3.7 with `tensorflow==1.15.0 protobuf<3.21`: that build has the GPU's kernels, by which the rewrite decides, and
 the GPU itself is described to it. First come the lists, `list KIND op op ...`. Then, after `graph NUMBER`, a line for each node
-of a random graph, `name op inputs`, with ` -> half` behind it where its first output becomes `half`; then the line
-`casts name name ...`. All tensors but predicates are of 2 by 2 elements; `end` is fetched.
+of a random graph, `name op inputs`, and behind `->` the numbers of the outputs that become `half`, of which those of a Switch are
+one; then the line `casts name name ...`. All tensors but predicates are of 2 by 2 elements; `end` is fetched.
 """
 
 import os
@@ -57,12 +57,15 @@ def random_graph(draw):
             tensors.append(add(draw.choice(BINARY), [some(), some()]))
         elif kind < 0.9:
             tensors.append(add("Select", [add("Greater", [some(), some()]), some(), some()]))
-        elif kind < 0.95:
+        elif kind < 0.93:
             tensors.append(add("Cast", [add("Less", [some(), some()])]))
+        elif kind < 0.96:
+            both = add("IdentityN", [some(), some()])
+            tensors += [f"{both}:0", f"{both}:1"]
         else:
             switch = add("Switch", [some(), "predicate"])
             tensors.append(add("Merge", [unary(f"{switch}:0"), unary(f"{switch}:1")]))
-    taken = {tensor.split(":")[0] for _, _, inputs in nodes for tensor in inputs}
+    taken = {tensor for _, _, inputs in nodes for tensor in inputs}
     ends = [tensor for tensor in tensors if tensor not in taken]
     nodes.append(("end", "AddN", ends))
     return nodes
@@ -81,6 +84,8 @@ def graph_def(nodes):
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto([], tf.int32, [0]))
         elif op == "Cast":
             node.attr["SrcT"].type, node.attr["DstT"].type = BOOL, FLOAT
+        elif op == "IdentityN":
+            node.attr["T"].list.type.extend([FLOAT] * len(inputs))
         else:
             node.attr["T"].type = FLOAT
         if op in ("AddN", "Merge"):
@@ -116,10 +121,11 @@ def lines():
         after = {node.name: node for node in rewritten(nodes).node}
         results.append(f"graph {number}")
         for name, op, inputs in nodes:
-            attr = after[name].attr["DstT" if op == "Cast" else "T"].type
+            attr = after[name].attr["DstT" if op == "Cast" else "T"]
             # What a comparison gives is no number.
-            half = attr == HALF and op not in ("Greater", "Less")
-            results.append(" ".join([name, op, *inputs]) + (" -> half" if half else ""))
+            types = [] if op in ("Greater", "Less") else list(attr.list.type) or [attr.type]
+            half = [str(slot) for slot, dtype in enumerate(types) if dtype == HALF]
+            results.append(" ".join([name, op, *inputs, *(["->", *half] if half else [])]))
         names = {name for name, _, _ in nodes}
         results.append(" ".join(["casts", *sorted(set(after) - names)]))
     for line in sorted(Path(LOGS).glob("paintbuckets*"))[-1].read_text().split("\n\n"):

@@ -34,6 +34,7 @@ fn node(name: &str, definition: &'static OpDefinition, inputs: Vec<TensorId>) ->
             ("Const", "dtype") => AttrValue::Type(DType::Int32),
             ("Cast", "SrcT") => AttrValue::Type(DType::Bool),
             (_, "N") => AttrValue::Int(inputs.len() as i64),
+            ("IdentityN", "T") => AttrValue::TypeList(vec![DType::Float32; inputs.len()]),
             (_, "Tidx") => AttrValue::Type(DType::Int32),
             (_, "T" | "dtype" | "DstT") => AttrValue::Type(DType::Float32),
             _ => match &attr.default {
@@ -53,10 +54,10 @@ fn node(name: &str, definition: &'static OpDefinition, inputs: Vec<TensorId>) ->
         device: "".into(),
         location: std::panic::Location::caller(),
     };
-    let dtypes = definition.outputs.iter().map(|arg| match arg.ty {
-        ArgType::Fixed(dtype) => dtype,
-        ArgType::Attr(attr) => node.attrs.read::<DType>(attr).expect("a dtype"),
-        _ => panic!("a list"),
+    let dtypes = definition.outputs.iter().flat_map(|arg| match arg.ty {
+        ArgType::Fixed(dtype) => vec![dtype],
+        ArgType::Attr(attr) => vec![node.attrs.read::<DType>(attr).expect("a dtype")],
+        ArgType::List(attr) => node.attrs.read::<Vec<DType>>(attr).expect("dtypes"),
     });
     let info = |dtype| OutputInfo {
         dtype,
@@ -68,8 +69,11 @@ fn node(name: &str, definition: &'static OpDefinition, inputs: Vec<TensorId>) ->
     node
 }
 
-/// The fixture's graph, whose lines these are, the names of what becomes of 16 bits, and those of the casts that are added.
-fn graph<'a>(lines: &[&'a str]) -> (Program, BTreeSet<&'a str>, BTreeSet<&'a str>) {
+/// A fixture's graph, the outputs of it that become of 16 bits, by node and number, and the casts that are added.
+type Rewritten<'a> = (Program, BTreeSet<(&'a str, usize)>, BTreeSet<&'a str>);
+
+/// The fixture's graph whose lines these are.
+fn graph<'a>(lines: &[&'a str]) -> Rewritten<'a> {
     let registry = crate::install();
     let mut program = Program::default();
     let mut places: FxHashMap<&str, NodeId> = FxHashMap::default();
@@ -90,9 +94,8 @@ fn graph<'a>(lines: &[&'a str]) -> (Program, BTreeSet<&'a str>, BTreeSet<&'a str
         let node = node(name, registry.op(op).unwrap(), inputs.collect());
         let origin = program.ids().next().unwrap_or_default();
         places.insert(name, program.push(node, origin));
-        if becomes == "half" {
-            half.insert(name);
-        }
+        let slots = becomes.split_whitespace().map(|slot| slot.parse::<usize>().unwrap());
+        half.extend(slots.map(|slot| (name, slot)));
     }
     program.fetches = vec![TensorId::new(places["end"], 0)];
     (program, half, casts)
@@ -113,10 +116,20 @@ fn random_graphs_become_what_tensorflow_makes_of_them() {
         let (program, half, casts) = graph(&own);
         let after = HALF.apply(&program).unwrap().unwrap_or_else(|| program.clone());
         let (before, added) = after.nodes.split_at(program.nodes.len());
-        let of_half = before
-            .iter()
-            .filter(|node| node.outputs.first().is_some_and(|output| output.dtype == DType::Half));
-        let got: BTreeSet<&str> = of_half.map(|node| &*node.name).collect();
+        let mut got = BTreeSet::new();
+        for node in before {
+            // Both outputs of a Switch are of one type, and the number that a Merge tells is of none.
+            let count = if node.op() == "IdentityN" {
+                node.outputs.len()
+            } else {
+                1
+            };
+            for (slot, output) in node.outputs.iter().take(count).enumerate() {
+                if output.dtype == DType::Half {
+                    got.insert((&*node.name, slot));
+                }
+            }
+        }
         assert_eq!(got, half, "{heading}: of 16 bits");
         let got: BTreeSet<&str> = added.iter().map(|node| &*node.name).collect();
         assert_eq!(got, casts, "{heading}: casts");
