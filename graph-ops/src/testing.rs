@@ -34,7 +34,7 @@ pub(crate) fn gpu() -> Result<Cuda> {
 pub(crate) struct Case {
     pub(crate) op: &'static str,
     attrs: Vec<(&'static str, AttrValue)>,
-    inputs: Vec<Value>,
+    pub(crate) inputs: Vec<Value>,
     expected: Vec<Value>,
     tolerance: (f64, f64),
 }
@@ -93,7 +93,7 @@ impl Case {
     }
 
     /// The op as a node by itself.
-    fn node(&self) -> Result<Node> {
+    pub(crate) fn node(&self) -> Result<Node> {
         let definition = crate::install().op(self.op)?;
         let mut attrs = Attributes::new();
         for (name, value) in &self.attrs {
@@ -167,7 +167,7 @@ impl Case {
 }
 
 /// The elements as `f64`, for comparison, real and imaginary parts in turn; `None` for dtypes that are compared exactly.
-fn floats(value: &Value) -> Option<Vec<f64>> {
+pub(crate) fn floats(value: &Value) -> Option<Vec<f64>> {
     Some(match value.dtype() {
         DType::Float32 => value.as_slice::<f32>().ok()?.iter().map(|&x| x.into()).collect(),
         DType::Float64 => value.as_slice::<f64>().ok()?.to_vec(),
@@ -209,7 +209,7 @@ pub(crate) fn assert_close(got: &Value, expected: &Value, (relative, absolute): 
 }
 
 /// Every family's cases.
-fn all_cases() -> Vec<Case> {
+pub(crate) fn all_cases() -> Vec<Case> {
     [
         crate::array::CASES,
         crate::control::CASES,

@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use graph_ops::gpu::{ChosenDevices, DeviceChoice, DeviceOptions};
+use graph_ops::train::MixedPrecision;
 
 use crate::checkpoints::CheckpointOptions;
 use crate::global_definitions::{self as defaults, Definitions, OptimizerName};
@@ -291,6 +292,10 @@ struct DefinitionOptions {
         value_parser = not_negative, allow_negative_numbers = true
     )]
     weight_decay_coeff: f32,
+
+    /// Train with products and convolutions in 16 bits: f16, with a loss scale that adjusts itself, or bf16
+    #[arg(long, value_name = "DTYPE", value_parser = mixed_precision)]
+    mixed_precision: Option<MixedPrecision>,
 }
 
 /// The datasets that the program can learn.
@@ -320,6 +325,7 @@ impl Options {
             momentum: given.momentum,
             decay: given.decay,
             optimizer: given.optimizer,
+            mixed_precision: given.mixed_precision,
             ..Definitions::default()
         }
     }
@@ -404,6 +410,10 @@ fn not_negative(text: &str) -> Result<f32, String> {
 
 fn zero_to_one(text: &str) -> Result<f32, String> {
     number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
+}
+
+fn mixed_precision(text: &str) -> Result<MixedPrecision, String> {
+    text.parse().map_err(|_| "expected f16 or bf16".to_owned())
 }
 
 fn keep_probability(text: &str) -> Result<f32, String> {
@@ -509,7 +519,7 @@ mod tests {
     fn every_definition_can_be_given() {
         let given = options(
             "lenet --c1 1 --c2 2 --d1 3 --d2 4 --f1 7 --f2 2x1 --dropout-probability 1 --learning-rate 0 \
-             --weight-decay-coeff 0.5 --l1-coeff 0.25 --momentum 0.125 --decay 1 --optimizer rmsprop",
+             --weight-decay-coeff 0.5 --l1-coeff 0.25 --momentum 0.125 --decay 1 --optimizer rmsprop --mixed-precision f16",
         );
         let expected = Definitions {
             c1: 1,
@@ -526,6 +536,7 @@ mod tests {
             momentum: 0.125,
             decay: 1.0,
             optimizer: OptimizerName::RmsProp,
+            mixed_precision: Some(MixedPrecision::Half),
         };
         assert_eq!(given.definitions(), expected);
     }
@@ -610,6 +621,7 @@ mod tests {
             ("--checkpoint-dir runs --save-every", "0"),
             ("--seed", "9223372036854775808"),
             ("--dataset", "cifar"),
+            ("--mixed-precision", "fp16"),
         ];
         for (option, value) in cases {
             let error = parse(&format!("lenet {option} {value}")).unwrap_err();

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use graph_ops::train::MixedPrecision;
+
 use crate::dataset::SIDE;
 use crate::error::{Error, Result};
 
@@ -119,6 +121,9 @@ pub struct Definitions {
     pub decay: f32,
     /// See [`OPTIMIZER`].
     pub optimizer: OptimizerName,
+    /// What products and convolutions are calculated in while training, if not in `float`. With `f16` the optimizer scales the
+    /// loss.
+    pub mixed_precision: Option<MixedPrecision>,
 }
 
 impl Default for Definitions {
@@ -138,6 +143,7 @@ impl Default for Definitions {
             momentum: MOMENTUM,
             decay: DECAY,
             optimizer: OPTIMIZER,
+            mixed_precision: None,
         }
     }
 }

@@ -4,7 +4,10 @@ use graph_core::graph::IntoOperand;
 use graph_core::graph::scope::name_scope;
 use graph_core::{Graph, Operation, Tensor, Variable};
 use graph_ops::state::{add_to_collection, get_collection, variable_scope};
-use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, Optimizer, RmsPropOptimizer};
+use graph_ops::train::{
+    AdamOptimizer, GradientDescentOptimizer, IntoLossScale, MixedPrecision, MixedPrecisionLossScaleOptimizer,
+    Optimizer, RmsPropOptimizer,
+};
 use graph_ops::{array, math, nn, summary};
 
 use crate::error::Result;
@@ -76,7 +79,11 @@ pub fn apply_regularizer(var_list: &[Variable], definitions: &Definitions) -> Re
 /// # Errors
 /// What building the operations reports.
 pub fn apply_adam(var_list: &[Variable], obj: &Tensor, learning_rate: impl IntoOperand) -> Result<Operation> {
-    Ok(AdamOptimizer::new(learning_rate).name("adam").minimize(obj, var_list)?)
+    Ok(adam(learning_rate).minimize(obj, var_list)?)
+}
+
+fn adam(learning_rate: impl IntoOperand) -> AdamOptimizer {
+    AdamOptimizer::new(learning_rate).name("adam")
 }
 
 /// One step of RMSProp with momentum on `var_list` towards a smaller `obj`.
@@ -90,11 +97,12 @@ pub fn apply_rmsprop(
     decay: f32,
     momentum: f32,
 ) -> Result<Operation> {
-    Ok(RmsPropOptimizer::new(learning_rate)
-        .decay(decay)
-        .momentum(momentum)
-        .name("rmsprop")
-        .minimize(obj, var_list)?)
+    Ok(rmsprop(learning_rate, decay, momentum).minimize(obj, var_list)?)
+}
+
+fn rmsprop(learning_rate: impl IntoOperand, decay: f32, momentum: f32) -> RmsPropOptimizer {
+    let optimizer = RmsPropOptimizer::new(learning_rate).decay(decay).momentum(momentum);
+    optimizer.name("rmsprop")
 }
 
 /// One step of gradient descent on `var_list` towards a smaller `obj`.
@@ -106,9 +114,21 @@ pub fn apply_gradient_descent(
     obj: &Tensor,
     learning_rate: impl IntoOperand,
 ) -> Result<Operation> {
-    Ok(GradientDescentOptimizer::new(learning_rate)
-        .name("gradient_descent")
-        .minimize(obj, var_list)?)
+    Ok(gradient_descent(learning_rate).minimize(obj, var_list)?)
+}
+
+fn gradient_descent(learning_rate: impl IntoOperand) -> GradientDescentOptimizer {
+    GradientDescentOptimizer::new(learning_rate).name("gradient_descent")
+}
+
+/// One step of `optimizer` on `var_list` towards a smaller `obj`, which is multiplied by a dynamic loss scale before
+/// gradients are taken: in `f16` they might vanish. A step whose gradients are not all finite is left out.
+///
+/// # Errors
+/// What building the operations reports.
+pub fn apply_with_loss_scale(var_list: &[Variable], obj: &Tensor, optimizer: Box<dyn Optimizer>) -> Result<Operation> {
+    let optimizer = MixedPrecisionLossScaleOptimizer::of(optimizer, "dynamic".into_loss_scale()?);
+    Ok(optimizer.minimize(obj, var_list)?)
 }
 
 /// LeNet-5 for square images: two convolution layers, two dot-product layers and a softmax layer, with pooling and
@@ -284,6 +304,14 @@ impl Lenet5 {
     fn optimizer(&self, obj: &Tensor) -> Result<Operation> {
         let definitions = &self.definitions;
         let var_list = get_collection::<Variable>(TRAINABLE_PARAMS)?;
+        if definitions.mixed_precision == Some(MixedPrecision::Half) {
+            let optimizer: Box<dyn Optimizer> = match definitions.optimizer {
+                OptimizerName::Adam => Box::new(adam(definitions.lr)),
+                OptimizerName::RmsProp => Box::new(rmsprop(definitions.lr, definitions.decay, definitions.momentum)),
+                OptimizerName::Sgd => Box::new(gradient_descent(definitions.lr)),
+            };
+            return apply_with_loss_scale(&var_list, obj, optimizer);
+        }
         match definitions.optimizer {
             OptimizerName::Adam => apply_adam(&var_list, obj, definitions.lr),
             OptimizerName::RmsProp => {

@@ -29,7 +29,7 @@ pub struct TrainerOptions {
     pub threads: Option<usize>,
     /// The GPUs to compute on; all that there are without.
     pub accelerators: Accelerators,
-    /// Which rewrites the session applies.
+    /// Which rewrites the session applies; that of the network's mixed precision comes to them.
     pub rewrites: RewriteOptions,
     /// Where the run is saved, and whether it goes on from there; `None` saves nothing.
     pub checkpoints: Option<CheckpointOptions>,
@@ -119,10 +119,14 @@ impl Trainer {
     /// network or optimizer.
     pub fn with_options(network: Lenet5, dataset: Feed, options: TrainerOptions) -> Result<Self> {
         network.training()?;
+        let rewrites = match network.definitions().mixed_precision {
+            Some(precision) => options.rewrites.with(precision.rewrite()),
+            None => options.rewrites,
+        };
         let session_options = SessionOptions {
             intra_op_parallelism_threads: options.threads,
             accelerators: options.accelerators,
-            rewrites: options.rewrites,
+            rewrites,
             ..SessionOptions::default()
         };
         let session = Session::with_options(network.graph(), session_options)?;

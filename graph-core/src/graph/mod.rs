@@ -14,6 +14,7 @@ mod operation;
 pub mod scope;
 mod tensor;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::panic::Location;
@@ -65,6 +66,8 @@ pub(crate) struct GraphData {
     /// What [`Graph::first_time`] was asked.
     remembered: FxHashSet<String>,
     pub(crate) variables: VariableStore,
+    /// The rewrites that its sessions apply beside those that run by default.
+    pub(crate) rewrites: BTreeSet<&'static str>,
     seed: Option<i64>,
     finalized: bool,
     /// Counts the changes that are not growth; plans made before one are checked.
@@ -111,6 +114,7 @@ impl Graph {
             contexts: FxHashMap::default(),
             remembered: FxHashSet::default(),
             variables: VariableStore::default(),
+            rewrites: BTreeSet::new(),
             seed: None,
             finalized: false,
             rewirings: 0,

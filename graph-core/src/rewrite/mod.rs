@@ -10,7 +10,7 @@ pub mod prune;
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result};
-use crate::graph::{Node, NodeId, TensorId};
+use crate::graph::{Graph, Node, NodeId, TensorId};
 use crate::op::ControlFlow;
 
 /// The part of a graph that a run needs, as a list of nodes of its own.
@@ -41,6 +41,17 @@ pub trait Rewrite: Send + Sync {
         false
     }
 
+    /// Whether it runs unless options leave it out. Without, it runs where options or the graph ask for it by its name.
+    fn by_default(&self) -> bool {
+        true
+    }
+
+    /// Whether it runs when the structure of a run is made and never again when shapes are known, as what decides by all of
+    /// the structure does.
+    fn runs_once(&self) -> bool {
+        false
+    }
+
     /// Whether accelerators have kernels for what it makes. Without, it does not run in sessions that have one.
     fn for_accelerators(&self) -> bool {
         true
@@ -51,6 +62,22 @@ pub trait Rewrite: Send + Sync {
     /// # Errors
     /// Only where the program is broken: a rewrite that cannot do its work leaves it.
     fn apply(&self, program: &Program) -> Result<Option<Program>>;
+}
+
+impl Graph {
+    /// Sets whether sessions that are made for this graph from now on apply the rewrite `name`, which is none of those that
+    /// run by default. Their options may still leave it out.
+    pub fn set_rewrite(&self, name: &'static str, applies: bool) {
+        self.write(|data| match applies {
+            true => data.rewrites.insert(name),
+            false => data.rewrites.remove(name),
+        });
+    }
+
+    /// The rewrites that [`Graph::set_rewrite`] asks for.
+    pub fn rewrites(&self) -> Vec<&'static str> {
+        self.read(|data| data.rewrites.iter().copied().collect())
+    }
 }
 
 impl Program {

@@ -128,6 +128,8 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` for zero threads, `ResourceExhausted` if they cannot be started.
     pub fn with_options(graph: &Graph, options: SessionOptions) -> Result<Self> {
+        let rewrites = graph.rewrites().into_iter();
+        let rewrites = rewrites.fold(options.rewrites.clone(), RewriteOptions::with);
         let pool =
             match options.intra_op_parallelism_threads {
                 Some(0) => {
@@ -149,7 +151,7 @@ impl Session {
         };
         Ok(Self(Arc::new(Inner {
             graph: graph.clone(),
-            options,
+            options: SessionOptions { rewrites, ..options },
             pool,
             running: Mutex::new(running),
         })))

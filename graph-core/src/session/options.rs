@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::accelerator::Accelerator;
+use crate::rewrite::Rewrite;
 use crate::session::observer::RunObserver;
 
 /// Which accelerators a session uses beside the host's processor.
@@ -121,15 +122,16 @@ impl SessionOptions {
     }
 }
 
-/// Which rewrites a session applies; all by default.
+/// Which rewrites a session applies; by default all that run unless they are left out.
 #[derive(Clone, Debug, Default)]
 pub struct RewriteOptions {
     none: bool,
     disabled: BTreeSet<String>,
+    wanted: BTreeSet<String>,
 }
 
 impl RewriteOptions {
-    /// All rewrites.
+    /// All rewrites that run by default.
     pub fn all() -> Self {
         Self::default()
     }
@@ -138,7 +140,7 @@ impl RewriteOptions {
     pub fn none() -> Self {
         Self {
             none: true,
-            disabled: BTreeSet::new(),
+            ..Self::default()
         }
     }
 
@@ -149,9 +151,28 @@ impl RewriteOptions {
         self
     }
 
-    /// Whether a rewrite of this name runs.
+    /// This one too, which does not run by default. A name that no rewrite has is an error of the first run.
+    #[must_use]
+    pub fn with(mut self, name: &str) -> Self {
+        self.wanted.insert(name.to_owned());
+        self
+    }
+
+    /// Whether a rewrite of this name runs that runs by default.
     pub fn enabled(&self, name: &str) -> bool {
         !self.none && !self.disabled.contains(name)
+    }
+
+    /// Whether this rewrite runs.
+    pub fn applies(&self, rewrite: &dyn Rewrite) -> bool {
+        let name = rewrite.name();
+        let wanted = self.wanted.contains(name) && !self.disabled.contains(name);
+        wanted || (rewrite.by_default() && self.enabled(name))
+    }
+
+    /// The names that [`RewriteOptions::with`] was given.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.wanted.iter().map(String::as_str)
     }
 }
 

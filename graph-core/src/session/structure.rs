@@ -111,8 +111,12 @@ fn pipeline(options: &RewriteOptions, shaped: bool, devices: &Devices) -> Result
         &rewrite::fold::ConstantFolding,
         &rewrite::dedup::CommonSubexpressions,
     ];
-    let (needy, general): (Vec<_>, Vec<_>) = registry()?
-        .rewrites()
+    let rewrites = registry()?.rewrites();
+    let named = |name: &str| pipeline.iter().chain(rewrites).any(|rewrite| rewrite.name() == name);
+    if let Some(name) = options.wanted().find(|name| !named(name)) {
+        return Err(Error::not_found(format!("no rewrite is called '{name}'")).hint("see RewriteOptions::with"));
+    }
+    let (needy, general): (Vec<_>, Vec<_>) = rewrites
         .iter()
         .copied()
         .partition(|rewrite: &&dyn Rewrite| rewrite.needs_shapes());
@@ -122,7 +126,10 @@ fn pipeline(options: &RewriteOptions, shaped: bool, devices: &Devices) -> Result
         pipeline.extend(needy);
         pipeline.push(&rewrite::prune::Prune);
     }
-    pipeline.retain(|rewrite| options.enabled(rewrite.name()) && (devices.is_empty() || rewrite.for_accelerators()));
+    pipeline.retain(|rewrite| {
+        let suits = devices.is_empty() || rewrite.for_accelerators();
+        options.applies(*rewrite) && suits && !(shaped && rewrite.runs_once())
+    });
     Ok(pipeline)
 }
 

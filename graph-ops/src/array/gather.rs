@@ -521,6 +521,11 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input([[2i32, 0], [1, 1]])
             .input(1i32)
             .expect([[3.0f32, 1.0], [5.0, 5.0]]),
+        Case::new("Gather").input(rows).input([1i64, 0, 1]).expect([
+            [4.0f32, 5.0, 6.0],
+            [1.0, 2.0, 3.0],
+            [4.0, 5.0, 6.0],
+        ]),
         Case::new("Gather")
             .input([true, false])
             .input([[1i32, 0]])

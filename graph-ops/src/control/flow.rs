@@ -41,6 +41,10 @@ fn switch_like(definition: OpDefinition) -> OpDefinition {
         .control_flow(ControlFlow::Switch)
         .shape(|context| {
             context.with_rank(1, 0)?;
+            if let Some(handle) = context.handle(0) {
+                context.set_handle(0, handle.clone());
+                context.set_handle(1, handle);
+            }
             InferenceContext::unchanged(context)
         })
         .value_as_shape(|context, _| context.value_as_shape(0))

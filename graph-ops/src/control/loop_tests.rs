@@ -7,7 +7,7 @@ use graph_core::{DType, Graph, Result, Value};
 use super::{TensorArray, cond, merge, switch};
 use crate::array::{constant, placeholder};
 
-fn binary(op: &str, a: impl IntoOperand, b: impl IntoOperand) -> Tensor {
+pub(crate) fn binary(op: &str, a: impl IntoOperand, b: impl IntoOperand) -> Tensor {
     crate::op(op).input(a).input(b).build().expect("a node")
 }
 
@@ -16,7 +16,7 @@ fn unary(op: &str, x: &Tensor) -> Tensor {
 }
 
 /// A tensor as a constant of the loop `name`.
-fn inside(name: &str, x: impl IntoOperand) -> Tensor {
+pub(crate) fn inside(name: &str, x: impl IntoOperand) -> Tensor {
     let enter = crate::op("Enter")
         .input(x)
         .attr("frame_name", name)
@@ -25,7 +25,7 @@ fn inside(name: &str, x: impl IntoOperand) -> Tensor {
 }
 
 /// What the variables are at the end of the loop `name`.
-fn repeat(
+pub(crate) fn repeat(
     name: &str,
     start: &[Tensor],
     goes_on: impl FnOnce(&[Tensor]) -> Tensor,

@@ -28,7 +28,7 @@ use graph_core::op::OpDefinition;
 #[cfg(test)]
 mod cond_tests;
 #[cfg(test)]
-mod loop_tests;
+pub(crate) mod loop_tests;
 
 #[cfg(test)]
 use crate::testing::{Case, GradientCase};

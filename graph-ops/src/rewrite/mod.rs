@@ -2,16 +2,22 @@
 
 mod algebra;
 mod fusion;
+mod masking;
+mod mixed_precision;
 
 use graph_core::rewrite::Rewrite;
 
 pub(crate) use fusion::elementwise;
 #[cfg(test)]
 pub(crate) use fusion::sum;
+pub use mixed_precision::MixedPrecision;
 
 /// The rewrites, in the order they run; those that need shapes come last.
 pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &algebra::Algebra,
+    &masking::MaskedUpdates,
+    &mixed_precision::HALF,
+    &mixed_precision::BFLOAT16,
     &fusion::convolution::CONVOLUTIONS,
     &fusion::convolution::POOL_GRADIENTS,
     &fusion::convolution::POOL_PLACES,

@@ -8,6 +8,7 @@ mod device_tests;
 mod get_variable;
 mod initialize;
 pub mod initializers;
+pub(crate) mod masked;
 pub mod regularizers;
 mod report;
 mod resource;

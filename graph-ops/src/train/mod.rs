@@ -5,6 +5,10 @@ mod adam;
 mod ftrl;
 mod global_step;
 mod gradient_descent;
+mod loss_scale;
+mod loss_scale_optimizer;
+#[cfg(test)]
+mod loss_scale_tests;
 mod momentum;
 mod optimizer;
 mod proximal;
@@ -16,11 +20,16 @@ mod schedules;
 #[cfg(test)]
 mod tests;
 
+pub use crate::rewrite::MixedPrecision;
 pub use adagrad::{AdadeltaOptimizer, AdagradOptimizer};
 pub use adam::AdamOptimizer;
 pub use ftrl::FtrlOptimizer;
 pub use global_step::{create_global_step, get_global_step, get_or_create_global_step};
 pub use gradient_descent::GradientDescentOptimizer;
+pub use loss_scale::{DynamicLossScale, DynamicLossScaleBuilder, FixedLossScale, IntoLossScale, LossScale};
+pub use loss_scale_optimizer::{
+    MixedPrecisionLossScaleOptimizer, disable_mixed_precision_graph_rewrite, enable_mixed_precision_graph_rewrite,
+};
 pub use momentum::MomentumOptimizer;
 pub use optimizer::{Gate, GradientAndVariable, MinimizeOptions, Optimizer, OptimizerState};
 pub use proximal::{ProximalAdagradOptimizer, ProximalGradientDescentOptimizer};

@@ -32,7 +32,7 @@ pub struct MinimizeOptions {
     colocate_gradients: bool,
     gradient_of_loss: Option<Tensor>,
     global_step: Option<Variable>,
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 impl MinimizeOptions {
@@ -261,6 +261,11 @@ pub trait Optimizer {
     /// Those of making nodes.
     fn finish(&self, updates: Vec<Operation>, name: &str, _parameters: &[Tensor]) -> Result<Operation> {
         crate::control::group(updates, name)
+    }
+
+    /// Whether it multiplies the loss by a scale before it takes gradients.
+    fn scales_loss(&self) -> bool {
+        false
     }
 
     /// The slot `name` (such as `momentum`) of `variable`, if the optimizer has made it.

@@ -94,7 +94,9 @@ fn axes_of(nodes: &Nodes<'_>, input: &Operand) -> Result<Tensor> {
         Operand::Number(_) | Operand::Array(_) | Operand::List(_) => {
             let rank = {
                 let scope = scope::name_scope_in(nodes.graph(), "Rank")?;
-                let tensor = nodes.tensor(input, "Const")?;
+                // A list with tensors in it is packed under a name of its own.
+                let name = if input.graph().is_some() { "packed" } else { "Const" };
+                let tensor = nodes.tensor(input, name)?;
                 let rank = tensor.shape().rank().unwrap_or_default();
                 nodes.constant(Value::from(rank as i32), &scope.scope_name())?
             };

@@ -28,7 +28,10 @@ struct Numbers {
 
 // `gradient(at)` is the gradient's element `at`.
 template <class Gradient>
-DEVICE void update(T* pa, T* pb, T* pc, T* pd, i64 n, const Numbers& numbers, const i64* whole, const Gradient& gradient) {
+DEVICE void update(T* pa, T* pb, T* pc, T* pd, i64 n, const Numbers& numbers, const i64* whole, const bool* mask,
+                   const Gradient& gradient) {
+  // Where there is a condition and it does not hold, nothing changes.
+  if (mask != nullptr && !*mask) return;
   C s[SCALARS + 1];
   for (int k = 0; k < SCALARS; ++k) s[k] = C(*numbers.of[k]);
   // A number that counts, where a formula has one.
@@ -140,11 +143,12 @@ BLOCK_KERNEL(apply_rows, 256, T* pa, T* pb, T* pc, T* pd, const T* gradient, con
 }
 #elif defined(RESULTS)
 // What the chain reads of a variable's own memory it reads before the element there changes.
-KERNEL(apply, T* pa, T* pb, T* pc, T* pd, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole) {
-  update(pa, pb, pc, pd, n, numbers, whole, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
+KERNEL(apply, T* pa, T* pb, T* pc, T* pd, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole,
+       const bool* mask) {
+  update(pa, pb, pc, pd, n, numbers, whole, mask, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
 }
 #else
-KERNEL(apply, T* pa, T* pb, T* pc, T* pd, const T* gradient, i64 n, Numbers numbers, const i64* whole) {
-  update(pa, pb, pc, pd, n, numbers, whole, [&](i64 at) { return C(gradient[at]); });
+KERNEL(apply, T* pa, T* pb, T* pc, T* pd, const T* gradient, i64 n, Numbers numbers, const i64* whole, const bool* mask) {
+  update(pa, pb, pc, pd, n, numbers, whole, mask, [&](i64 at) { return C(gradient[at]); });
 }
 #endif

@@ -200,7 +200,8 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     }
     let variables = formula.variables;
     let operands = first_operand(request)?;
-    let others = variables..operands.unwrap_or(request.num_inputs());
+    let mask = super::mask_of(request);
+    let others = variables..operands.or(mask).unwrap_or(request.num_inputs());
     let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
     let (whole, numbers) = formula_numbers(request, others)?;
     let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
@@ -211,17 +212,23 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
             return Err(different_shapes("the variable and its gradient", &own, &shape));
         }
         let (addresses, count) = number_addresses(context, &numbers, whole);
+        let mask = mask.map_or(NOWHERE, |input| context.input_address(input));
         let n = len as i64;
         match &gradient {
             Gradient::Input(input) => {
                 let gradient = context.input_address(*input);
                 // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
-                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count])? };
+                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count, mask])? };
             }
             Gradient::Chain(first, strides) => {
                 let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
                 // SAFETY: as above; the operands have the shapes from which the strides were made.
-                unsafe { function.launch_over(len, arguments![a, b, c, d, operands, **strides, n, addresses, count])? };
+                unsafe {
+                    function.launch_over(
+                        len,
+                        arguments![a, b, c, d, operands, **strides, n, addresses, count, mask],
+                    )?
+                };
             }
         }
         hand_on(context);

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use graph_core::op::kernel::MakeKernel;
-use graph_core::op::{ArgDef, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
+use graph_core::op::{ArgDef, ArgType, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 use num_traits::Float;
@@ -119,6 +119,13 @@ impl Rule {
             .kernel(kernel)
     }
 
+    /// The op over references that does nothing where the condition, its last input, does not hold.
+    fn masked(&self, name: &'static str) -> OpDefinition {
+        let mut definition = self.dense(name);
+        definition.inputs.push(MASK);
+        definition
+    }
+
     /// The op over references, for the rows that `indices` names; `indices` comes behind the gradient.
     fn sparse(&self, name: &'static str) -> OpDefinition {
         let mut definition = OpDefinition::new(name, self.summary);
@@ -180,6 +187,14 @@ impl Rule {
     }
 }
 
+/// The condition of a masked update, a scalar.
+pub(super) const MASK: ArgDef = ArgDef {
+    name: "mask",
+    ty: ArgType::Fixed(DType::Bool),
+    number: None,
+    is_ref: false,
+};
+
 /// Whether this is the input of a rule that a gradient is.
 fn is_gradient(input: &str) -> bool {
     matches!(input, "grad: T" | "delta: T")
@@ -203,6 +218,14 @@ pub(crate) fn fused(op: &str) -> Option<(&'static OpDefinition, usize)> {
     fused.get(op).copied()
 }
 
+/// The form of the update `op` that does nothing where a condition does not hold, which it takes behind all other inputs;
+/// `None` for what is no update of every element.
+pub(crate) fn masked(op: &str) -> Option<&'static OpDefinition> {
+    static MASKED: OnceLock<FxHashMap<&'static str, OpDefinition>> = OnceLock::new();
+    let masked = MASKED.get_or_init(|| MASKED_FORMS.iter().map(|(op, make)| (*op, make())).collect());
+    masked.get(op)
+}
+
 /// The definitions of the ops of rules, each over references and over handles.
 macro_rules! ops {
     ($form:ident $prefix:literal: $($rule:path = $name:literal,)*) => {
@@ -213,11 +236,11 @@ macro_rules! ops {
     };
 }
 
-macro_rules! fused_forms {
-    ($($rule:path = $name:literal,)*) => {
+macro_rules! engine_forms {
+    ($form:ident $prefix:literal: $($rule:path = $name:literal,)*) => {
         &[$(
-            (concat!("Apply", $name), || $rule.fused(concat!("_FusedApply", $name))),
-            (concat!("ResourceApply", $name), || by_handle($rule.fused(concat!("_FusedResourceApply", $name)))),
+            (concat!("Apply", $name), || $rule.$form(concat!($prefix, "Apply", $name))),
+            (concat!("ResourceApply", $name), || by_handle($rule.$form(concat!($prefix, "ResourceApply", $name)))),
         )*]
     };
 }
@@ -249,11 +272,14 @@ macro_rules! dense_rules {
 /// The updates of every element.
 pub(crate) const DENSE: &[fn() -> OpDefinition] = dense_rules!(ops { dense "Apply": });
 
-/// The name of an update, and the definition of its form that takes a chain.
-type FusedForm = (&'static str, fn() -> OpDefinition);
+/// The name of an update, and the definition of a form of it that is the engine's own.
+type EngineForm = (&'static str, fn() -> OpDefinition);
 
 /// The same, with a chain in place of the gradient.
-const FUSED_FORMS: &[FusedForm] = dense_rules!(fused_forms {});
+const FUSED_FORMS: &[EngineForm] = dense_rules!(engine_forms { fused "_Fused": });
+
+/// The same, under a condition.
+const MASKED_FORMS: &[EngineForm] = dense_rules!(engine_forms { masked "_Masked": });
 
 /// The updates of rows.
 pub(crate) const SPARSE: &[fn() -> OpDefinition] = ops! { sparse "SparseApply":
@@ -354,6 +380,20 @@ fn no_rows() -> Error {
     Error::invalid_argument("a variable whose rows are updated must have at least one dimension")
 }
 
+/// Which input the condition of a masked update is.
+pub(super) fn mask_of(request: &KernelRequest<'_>) -> Option<usize> {
+    let last = request.num_inputs().checked_sub(1)?;
+    (request.input_dtype(last) == DType::Bool).then_some(last)
+}
+
+/// Whether the condition holds that is input `mask`.
+pub(super) fn holds(context: &KernelContext<'_>, mask: usize) -> Result<bool> {
+    match context.input::<bool>(mask)? {
+        [holds] => Ok(*holds),
+        _ => Err(Error::invalid_argument("the condition must be a scalar").got(context.input_shape(mask))),
+    }
+}
+
 /// Where a kernel finds its inputs: in the order of its rule, but for the indices of a sparse update behind the gradient.
 #[derive(Clone)]
 struct Inputs {
@@ -361,6 +401,8 @@ struct Inputs {
     indices: Option<usize>,
     /// What the gradient is made of, of operands that begin at an input, where it is a chain.
     chain: Option<(Arc<Chain>, Range<usize>)>,
+    /// The condition of a masked update.
+    mask: Option<usize>,
 }
 
 impl Inputs {
@@ -386,7 +428,13 @@ impl Inputs {
             gradient,
             indices: sparse.then_some(gradient + 1),
             chain,
+            mask: mask_of(request),
         })
+    }
+
+    /// Whether the update is to change nothing.
+    fn is_masked(&self, context: &KernelContext<'_>) -> Result<bool> {
+        self.mask.map_or(Ok(false), |mask| Ok(!holds(context, mask)?))
     }
 
     /// The scalar that is input `index` of the rule.
@@ -487,6 +535,10 @@ macro_rules! passes {
             }
             let shape = variable_shape(context, 0)?;
             let rows = inputs.rows(context, &shape)?;
+            if inputs.is_masked(context)? {
+                hand_on(context);
+                return Ok(());
+            }
             let [$($variable),*] = variables::<T, $count>(context, &shape)?;
             if let Some((chain, operands)) = &inputs.chain {
                 let operands = operands

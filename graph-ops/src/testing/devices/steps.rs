@@ -8,10 +8,16 @@ use graph_cuda::Cuda;
 use super::{Numbers, cast, device};
 use crate::array::{placeholder, reshape};
 use crate::state::{global_variables_initializer, variable_scope};
-use crate::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimizer, Optimizer};
+use crate::train::{
+    AdamOptimizer, DynamicLossScale, DynamicLossScaleBuilder, GradientDescentOptimizer, MixedPrecision,
+    MixedPrecisionLossScaleOptimizer, MomentumOptimizer, Optimizer,
+};
 use crate::{math, nn};
 
 const BATCH: usize = 6;
+
+/// Of 16 bits where there is one, else `float`.
+type Precision = Option<MixedPrecision>;
 
 struct Network {
     graph: Graph,
@@ -34,7 +40,7 @@ fn parameters(numbers: &mut Numbers, shape: &[usize]) -> Result<[Variable; 2]> {
 }
 
 /// Two convolutions with pools, a normalization, a product with dropout, a cross entropy with weight decay.
-fn network(optimizer: &dyn Optimizer) -> Result<Network> {
+fn network(make_optimizer: impl FnOnce() -> Box<dyn Optimizer>) -> Result<Network> {
     let graph = Graph::new();
     let default = graph.as_default();
     graph.set_random_seed(3);
@@ -82,7 +88,7 @@ fn network(optimizer: &dyn Optimizer) -> Result<Network> {
         )
         .build()?;
     }
-    let train = optimizer.minimize(&objective, &all)?;
+    let train = make_optimizer().minimize(&objective, &all)?;
     let variables = graph.get_collection::<Variable>(keys::GLOBAL_VARIABLES)?;
     let initialize = global_variables_initializer()?;
     drop(default);
@@ -98,9 +104,12 @@ fn network(optimizer: &dyn Optimizer) -> Result<Network> {
 }
 
 /// The objective in some steps, and all variables after them.
-fn trained(network: &Network, device: Option<&Cuda>) -> Result<(Vec<f32>, Vec<Value>)> {
+fn trained(network: &Network, device: Option<&Cuda>, precision: Precision) -> Result<(Vec<f32>, Vec<Value>)> {
     let accelerators = device.map(Cuda::accelerator).into_iter().collect();
-    let options = SessionOptions::new().accelerators(accelerators);
+    let mut options = SessionOptions::new().accelerators(accelerators);
+    if let Some(precision) = precision {
+        options.rewrites = options.rewrites.with(precision.rewrite());
+    }
     let session = Session::with_options(&network.graph, options)?;
     session.run(&network.initialize, ())?;
     let mut numbers = Numbers(32);
@@ -129,15 +138,79 @@ fn training_on_a_device_is_training_on_the_host() {
         Box::new(GradientDescentOptimizer::new(0.05)),
     ];
     for optimizer in optimizers {
-        let network = network(&*optimizer).unwrap();
-        let (expected, host) = trained(&network, None).unwrap();
-        let (got, on_device) = trained(&network, Some(&device)).unwrap();
+        let network = network(|| optimizer).unwrap();
+        let (expected, host) = trained(&network, None, None).unwrap();
+        let (got, on_device) = trained(&network, Some(&device), None).unwrap();
         let objectives = |values: Vec<f32>| Value::from(values);
         super::assert_close(&objectives(got), &objectives(expected), (1e-5, 1e-6), "the objective");
         for (variable, (got, expected)) in network.variables.iter().zip(on_device.iter().zip(&host)) {
             super::assert_close(got, expected, (2e-3, 1e-4), &variable.name());
         }
         // Bit for bit from run to run.
-        assert!(trained(&network, Some(&device)).unwrap().1 == on_device);
+        assert!(trained(&network, Some(&device), None).unwrap().1 == on_device);
     }
+}
+
+/// The network whose loss is scaled by `scale`, in mixed precision as the host trains it, checked to be what the device trains: the
+/// objectives and the variables.
+fn mixed(device: &Cuda, precision: MixedPrecision, scale: DynamicLossScaleBuilder) -> (Network, Vec<f32>, Vec<Value>) {
+    let make = || MixedPrecisionLossScaleOptimizer::new(MomentumOptimizer::new(0.05, 0.9), scale.build()?);
+    let network = network(|| Box::new(make().unwrap())).unwrap();
+    let (expected, host) = trained(&network, None, Some(precision)).unwrap();
+    let (got, on_device) = trained(&network, Some(device), Some(precision)).unwrap();
+    let label = format!("the objective in {precision}, on the device and on the host");
+    let (objectives, of_host) = (Value::from(got), Value::from(expected.clone()));
+    super::assert_close(&objectives, &of_host, (rounding(precision), 0.0), &label);
+    for (variable, (got, expected)) in network.variables.iter().zip(on_device.iter().zip(&host)) {
+        let label = format!("{} in {precision}", variable.name());
+        super::assert_close(got, expected, (4.0 * rounding(precision), rounding(precision)), &label);
+    }
+    assert!(trained(&network, Some(device), Some(precision)).unwrap().1 == on_device);
+    (network, expected, host)
+}
+
+/// Sums of another order may round to the neighbour.
+fn rounding(precision: MixedPrecision) -> f64 {
+    match precision {
+        MixedPrecision::Half => 1e-3,
+        MixedPrecision::BFloat16 => 8e-3,
+    }
+}
+
+/// The scalar variable of this name.
+fn scalar(network: &Network, values: &[Value], name: &str) -> Value {
+    let place = network.variables.iter().position(|variable| variable.name() == name);
+    values[place.unwrap()].clone()
+}
+
+#[test]
+fn mixed_precision_on_a_device_is_that_of_the_host_and_near_float() {
+    let Some(device) = device() else { return };
+    for precision in MixedPrecision::ALL {
+        // Gradients of up to 2.4 stay below the largest number of f16.
+        let scale = DynamicLossScale::new().initial_loss_scale(1024.0);
+        let (network, mixed, variables) = mixed(&device, precision, scale);
+        assert_eq!(
+            scalar(&network, &variables, "good_steps:0"),
+            Value::scalar(4i64),
+            "{precision}"
+        );
+        let (float, _) = trained(&network, Some(&device), None).unwrap();
+        assert_ne!(mixed, float, "{precision} is float");
+        let label = format!("the objective in {precision} and in float");
+        let tolerance = (4.0 * rounding(precision), 0.0);
+        super::assert_close(&Value::from(mixed), &Value::from(float), tolerance, &label);
+    }
+}
+
+#[test]
+fn a_step_that_overflows_is_left_out_on_a_device_as_on_the_host() {
+    let Some(device) = device() else { return };
+    let (network, objectives, variables) = mixed(&device, MixedPrecision::Half, DynamicLossScale::new());
+    let value = |name: &str| scalar(&network, &variables, name);
+    assert_eq!(value("current_loss_scale:0"), Value::scalar(16_384f32));
+    assert_eq!(value("good_steps:0"), Value::scalar(3i64));
+    // The second step begins where the first did, with other images and labels; in float it begins farther down.
+    let (float, _) = trained(&network, Some(&device), None).unwrap();
+    assert!(objectives[1] > 1.2 * float[1], "{objectives:?}, and in float {float:?}");
 }
