@@ -10,7 +10,8 @@ use super::resize::{
     PICTURES, Pixel, Resize, Resizing, Scaler, Table, in_single_precision, picture_kernels, resample, resize_builder,
     resized_shape, same_alignment, size_of_input, with_alignment,
 };
-use crate::array::moving::{Tables, plan};
+use crate::array::moving::plan;
+use crate::array::tables::Tables;
 use crate::cuda::NAMED;
 use crate::math::nodes::Nodes;
 
