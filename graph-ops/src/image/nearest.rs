@@ -202,9 +202,9 @@ fn resize_by_area(resizing: Resizing) -> Resize {
     let (rows, columns) = (areas(&resizing.rows), areas(&resizing.columns));
     let factor = 1.0 / (resizing.rows.scale * resizing.columns.scale);
     let (channels, width) = (resizing.channels, resizing.columns.input);
-    Box::new(move |picture, out| {
+    Box::new(move |picture, range, out| {
         let mut out = out.chunks_exact_mut(channels);
-        for y in &rows {
+        for y in &rows[range] {
             for (x, out) in columns.iter().zip(&mut out) {
                 out.fill(0.0);
                 for &(row, row_share) in y {
