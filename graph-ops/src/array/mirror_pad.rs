@@ -5,9 +5,10 @@ use graph_core::{DType, Dim, Element, Error, PartialShape, Result};
 use graph_cuda::{Cuda, Source, arguments, source};
 
 use crate::array::axis::planned_ints;
-use crate::array::moving::{Tables, plan};
+use crate::array::moving::plan;
 use crate::array::pad::{Mode, on_device, pairs, shape as padded_shape};
 use crate::array::scatter_nd::Accumulate;
+use crate::array::tables::Tables;
 use crate::cuda::{NUMBERS, SIZED, type_name};
 
 /// `MirrorPad`

@@ -28,6 +28,7 @@ mod slice;
 mod space;
 mod split;
 pub(crate) mod strided_slice;
+pub(crate) mod tables;
 mod tile;
 mod transpose;
 mod unique;

@@ -203,67 +203,6 @@ fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType) -> Resul
     words.collect()
 }
 
-/// A movement by tables: along each axis, output place i takes the input's place `tables[axis][i]`.
-pub(crate) struct Tables {
-    /// The shape of the input.
-    shape: Vec<usize>,
-    /// One table for each axis, as long as the output's dimension.
-    tables: Vec<Vec<usize>>,
-}
-
-impl Tables {
-    /// Of an input of this shape, by the places that each axis takes. Without elements they are not asked for: beside a
-    /// dimension of zero another may be as large as a number can be.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` if a table does not fit into memory.
-    pub(crate) fn new<P: Iterator<Item = usize>>(
-        shape: Vec<usize>,
-        places: impl IntoIterator<Item = P>,
-    ) -> Result<Self> {
-        let empty = shape.contains(&0);
-        let table = |places: P| {
-            let mut table = Vec::new();
-            if !empty {
-                let len = places.size_hint().0;
-                table.try_reserve_exact(len).map_err(|error| {
-                    Error::resource_exhausted(format!("no memory for the places of {len} rows")).caused_by(error)
-                })?;
-                table.extend(places);
-            }
-            Ok(table)
-        };
-        Ok(Self {
-            tables: places.into_iter().map(table).collect::<Result<_>>()?,
-            shape,
-        })
-    }
-
-    /// Calls `f` with the places of the output, in order, and those of the input that they take.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(usize, usize)) {
-        if self.shape.contains(&0) {
-            return;
-        }
-        let strides = crate::cpu::copy::strides(&self.shape);
-        let lens: Vec<usize> = self.tables.iter().map(Vec::len).collect();
-        for place in 0..lens.iter().product() {
-            let (mut rest, mut from) = (place, 0);
-            for axis in (0..lens.len()).rev() {
-                from += self.tables[axis][rest % lens[axis]] * strides[axis];
-                rest /= lens[axis];
-            }
-            f(place, from);
-        }
-    }
-}
-
-impl Movement for Tables {
-    fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
-        self.for_each(|to, from| outputs[0][to] = inputs[0][from]);
-        Ok(())
-    }
-}
-
 /// The rows `numbers` of a value, each of `row` elements in row-major order, as a value of shape `shape`.
 ///
 /// # Errors
@@ -283,17 +222,4 @@ pub(crate) fn pick_rows(value: &Value, row: usize, numbers: &[usize], shape: imp
         .iter()
         .map(|&at| bytes.get(at * row..(at + 1) * row).ok_or_else(missing));
     Value::from_bytes(value.dtype(), shape, &rows.collect::<Result<Vec<_>>>()?.concat())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_that_do_not_fit_into_memory_are_an_error() {
-        let error = Tables::new(vec![1, 1 << 60], [0..1, 0..1 << 60]).err().unwrap();
-        assert_eq!(error.class(), "ResourceExhausted");
-        // Without elements there are no tables.
-        assert!(Tables::new(vec![0, 1 << 60], [0..0, 0..1 << 60]).is_ok());
-    }
 }

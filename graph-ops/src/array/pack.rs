@@ -7,7 +7,8 @@ use graph_core::{Error, Graph, PartialShape, Result};
 
 use crate::array::axis::{around, axis_of};
 use crate::array::moving::{Movement, Word, plan};
-use crate::cpu::copy::{CopyAxis, copy_strided};
+use crate::cpu::copy::CopyAxis;
+use crate::cpu::parallel::{for_each_chunk, grain_for};
 use crate::cuda::SIZED;
 use crate::cuda::copy::{Transfer, copies};
 
@@ -188,21 +189,31 @@ struct Unstack {
 
 impl Movement for Unstack {
     fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
-        let axes = [
-            CopyAxis {
-                len: self.outer,
-                from: (self.count * self.inner) as isize,
-                to: self.inner as isize,
-            },
-            CopyAxis {
-                len: self.inner,
-                from: 1,
-                to: 1,
-            },
-        ];
-        for (index, output) in outputs.iter_mut().enumerate() {
-            copy_strided(inputs[0], index * self.inner, output, 0, &axes);
+        /// Elements that are written to each output in turn, so that rows of the input are read while they are in the cache.
+        const RUN: usize = 64;
+        let &Self { outer, count, inner } = self;
+        if outer * inner == 0 {
+            return Ok(());
         }
+        let block = RUN.div_ceil(inner);
+        for_each_chunk(outputs, grain_for(outer * inner), |first, outputs| {
+            for start in (0..outer).step_by(block) {
+                let rows = start..outer.min(start + block);
+                for (index, output) in (first..).zip(outputs.iter_mut()) {
+                    let output = &mut output[rows.start * inner..rows.end * inner];
+                    let column = &inputs[0][(rows.start * count + index) * inner..];
+                    if inner == 1 {
+                        for (row, to) in output.iter_mut().enumerate() {
+                            *to = column[row * count];
+                        }
+                    } else {
+                        for (row, to) in output.chunks_exact_mut(inner).enumerate() {
+                            to.copy_from_slice(&column[row * count * inner..][..inner]);
+                        }
+                    }
+                }
+            }
+        });
         Ok(())
     }
 }
@@ -449,5 +460,36 @@ mod tests {
         assert_eq!(unstack(&input).num(3).build().unwrap().len(), 3);
         assert_eq!(unstack(&input).axis(-1).build().unwrap().len(), 2);
         assert!(unstack(&input).axis(1).num(3).build().is_err());
+    }
+
+    #[test]
+    fn every_slice_has_its_elements() {
+        for shape in [
+            [1, 1, 1],
+            [70, 33, 1],
+            [3, 1, 5],
+            [101, 999, 1],
+            [5, 7, 300],
+            [1, 4, 40_001],
+            [2, 3, 0],
+        ] {
+            let [outer, count, inner] = shape;
+            let input: Vec<i32> = (0..(outer * count * inner) as i32).collect();
+            let case = crate::testing::Case::new("Unpack")
+                .attr("num", count as i64)
+                .attr("axis", 1i64);
+            let outputs = case
+                .input(graph_core::Value::from_vec(shape, input.clone()).unwrap())
+                .run()
+                .unwrap();
+            assert_eq!(outputs.len(), count);
+            for (index, output) in outputs.iter().enumerate() {
+                let rows = (0..outer).flat_map(|row| &input[(row * count + index) * inner..][..inner]);
+                assert!(
+                    output.as_slice::<i32>().unwrap().iter().eq(rows),
+                    "{shape:?}, slice {index}"
+                );
+            }
+        }
     }
 }

@@ -6,7 +6,8 @@ use graph_core::{DType, Error, Result, typed_builder};
 use graph_cuda::{Source, source};
 
 use crate::array::axis::{axis_of, planned_ints};
-use crate::array::moving::{Movement, Tables, Word, plan};
+use crate::array::moving::{Movement, Word, plan};
+use crate::array::tables::Tables;
 use crate::cpu::copy::CopyAxis;
 use crate::cuda::copy::{Transfer, copies, copy, sliced};
 use crate::cuda::launch::{Launch, Work};

@@ -1,10 +1,11 @@
 //! `Unique`, `UniqueWithCounts`, their second versions, and `ListDiff`: what is there, and what is there twice.
 
-use std::collections::HashMap;
+use std::hash::Hash;
 
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, PartialShape, Result, Value};
+use rustc_hash::FxHashMap;
 
 use crate::array::axis::{around, axis_of, planned_ints};
 use crate::array::moving::pick_rows;
@@ -122,18 +123,18 @@ fn kernel(request: &KernelRequest<'_>, axis: Option<usize>) -> Result<Planned> {
     Ok(Planned::new(move |context| {
         let input = context.input_value(0)?;
         let numbers = numbered(&input)?;
-        let mut seen: HashMap<Vec<u64>, usize> = HashMap::new();
-        let (mut firsts, mut counts, mut which) = (Vec::new(), Vec::new(), Vec::with_capacity(len));
-        for place in 0..len {
-            let rows = (0..outer).flat_map(|row| &numbers[(row * len + place) * inner..][..inner]);
-            let next = firsts.len();
-            let number = *seen.entry(rows.copied().collect()).or_insert(next);
-            if number == next {
+        let which = if outer * inner == 1 {
+            numbers
+        } else {
+            numbered_slices(&numbers, [outer, len, inner])
+        };
+        let (mut firsts, mut counts) = (Vec::new(), Vec::new());
+        for (place, &number) in which.iter().enumerate() {
+            if number == firsts.len() {
                 firsts.push(place);
                 counts.push(0);
             }
             counts[number] += 1;
-            which.push(number);
         }
         let rows: Vec<usize> = (0..outer)
             .flat_map(|row| firsts.iter().map(move |&first| row * len + first))
@@ -158,51 +159,96 @@ fn set_indices(context: &mut KernelContext<'_>, output: usize, numbers: &[usize]
     Ok(())
 }
 
-/// Numbers such that equal elements, and only they, have equal ones: zeros of both signs are equal, a NaN equals nothing.
-fn numbered(value: &Value) -> Result<Vec<u64>> {
-    let mut seen: HashMap<Vec<u8>, u64> = HashMap::new();
-    let mut next = 0u64;
-    let mut number = |key: Option<Vec<u8>>| {
-        let number = key.map_or(next, |key| *seen.entry(key).or_insert(next));
-        next += u64::from(number == next);
-        number
-    };
-    if value.dtype() == DType::String {
-        return Ok(value
-            .as_strings()?
-            .iter()
-            .map(|text| number(Some(text.clone())))
-            .collect());
-    }
-    let dtype = value.dtype();
-    let size = dtype.size().unwrap_or(1);
-    let part = if dtype.is_complex() { size / 2 } else { size };
-    let elements = value.bytes().chunks_exact(size).map(|element| {
-        let mut key = element.to_vec();
-        let float = dtype.is_floating() || dtype.is_complex();
-        let mut is_nan = false;
-        if float {
-            // Both parts of a complex number are made canonical, so that none may be skipped.
-            key.chunks_exact_mut(part)
-                .for_each(|part| is_nan |= canonical(part, dtype));
-        }
-        number((!is_nan).then_some(key))
-    });
-    Ok(elements.collect())
+/// Numbers for things, the same for equal ones, from 0 on in the order in which they come.
+struct Numbers<K> {
+    seen: FxHashMap<K, usize>,
+    next: usize,
 }
 
-/// Makes a negative zero positive; whether the number is NaN.
-fn canonical(bytes: &mut [u8], dtype: DType) -> bool {
-    let number = match (dtype, bytes.len()) {
-        (DType::BFloat16, _) => half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
-        (_, 2) => half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f64(),
-        (_, 4) => f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
-        _ => f64::from_le_bytes(std::array::from_fn(|at| bytes[at])),
-    };
-    if number == 0.0 {
-        bytes.fill(0);
+impl<K: Hash + Eq> Numbers<K> {
+    fn new() -> Self {
+        Self {
+            seen: FxHashMap::default(),
+            next: 0,
+        }
     }
-    number.is_nan()
+
+    /// The number of a thing; of what equals nothing, a number of its own.
+    fn of(&mut self, thing: Option<K>) -> usize {
+        let next = self.next;
+        let number = thing.map_or(next, |thing| *self.seen.entry(thing).or_insert(next));
+        self.next += usize::from(number == next);
+        number
+    }
+}
+
+/// Numbers such that equal elements, and only they, have equal ones: zeros of both signs are equal, a NaN equals nothing.
+fn numbered(value: &Value) -> Result<Vec<usize>> {
+    if value.dtype() == DType::String {
+        let mut numbers = Numbers::new();
+        return Ok(value.as_strings()?.iter().map(|text| numbers.of(Some(text))).collect());
+    }
+    let (dtype, bytes) = (value.dtype(), value.bytes());
+    // The bits of infinity, and how many there are of one number.
+    let float = match dtype {
+        DType::Half => Some((0x7c00, 16)),
+        DType::BFloat16 => Some((0x7f80, 16)),
+        DType::Float32 | DType::Complex64 => Some((0x7f80_0000, 32)),
+        DType::Float64 | DType::Complex128 => Some((0x7ff0_0000_0000_0000, 64)),
+        _ => None,
+    };
+    let key = |bits: u64| match float {
+        Some((infinity, 32)) if dtype.is_complex() => {
+            let (re, im) = (bits & u64::from(u32::MAX), bits >> 32);
+            Some(canonical(re, infinity, 32)? | canonical(im, infinity, 32)? << 32)
+        }
+        Some((infinity, width)) => canonical(bits, infinity, width),
+        None => Some(bits),
+    };
+    let mut numbers = Numbers::new();
+    let mut number = |bits: u64| numbers.of(key(bits));
+    Ok(match dtype.size() {
+        Some(1) => bytes.iter().map(|&byte| number(byte.into())).collect(),
+        Some(2) => words(bytes)
+            .map(|word| number(u16::from_le_bytes(word).into()))
+            .collect(),
+        Some(4) => words(bytes)
+            .map(|word| number(u32::from_le_bytes(word).into()))
+            .collect(),
+        Some(8) => words(bytes).map(|word| number(u64::from_le_bytes(word))).collect(),
+        _ => {
+            let mut numbers = Numbers::new();
+            let halves = words(bytes).map(u64::from_le_bytes).collect::<Vec<_>>();
+            let pairs = halves
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|&[re, im]| Some((key(re)?, key(im)?)));
+            pairs.map(|pair| numbers.of(pair)).collect()
+        }
+    })
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+/// The bits of a floating-point number of `width` bits, with a positive zero for a negative one; none of NaN.
+fn canonical(bits: u64, infinity: u64, width: u32) -> Option<u64> {
+    let magnitude = bits & u64::MAX >> (65 - width);
+    (magnitude <= infinity).then_some(if magnitude == 0 { 0 } else { bits })
+}
+
+/// Numbers of the slices along the middle axis, by those of their elements: each element leads on from where those before it
+/// have led.
+fn numbered_slices(numbers: &[usize], [outer, len, inner]: [usize; 3]) -> Vec<usize> {
+    let (mut ways, mut slices) = (Numbers::new(), Numbers::new());
+    let slice = |place: usize| {
+        let elements = (0..outer).flat_map(|row| &numbers[(row * len + place) * inner..][..inner]);
+        let end = elements.fold(usize::MAX, |way, &element| ways.of(Some((way, element))));
+        slices.of(Some(end))
+    };
+    (0..len).map(slice).collect()
 }
 
 /// `ListDiff`
@@ -238,8 +284,9 @@ fn difference(context: &mut KernelContext<'_>, index_type: DType) -> Result<()> 
     let (x, y) = (context.input_value(0)?, context.input_value(1)?);
     let (len, both) = (x.num_elements(), joined(&x, &y)?);
     let numbers = numbered(&both)?;
-    let there: std::collections::HashSet<u64> = numbers[len..].iter().copied().collect();
-    let kept: Vec<usize> = (0..len).filter(|&place| !there.contains(&numbers[place])).collect();
+    let mut there = vec![false; numbers.len()];
+    numbers[len..].iter().for_each(|&number| there[number] = true);
+    let kept: Vec<usize> = (0..len).filter(|&place| !there[numbers[place]]).collect();
     context.set_output(0, pick_rows(&x, 1, &kept, [kept.len()])?);
     set_indices(context, 1, &kept, index_type)
 }
@@ -337,6 +384,59 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
 #[cfg(test)]
 mod tests {
     use crate::testing::Case;
+    use graph_core::{Complex, Value};
+
+    /// Elements, and slices of two, beside the plain search for an equal one before each.
+    #[test]
+    fn numbers_are_those_of_the_first_equal_one() {
+        fn first_equal<T: PartialEq>(things: &[T]) -> Vec<i32> {
+            let mut firsts: Vec<usize> = Vec::new();
+            let number = |at: usize| {
+                let equal = firsts.iter().position(|&first| things[first] == things[at]);
+                equal.unwrap_or_else(|| {
+                    firsts.push(at);
+                    firsts.len() - 1
+                }) as i32
+            };
+            (0..things.len()).map(number).collect()
+        }
+        let special = [
+            0.0,
+            -0.0,
+            f64::NAN,
+            1.5,
+            -1.5,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::MIN_POSITIVE,
+        ];
+        let c = |re: usize, im: usize| Complex::new(special[re % 8], special[im % 8]);
+        let numbers: Vec<Complex<f64>> = (0..120).map(|i| c(i * i, i / 7)).collect();
+        let run = |value: Value| Case::new("Unique").input(value).run().unwrap().remove(1);
+        let index = |value: Value| value.as_slice::<i32>().unwrap().to_vec();
+        assert_eq!(index(run(Value::from(numbers.clone()))), first_equal(&numbers));
+        let single: Vec<Complex<f32>> = numbers.iter().map(|x| Complex::new(x.re as f32, x.im as f32)).collect();
+        assert_eq!(index(run(Value::from(single.clone()))), first_equal(&single));
+        let double: Vec<f64> = numbers.iter().map(|x| x.re).collect();
+        assert_eq!(index(run(Value::from(double.clone()))), first_equal(&double));
+        let half: Vec<half::f16> = double.iter().map(|&x| half::f16::from_f64(x)).collect();
+        assert_eq!(index(run(Value::from(half.clone()))), first_equal(&half));
+        let short: Vec<half::bf16> = double.iter().map(|&x| half::bf16::from_f64(x)).collect();
+        assert_eq!(index(run(Value::from(short.clone()))), first_equal(&short));
+        let bytes: Vec<u8> = (0..700).map(|i| (i * i % 251) as u8).collect();
+        assert_eq!(index(run(Value::from(bytes.clone()))), first_equal(&bytes));
+
+        let rows: Vec<[i64; 2]> = (0..200).map(|i| [i * i % 7, (i % 3) << 40]).collect();
+        let value = Value::from_vec([200, 2], rows.concat()).unwrap();
+        let result = Case::new("UniqueV2").input(value.clone()).input([0i64]).run().unwrap();
+        assert_eq!(index(result[1].clone()), first_equal(&rows));
+        let columns: Vec<i64> = (0..2)
+            .flat_map(|column| rows.iter().map(move |row| row[column]))
+            .collect();
+        let value = Value::from_vec([2, 200], columns).unwrap();
+        let result = Case::new("UniqueV2").input(value).input([1i64]).run().unwrap();
+        assert_eq!(index(result[1].clone()), first_equal(&rows));
+    }
 
     #[test]
     fn a_matrix_needs_an_axis() {

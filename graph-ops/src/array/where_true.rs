@@ -7,6 +7,9 @@ use graph_core::{DType, Element, Error, Graph, PartialShape, Result, Shape};
 
 use crate::array::moving::with_element;
 use crate::array::shape_of::shape_of;
+use crate::cpu::Short;
+use crate::cpu::parallel::{SharedMut, for_each_chunk, for_each_range};
+use crate::cpu::simd::multiversion;
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -34,17 +37,102 @@ pub(crate) fn definition() -> OpDefinition {
     )
 }
 
+/// Elements that one task looks through.
+const TASK: usize = 16 * 1024;
+
+/// Elements whose places are found before they are written as indices.
+const BLOCK: usize = 256;
+
 fn places<T: Element>(context: &mut KernelContext<'_>, shape: &Shape) -> Result<()> {
     let input = context.input::<T>(0)?;
-    let places: Vec<usize> = (0..input.len()).filter(|&at| input[at] != T::default()).collect();
-    let output = context.allocate_output::<i64>(0, [places.len(), shape.rank()])?;
-    let strides = shape.strides();
-    for (row, place) in output.chunks_mut(shape.rank().max(1)).zip(places) {
-        for (axis, index) in row.iter_mut().enumerate() {
-            *index = (place / strides[axis] % shape[axis]) as i64;
+    let mut ends = vec![0; input.len().div_ceil(TASK)];
+    for_each_chunk(&mut ends, 1, |task, count| {
+        count[0] = count_true(&input[task * TASK..input.len().min((task + 1) * TASK)]);
+    });
+    for task in 1..ends.len() {
+        ends[task] += ends[task - 1];
+    }
+    let count = ends.last().copied().unwrap_or(0);
+    let rank = shape.rank();
+    let output = SharedMut::new(context.allocate_output::<i64>(0, [count, rank])?);
+    if rank == 0 {
+        return Ok(());
+    }
+    for_each_range(input.len(), TASK, |range| {
+        let task = range.start / TASK;
+        let begin = if task == 0 { 0 } else { ends[task - 1] };
+        // SAFETY: the output has a row for each place, and this task alone those of its own elements.
+        let mut rows = unsafe { output.slice(begin * rank..ends[task] * rank) };
+        if rank == 1 {
+            return write_places(range.start, &input[range], rows);
+        }
+        let mut line = Line::new(shape);
+        let mut places = [0; BLOCK];
+        for (block, elements) in input[range.clone()].chunks(BLOCK).enumerate() {
+            let found = count_true(elements);
+            let places = &mut places[..found];
+            write_places(range.start + block * BLOCK, elements, places);
+            let own;
+            (own, rows) = std::mem::take(&mut rows).split_at_mut(found * rank);
+            own.chunks_exact_mut(rank)
+                .zip(&*places)
+                .for_each(|(row, &place)| line.write(place as usize, row));
+        }
+    });
+    Ok(())
+}
+
+multiversion! {
+    fn count_true[T: Element](elements: &[T]) -> usize {
+        // Short sums stay in narrow lanes.
+        let blocks = elements.chunks(128);
+        blocks.map(|block| usize::from(block.iter().map(|&x| u8::from(x != T::default())).sum::<u8>())).sum()
+    }
+}
+
+/// Writes the places of the elements that are not zero, as many as `places` has; the first element's is `start`. Each place is
+/// written, and the next one over it where the element is zero: a branch on elements in no order would be foretold wrong.
+fn write_places<T: Element>(start: usize, elements: &[T], places: &mut [i64]) {
+    let mut count = 0;
+    for (place, &x) in (start as i64..).zip(elements) {
+        let Some(slot) = places.get_mut(count) else { return };
+        *slot = place;
+        count += usize::from(x != T::default());
+    }
+}
+
+/// The run of elements along the last axis that the last place was in.
+struct Line<'s> {
+    shape: &'s Shape,
+    start: usize,
+    /// The indices along the axes before the last one.
+    indices: Short<i64>,
+}
+
+impl<'s> Line<'s> {
+    fn new(shape: &'s Shape) -> Self {
+        Self {
+            shape,
+            start: 0,
+            indices: Short::from_elem(0, shape.rank() - 1),
         }
     }
-    Ok(())
+
+    /// Writes the indices of a place, which lies behind the one before.
+    fn write(&mut self, place: usize, row: &mut [i64]) {
+        let last = self.indices.len();
+        let len = self.shape[last];
+        if place - self.start >= len {
+            let mut rest = place / len;
+            self.start = rest * len;
+            for (index, &dim) in self.indices.iter_mut().zip(self.shape.dims()).rev() {
+                *index = (rest % dim) as i64;
+                rest /= dim;
+            }
+        }
+        row[..last].copy_from_slice(&self.indices);
+        row[last] = (place - self.start) as i64;
+    }
 }
 
 /// The places of the elements of `condition` that are true, an `int64` matrix with a row for each.
@@ -193,4 +281,47 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input(true)
             .expect(Value::zeros(DType::Int64, [1, 0]).unwrap()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+    use graph_core::Value;
+
+    #[test]
+    fn all_places_are_found_in_their_order() {
+        for shape in [
+            vec![1],
+            vec![257],
+            vec![70_003],
+            vec![300, 301],
+            vec![3, 1, 40_001],
+            vec![7, 5, 3, 2],
+            vec![0, 4],
+        ] {
+            let len: usize = shape.iter().product();
+            for seldom in [1, 2, 3, 1000] {
+                let input: Vec<f32> = (0..len)
+                    .map(|at| if (at * 7 / 5) % seldom == 0 { 0.5 } else { -0.0 })
+                    .collect();
+                let strides = crate::cpu::copy::strides(&shape);
+                let expected: Vec<i64> = (0..len)
+                    .filter(|&at| input[at] != 0.0)
+                    .flat_map(|at| {
+                        shape
+                            .iter()
+                            .zip(&strides)
+                            .map(move |(dim, stride)| (at / stride % dim) as i64)
+                    })
+                    .collect();
+                let input = Value::from_vec(shape.clone(), input).unwrap();
+                let found = Case::new("Where").input(input).run().unwrap().remove(0);
+                assert_eq!(found.shape().dims(), [expected.len() / shape.len(), shape.len()]);
+                assert!(
+                    found.as_slice::<i64>().unwrap() == expected,
+                    "{shape:?}, one of {seldom}"
+                );
+            }
+        }
+    }
 }

@@ -1,15 +1,12 @@
 //! Matrix products `c = a * b` or `c += a * b` of row-major matrices, either of which may be stored transposed.
 //!
 //! `float` and `double` go to the `gemm-f32` and `gemm-f64` crates, part by part of the result ([`Parts`]): threads share out
-//! parts and never the sum over `k`, so the bits do not depend on their number. The half types are multiplied in `float`;
-//! integers wrap, as TensorFlow's do.
+//! parts and never the sum over `k`, so the bits do not depend on their number. The half types are multiplied in `float`, complex
+//! numbers as matrices of their parts; integers wrap, as TensorFlow's do.
 
-use super::parallel::{SharedMut, for_each_chunk, for_each_range};
-use super::scratch::{Plain, with_scratch};
+use super::parallel::{SharedMut, for_each_range};
 use super::simd::multiversion;
 use gemm_common::Parallelism;
-use graph_core::Complex;
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// The shape of a matrix product: `a` is `m x k`, `b` is `k x n`, `c` is `m x n`.
@@ -276,88 +273,14 @@ gemm_crate! {
     f64, gemm_f64::gemm::f64::get_gemm_fn;
 }
 
-macro_rules! through_f32 {
-    ($($t:ty),*) => {$(
-        impl GemmElement for $t {
-            fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
-                with_scratch(a.len() + b.len() + c.len(), |wide: &mut [f32]| {
-                    let (wide_a, rest) = wide.split_at_mut(a.len());
-                    let (wide_b, wide_c) = rest.split_at_mut(b.len());
-                    wide_a.iter_mut().zip(a).for_each(|(w, x)| *w = x.to_f32());
-                    wide_b.iter_mut().zip(b).for_each(|(w, x)| *w = x.to_f32());
-                    wide_c.iter_mut().zip(&*c).for_each(|(w, x)| *w = x.to_f32());
-                    f32::gemm(p, wide_a, wide_b, wide_c);
-                    c.iter_mut().zip(&*wide_c).for_each(|(x, &w)| *x = <$t>::from_f32(w));
-                });
-            }
-        }
-    )*};
-}
-through_f32!(f16, bf16);
-
-macro_rules! integers {
-    ($($t:ty),*) => {$(
-        impl GemmElement for $t {
-            fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
-                wrapping(p, a, b, c, <$t>::wrapping_mul, <$t>::wrapping_add);
-            }
-        }
-    )*};
-}
-integers!(i32, i64, u32, u64, i16, u16, i8, u8);
-
-macro_rules! complex {
-    ($($t:ty),*) => {$(
-        impl GemmElement for Complex<$t> {
-            fn gemm(p: Product, a: &[Self], b: &[Self], c: &mut [Self]) {
-                wrapping(p, a, b, c, |x, y| x * y, |x, y| x + y);
-            }
-        }
-    )*};
-}
-complex!(f32, f64);
-
-/// Row by row, adding multiples of the rows of `b`, so that the inner loop runs along memory.
-fn wrapping<T: Plain + Default + Send + Sync>(
-    p: Product,
-    a: &[T],
-    b: &[T],
-    c: &mut [T],
-    times: impl Fn(T, T) -> T + Sync + Send,
-    plus: impl Fn(T, T) -> T + Sync + Send,
-) {
-    if c.is_empty() {
-        return;
-    }
-    let (a_row, a_column) = p.a_strides();
-    with_scratch(if p.transpose_b { b.len() } else { 0 }, |turned: &mut [T]| {
-        let b = if p.transpose_b {
-            super::transpose::transpose(b, &[p.n, p.k], &[1, 0], turned);
-            &*turned
-        } else {
-            b
-        };
-        let rows = super::parallel::grain_for(p.n * p.k);
-        for_each_chunk(c, rows * p.n, |start, chunk| {
-            for (i, row) in chunk.chunks_mut(p.n).enumerate() {
-                if !p.accumulate {
-                    row.fill(T::default());
-                }
-                for (l, b_row) in b.chunks(p.n).enumerate() {
-                    let factor = a[(start / p.n + i) * a_row + l * a_column];
-                    row.iter_mut()
-                        .zip(b_row)
-                        .for_each(|(c, &b)| *c = plus(*c, times(factor, b)));
-                }
-            }
-        });
-    });
-}
+mod others;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
+    use graph_core::Complex;
+    use half::f16;
 
     /// The product by its definition, in double.
     fn expected(p: Product, a: &[f64], b: &[f64]) -> Vec<f64> {
@@ -448,6 +371,41 @@ mod tests {
             let mut c = vec![f16::NAN; sum.len()];
             gemm(p, &half(&a), &half(&b), &mut c);
             assert!(c.iter().zip(&sum).all(|(x, y)| (x.to_f64() - y).abs() < 0.05));
+        }
+    }
+
+    #[test]
+    fn complex_numbers_are_multiplied() {
+        for p in products().filter(|p| p.k < 200) {
+            let complex = |seed, len| {
+                let parts = crate::cpu::testing::numbers(seed, 2 * len);
+                parts
+                    .chunks(2)
+                    .map(|pair| Complex::new(pair[0], pair[1]))
+                    .collect::<Vec<_>>()
+            };
+            let (a, b, start) = (complex(1, p.m * p.k), complex(2, p.k * p.n), complex(3, p.m * p.n));
+            let ((ar, ac), (br, bc)) = (p.a_strides(), p.b_strides());
+            let got = same_on_any_pool(|| {
+                let mut c = start.clone();
+                gemm(p, &a, &b, &mut c);
+                c
+            });
+            let single = |x: &[Complex<f64>]| {
+                let parts = x.iter().map(|x| Complex::new(x.re as f32, x.im as f32));
+                parts.collect::<Vec<_>>()
+            };
+            let mut in_single = single(&start);
+            gemm(p, &single(&a), &single(&b), &mut in_single);
+            for at in 0..start.len() {
+                let first = if p.accumulate { start[at] } else { Complex::default() };
+                let sum = (0..p.k).fold(first, |sum, l| {
+                    sum + a[at / p.n * ar + l * ac] * b[l * br + at % p.n * bc]
+                });
+                assert!((got[at] - sum).norm() < 1e-12, "{p:?}");
+                let wide = Complex::new(f64::from(in_single[at].re), f64::from(in_single[at].im));
+                assert!((wide - sum).norm() < 1e-3, "{p:?}");
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod least_squares;
 mod lu;
 mod matrix;
 mod qr;
+mod rows;
 mod scalar;
 mod svd;
 #[cfg(test)]

@@ -496,7 +496,7 @@ mod reductions;
 pub use reductions::{All, Any, IntMean, IntProd, IntSum, Max, Mean, Min, Prod, Sum};
 
 mod arg;
-pub use arg::{argmax, argmin};
+pub use arg::{Ranked, argmax, argmin};
 
 #[cfg(test)]
 mod tests;

@@ -70,6 +70,80 @@ fn runs<T: Copy + Send + Sync>(input: &[T], outer: &[(usize, usize)], run: usize
     });
 }
 
+/// How squares of elements that fill as many vectors of 16 bytes are turned in registers: by a perfect shuffle of all of them
+/// for each halving of the side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tile {
+    Bytes,
+    Pairs,
+    Words,
+    Longs,
+}
+
+impl Tile {
+    /// For elements of `T`, on a CPU that has such vectors in any case.
+    #[inline(always)]
+    const fn of<T>() -> Option<Self> {
+        if cfg!(not(target_arch = "x86_64")) {
+            return None;
+        }
+        match size_of::<T>() {
+            1 => Some(Self::Bytes),
+            2 => Some(Self::Pairs),
+            4 => Some(Self::Words),
+            8 => Some(Self::Longs),
+            _ => None,
+        }
+    }
+}
+
+/// Transposes a block of [`SIDE`] rows and columns; the strides are those of rows.
+///
+/// # Safety
+/// The blocks lie in memory that is valid for reads and for writes, and there is a [`Tile`] for `T`.
+#[inline(always)]
+unsafe fn turn_block<T: Copy>(from: *const T, from_stride: usize, to: *mut T, to_stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+
+        macro_rules! tiles {
+            ($side:literal, $low:ident, $high:ident) => {
+                for row in (0..SIDE).step_by($side) {
+                    for column in (0..SIDE).step_by($side) {
+                        // SAFETY: the tile lies in the block (the caller's promise); every x86-64 CPU has SSE2.
+                        unsafe {
+                            let mut rows: [__m128i; $side] = std::array::from_fn(|i| {
+                                _mm_loadu_si128(from.add((row + i) * from_stride + column).cast())
+                            });
+                            let mut side = $side;
+                            while side > 1 {
+                                rows = std::array::from_fn(|i| {
+                                    let (a, b) = (rows[i / 2], rows[i / 2 + $side / 2]);
+                                    if i % 2 == 0 { $low(a, b) } else { $high(a, b) }
+                                });
+                                side /= 2;
+                            }
+                            for (i, &turned) in rows.iter().enumerate() {
+                                _mm_storeu_si128(to.add((column + i) * to_stride + row).cast(), turned);
+                            }
+                        }
+                    }
+                }
+            };
+        }
+        match Tile::of::<T>() {
+            Some(Tile::Bytes) => tiles!(16, _mm_unpacklo_epi8, _mm_unpackhi_epi8),
+            Some(Tile::Pairs) => tiles!(8, _mm_unpacklo_epi16, _mm_unpackhi_epi16),
+            Some(Tile::Words) => tiles!(4, _mm_unpacklo_epi32, _mm_unpackhi_epi32),
+            Some(Tile::Longs) => tiles!(2, _mm_unpacklo_epi64, _mm_unpackhi_epi64),
+            None => {}
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, from_stride, to, to_stride);
+}
+
 /// Transposes planes of the output's last axis and the axis that is contiguous in the input.
 fn blocks<T: Copy + Send + Sync>(input: &[T], axes: &[(usize, usize)], out: &mut [T]) {
     let last = axes.len() - 1;
@@ -101,16 +175,24 @@ fn blocks<T: Copy + Send + Sync>(input: &[T], axes: &[(usize, usize)], out: &mut
             let height = SIDE.min(rows - row);
             for column in (0..columns).step_by(SIDE) {
                 let width = SIDE.min(columns - column);
+                let source = &input[from + column * column_stride..];
+                if height == SIDE && width == SIDE && Tile::of::<T>().is_some() {
+                    // SAFETY: this task alone writes these rows of this plane; the block lies in both arrays.
+                    unsafe {
+                        let target = shared.as_ptr().add(to + column);
+                        turn_block(source.as_ptr(), column_stride, target, row_distance);
+                    }
+                    continue;
+                }
                 for r in 0..height {
-                    // SAFETY: this task alone writes these rows of this plane; all indices lie in the arrays.
+                    // SAFETY: as above.
                     let line = unsafe {
                         let start = to + r * row_distance + column;
                         shared.slice(start..start + width)
                     };
-                    let source = &input[from + column * column_stride + r..];
                     for (c, x) in line.iter_mut().enumerate() {
                         // SAFETY: the element (row + r, column + c) of the plane lies in the input.
-                        *x = unsafe { *source.get_unchecked(c * column_stride) };
+                        *x = unsafe { *source.get_unchecked(c * column_stride + r) };
                     }
                 }
             }
@@ -122,6 +204,21 @@ fn blocks<T: Copy + Send + Sync>(input: &[T], axes: &[(usize, usize)], out: &mut
 mod tests {
     use super::*;
     use crate::cpu::testing::same_on_any_pool;
+
+    /// The transpose of the elements `of` their places.
+    fn turned<T: Copy + Send + Sync + PartialEq + std::fmt::Debug>(
+        len: usize,
+        shape: &[usize],
+        permutation: &[usize],
+        of: impl Fn(usize) -> T,
+    ) -> Vec<T> {
+        let input: Vec<T> = (0..len).map(of).collect();
+        same_on_any_pool(|| {
+            let mut out = input.clone();
+            transpose(&input, shape, permutation, &mut out);
+            out
+        })
+    }
 
     #[test]
     fn every_element_goes_where_the_permutation_says() {
@@ -142,21 +239,27 @@ mod tests {
             (vec![2, 40000], vec![1, 0]),
         ] {
             let len = shape.iter().product::<usize>();
-            let input: Vec<u32> = (0..len as u32).collect();
-            let out = same_on_any_pool(|| {
-                let mut out = vec![0; len];
-                transpose(&input, &shape, &permutation, &mut out);
-                out
-            });
             let mut strides = vec![1; shape.len()];
             (1..shape.len())
                 .rev()
                 .for_each(|d| strides[d - 1] = strides[d] * shape[d]);
             let axes: Vec<_> = permutation.iter().map(|&p| (shape[p], strides[p])).collect();
-            assert!(
-                (0..len).all(|at| out[at] as usize == offset(&axes, at)),
-                "{shape:?} {permutation:?}"
-            );
+            let check = |turned: &dyn Fn(usize, usize) -> bool| {
+                assert!(
+                    (0..len).all(|at| turned(at, offset(&axes, at))),
+                    "{shape:?} {permutation:?}"
+                );
+            };
+            let out = turned(len, &shape, &permutation, |at| at as u32);
+            check(&|at, from| out[at] == from as u32);
+            let out = turned(len, &shape, &permutation, |at| (at * 7 % 251) as u8);
+            check(&|at, from| out[at] == (from * 7 % 251) as u8);
+            let out = turned(len, &shape, &permutation, |at| (at * 7 % 65_521) as u16);
+            check(&|at, from| out[at] == (from * 7 % 65_521) as u16);
+            let out = turned(len, &shape, &permutation, |at| at as f64);
+            check(&|at, from| out[at] == from as f64);
+            let out = turned(len, &shape, &permutation, |at| [at as u64; 2]);
+            check(&|at, from| out[at] == [from as u64; 2]);
         }
     }
 }

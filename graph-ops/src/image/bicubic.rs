@@ -92,9 +92,9 @@ fn kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {
 fn resize(resizing: Resizing) -> Resize {
     let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
     let (channels, width) = (resizing.channels, resizing.columns.input);
-    Box::new(move |picture, out| {
+    Box::new(move |picture, range, out| {
         let mut out = out.chunks_exact_mut(channels);
-        for y in &rows {
+        for y in &rows[range] {
             for (x, out) in columns.iter().zip(&mut out) {
                 for (c, out) in out.iter_mut().enumerate() {
                     let along_row = |row: usize| -> f32 {

@@ -10,6 +10,7 @@ use super::resize::{
     resized_shape, with_alignment,
 };
 use crate::cpu::element::Real;
+use crate::cpu::scratch::with_scratch;
 use crate::cuda::NAMED;
 
 /// `ResizeBilinear`
@@ -71,26 +72,46 @@ fn kernel<T: Pixel>(request: &KernelRequest<'_>) -> Result<Planned> {
 
 fn resize(resizing: Resizing) -> Resize {
     let (rows, columns) = (places(&resizing.rows), places(&resizing.columns));
-    let (channels, width) = (resizing.channels, resizing.columns.input);
-    Box::new(move |picture, out| {
-        let mut out = out.chunks_exact_mut(channels);
-        for [(upper, _), (lower, down)] in &rows {
-            for ([(left, _), (right, along)], out) in columns.iter().zip(&mut out) {
-                let at = |row: usize, column: usize| &picture[(row * width + column) * channels..][..channels];
-                let corners = [
-                    at(*upper, *left),
-                    at(*upper, *right),
-                    at(*lower, *left),
-                    at(*lower, *right),
-                ];
-                for (c, out) in out.iter_mut().enumerate() {
-                    let [a, b, d, e] = corners.map(|corner| corner[c]);
-                    let (top, bottom) = (a + (b - a) * along, d + (e - d) * along);
+    let (channels, width) = (resizing.channels, resizing.columns.input * resizing.channels);
+    let row_len = columns.len() * channels;
+    Box::new(move |picture, range, out| {
+        with_scratch(2 * row_len, |lines: &mut [f32]| {
+            // Rows of the picture in the width of the result, kept while the rows around each place are the same.
+            let (mut top, mut bottom) = lines.split_at_mut(row_len);
+            let mut held = [None; 2];
+            let stretched =
+                |row: usize, line: &mut [f32]| stretch(&picture[row * width..][..width], &columns, channels, line);
+            for (out, &[(upper, _), (lower, down)]) in out.chunks_exact_mut(row_len).zip(&rows[range]) {
+                if held[1] == Some(upper) && held[0] != Some(upper) {
+                    std::mem::swap(&mut top, &mut bottom);
+                    held.swap(0, 1);
+                }
+                if held[0] != Some(upper) {
+                    stretched(upper, top);
+                }
+                if held[1] != Some(lower) {
+                    stretched(lower, bottom);
+                }
+                held = [Some(upper), Some(lower)];
+                for ((out, &top), &bottom) in out.iter_mut().zip(&*top).zip(&*bottom) {
                     *out = top + (bottom - top) * down;
                 }
             }
-        }
+        });
     })
+}
+
+/// One row of a picture in another width.
+fn stretch(row: &[f32], columns: &[Taps<2>], channels: usize, line: &mut [f32]) {
+    for (&[(left, _), (right, along)], out) in columns.iter().zip(line.chunks_exact_mut(channels)) {
+        let (left, right) = (
+            &row[left * channels..][..channels],
+            &row[right * channels..][..channels],
+        );
+        for ((out, &a), &b) in out.iter_mut().zip(left).zip(right) {
+            *out = a + (b - a) * along;
+        }
+    }
 }
 
 fn grad_kernel<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -162,6 +183,48 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
 #[cfg(test)]
 mod tests {
     use crate::testing::Case;
+    use graph_core::Value;
+
+    /// Larger, smaller and one pixel thin, beside the interpolation of each pixel alone.
+    #[test]
+    fn every_pixel_lies_between_its_four() {
+        let pixels = |len: usize| (0..len).map(|at| (at * at % 251) as f32 / 8.0).collect::<Vec<_>>();
+        for ([batch, height, width, channels], size) in [
+            ([2, 5, 7, 3], [11, 13]),
+            ([1, 64, 40, 3], [129, 127]),
+            ([3, 30, 31, 1], [7, 9]),
+            ([1, 1, 6, 5], [4, 3]),
+            ([2, 9, 1, 2], [9, 8]),
+        ] {
+            let input = pixels(batch * height * width * channels);
+            let value = Value::from_vec([batch, height, width, channels], input.clone()).unwrap();
+            let target = size.map(|dim: usize| dim as i32);
+            let result = Case::new("ResizeBilinear")
+                .input(value)
+                .input(target)
+                .run()
+                .unwrap()
+                .remove(0);
+            let result = result.as_slice::<f32>().unwrap();
+            let place = |at: usize, from: usize, to: usize| {
+                let place = at as f32 * (from as f32 / to as f32);
+                let pixel = place.floor() as usize;
+                (pixel, (place.ceil() as usize).min(from - 1), place - place.floor())
+            };
+            for (at, &x) in result.iter().enumerate() {
+                let (channel, column) = (at % channels, at / channels % size[1]);
+                let (row, picture) = (at / channels / size[1] % size[0], at / channels / size[1] / size[0]);
+                let (up, low, down) = place(row, height, size[0]);
+                let (left, right, along) = place(column, width, size[1]);
+                let pixel =
+                    |row: usize, column: usize| input[((picture * height + row) * width + column) * channels + channel];
+                let between = |a: f32, b: f32, part: f32| a + (b - a) * part;
+                let top = between(pixel(up, left), pixel(up, right), along);
+                let bottom = between(pixel(low, left), pixel(low, right), along);
+                assert_eq!(x, between(top, bottom, down), "{size:?} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn what_cannot_be_resized_is_an_error() {

@@ -10,7 +10,8 @@ use super::resize::{
     PICTURES, Pixel, Resize, Resizing, Scaler, Table, in_single_precision, picture_kernels, resample, resize_builder,
     resized_shape, same_alignment, size_of_input, with_alignment,
 };
-use crate::array::moving::{Tables, plan};
+use crate::array::moving::plan;
+use crate::array::tables::Tables;
 use crate::cuda::NAMED;
 use crate::math::nodes::Nodes;
 
@@ -201,9 +202,9 @@ fn resize_by_area(resizing: Resizing) -> Resize {
     let (rows, columns) = (areas(&resizing.rows), areas(&resizing.columns));
     let factor = 1.0 / (resizing.rows.scale * resizing.columns.scale);
     let (channels, width) = (resizing.channels, resizing.columns.input);
-    Box::new(move |picture, out| {
+    Box::new(move |picture, range, out| {
         let mut out = out.chunks_exact_mut(channels);
-        for y in &rows {
+        for y in &rows[range] {
             for (x, out) in columns.iter().zip(&mut out) {
                 out.fill(0.0);
                 for &(row, row_share) in y {

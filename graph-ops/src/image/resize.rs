@@ -1,5 +1,7 @@
 //! What resizing ops share: where the pixels of a result lie in the picture, and the shapes.
 
+use std::ops::Range;
+
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{OpBuilder, Tensor};
 use graph_core::op::{FromAttr, InferenceContext, KernelContext, KernelRequest, OpDefinition, Planned};
@@ -9,6 +11,8 @@ use half::{bf16, f16};
 use num_traits::NumCast;
 
 use crate::cpu::element::Real;
+use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk, for_each_range, grain_for};
+use crate::cpu::scratch::with_scratch;
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::type_name;
 
@@ -164,8 +168,8 @@ impl Resizing {
     }
 }
 
-/// Fills the result of one picture, both in single precision.
-pub(super) type Resize = Box<dyn Fn(&[f32], &mut [f32]) + Send + Sync>;
+/// Fills some rows of the result of one picture, both in single precision.
+pub(super) type Resize = Box<dyn Fn(&[f32], Range<usize>, &mut [f32]) + Send + Sync>;
 
 /// A kernel that computes in single precision, whatever the pictures' dtype. What `resize` makes knows nothing of the dtype,
 /// so that it is compiled once for all.
@@ -176,21 +180,43 @@ pub(super) fn in_single_precision<T: Pixel>(
     let resizing = Resizing::new(request, request.input_shape(0), request.output_shape(0)?)?;
     let resize = resize(resizing);
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (pictures, out) = (context.input::<T>(0)?, context.output::<f32>(0)?);
+        let out = context.output::<f32>(0)?;
         if out.is_empty() {
             return Ok(());
         }
-        let mut single = vec![0.0; resizing.picture_len()];
-        let results = out.chunks_exact_mut(resizing.result_len());
-        for (picture, out) in pictures.chunks_exact(resizing.picture_len()).zip(results) {
-            single
-                .iter_mut()
-                .zip(picture)
-                .for_each(|(single, x)| *single = x.single());
-            resize(&single, out);
+        if T::DTYPE == DType::Float32 {
+            resize_all(&resizing, context.input::<f32>(0)?, &resize, out);
+            return Ok(());
         }
+        let pictures = context.input::<T>(0)?;
+        with_scratch(pictures.len(), |single: &mut [f32]| {
+            for_each_chunk(single, GRAIN, |start, chunk| {
+                let numbers = chunk.iter_mut().zip(&pictures[start..]);
+                numbers.for_each(|(single, x)| *single = x.single());
+            });
+            resize_all(&resizing, single, &resize, out);
+        });
         Ok(())
     }))
+}
+
+/// Resizes all pictures, some rows of a result at a time.
+fn resize_all(resizing: &Resizing, pictures: &[f32], resize: &Resize, out: &mut [f32]) {
+    let rows = resizing.rows.output;
+    let row_len = resizing.result_len() / rows;
+    let out = SharedMut::new(out);
+    for_each_range(resizing.batch * rows, grain_for(row_len * 8), |range| {
+        let mut row = range.start;
+        while row < range.end {
+            let (picture, first) = (row / rows, row % rows);
+            let end = range.end.min((picture + 1) * rows);
+            // SAFETY: each row of the results belongs to one task.
+            let out = unsafe { out.slice(row * row_len..end * row_len) };
+            let picture = &pictures[picture * resizing.picture_len()..][..resizing.picture_len()];
+            resize(picture, first..first + end - row, out);
+            row = end;
+        }
+    });
 }
 
 /// The pixels along one axis that a place is a sum of, and their weights.

@@ -101,6 +101,7 @@ fn backward<T: Scalar>(lower: &[T], gradient: &[T], n: usize) -> Result<Matrix<T
     let transposed = Triangle {
         lower: true,
         adjoint: true,
+        unit: false,
     };
     let solve = |middle: &mut Matrix<T>| match solve_triangular(lower, n, transposed, middle.elements_mut(), n) {
         true => Ok(()),

@@ -54,6 +54,7 @@ fn kernel<T: Element + Scalar>(request: &KernelRequest<'_>) -> Result<Planned> {
     let triangle = Triangle {
         lower: request.attr("lower")?,
         adjoint: request.attr("adjoint")?,
+        unit: false,
     };
     let batch = &output_shape[..output_shape.rank() - 2];
     let own = |index: usize| &request.input_shape(index)[..request.input_shape(index).rank() - 2];

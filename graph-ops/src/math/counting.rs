@@ -6,6 +6,7 @@ use graph_core::{DType, Element, Error, PartialShape, Result, typed_builder};
 use graph_cuda::{Source, source};
 use half::{bf16, f16};
 
+use crate::cpu::parallel::{SharedMut, for_each_range};
 use crate::cuda::fill::Fill;
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::{NUMBERS, type_name};
@@ -26,13 +27,21 @@ pub(crate) fn bincount_op() -> OpDefinition {
     .shape(bincount_shape)
     .not_differentiable()
     .kernel(
-        KernelDefinition::cpu(|request| bincount_kernel(request, 1i32, i32::wrapping_add)).types("T", &[DType::Int32]),
+        KernelDefinition::cpu(|request| bincount_kernel(request, |count| count as i32, i32::wrapping_add))
+            .types("T", &[DType::Int32]),
     )
     .kernel(
-        KernelDefinition::cpu(|request| bincount_kernel(request, 1i64, i64::wrapping_add)).types("T", &[DType::Int64]),
+        KernelDefinition::cpu(|request| bincount_kernel(request, |count| count as i64, i64::wrapping_add))
+            .types("T", &[DType::Int64]),
     )
-    .kernel(KernelDefinition::cpu(|request| bincount_kernel(request, 1f32, |a, b| a + b)).types("T", &[DType::Float32]))
-    .kernel(KernelDefinition::cpu(|request| bincount_kernel(request, 1f64, |a, b| a + b)).types("T", &[DType::Float64]))
+    .kernel(
+        KernelDefinition::cpu(|request| bincount_kernel(request, |count| count as f32, |a, b| a + b))
+            .types("T", &[DType::Float32]),
+    )
+    .kernel(
+        KernelDefinition::cpu(|request| bincount_kernel(request, |count| count as f64, |a, b| a + b))
+            .types("T", &[DType::Float64]),
+    )
     .kernel(KernelDefinition::cuda(bincount_on_device))
 }
 
@@ -99,22 +108,72 @@ fn bincount_sizes(request: &KernelRequest<'_>) -> Result<(usize, usize)> {
     Ok((numbers, weights))
 }
 
-fn bincount_kernel<T: Element>(request: &KernelRequest<'_>, one: T, add: fn(T, T) -> T) -> Result<Planned> {
+fn bincount_kernel<T: Element>(
+    request: &KernelRequest<'_>,
+    of_count: impl Fn(u64) -> T + Copy + Send + Sync + 'static,
+    add: impl Fn(T, T) -> T + Copy + Send + Sync + 'static,
+) -> Result<Planned> {
     bincount_sizes(request)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let (numbers, weights) = (context.input::<i32>(0)?, context.input::<T>(2)?);
-        if let Some(negative) = numbers.iter().find(|&&number| number < 0) {
-            return Err(Error::invalid_argument("only numbers that are not negative are counted").got(negative));
-        }
         let bins = context.output::<T>(0)?;
+        if weights.is_empty() {
+            let counts = count(numbers, bins.len())?;
+            bins.iter_mut()
+                .zip(counts)
+                .for_each(|(bin, count)| *bin = of_count(count));
+            return Ok(());
+        }
+        check_numbers(numbers)?;
         bins.fill(T::default());
-        for (index, &number) in numbers.iter().enumerate() {
+        for (&number, &weight) in numbers.iter().zip(weights) {
             if let Some(bin) = bins.get_mut(number as usize) {
-                *bin = add(*bin, weights.get(index).copied().unwrap_or(one));
+                *bin = add(*bin, weight);
             }
         }
         Ok(())
     }))
+}
+
+fn check_numbers(numbers: &[i32]) -> Result<()> {
+    match numbers.iter().find(|&&number| number < 0) {
+        Some(negative) => Err(Error::invalid_argument("only numbers that are not negative are counted").got(negative)),
+        None => Ok(()),
+    }
+}
+
+/// How often each number below `size` occurs.
+fn count(numbers: &[i32], size: usize) -> Result<Vec<u64>> {
+    /// Numbers that a task counts.
+    const TASK: usize = 64 * 1024;
+    // A task has bins of its own, and should have many more numbers than bins.
+    let task = TASK.max(4 * size);
+    let tasks = numbers.len().div_ceil(task);
+    let mut parts = vec![0u32; tasks * size];
+    let shared = SharedMut::new(&mut parts);
+    for_each_range(tasks, 1, |range| {
+        for index in range {
+            // SAFETY: each task has its own bins.
+            let bins = unsafe { shared.slice(index * size..(index + 1) * size) };
+            for &number in &numbers[index * task..numbers.len().min((index + 1) * task)] {
+                if let Some(bin) = bins.get_mut(number as u32 as usize) {
+                    *bin += 1;
+                }
+            }
+        }
+    });
+    let mut counts = vec![0u64; size];
+    for part in parts.chunks_exact(size.max(1)) {
+        counts
+            .iter_mut()
+            .zip(part)
+            .for_each(|(count, &part)| *count += u64::from(part));
+    }
+    // What is negative lies above all bins.
+    if counts.iter().sum::<u64>() < numbers.len() as u64 {
+        check_numbers(numbers)?;
+    }
+    Ok(counts)
 }
 
 /// `Bucketize`

@@ -5,6 +5,8 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRe
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, typed_builder};
 use half::{bf16, f16};
 
+use crate::cpu::parallel::{SharedMut, for_each_range, grain_for};
+use crate::cpu::simd::multiversion;
 use crate::cuda::NUMBERS;
 use crate::cuda::fill::Fill;
 use crate::cuda::scatter::{self, Depth, Extent, Scatter};
@@ -23,8 +25,8 @@ pub(crate) use tests::{cases, gradient_cases};
 pub(super) struct Rule<T, W> {
     /// Of no rows, before the first is taken.
     first: W,
-    widen: fn(T) -> W,
-    step: fn(W, W) -> W,
+    /// Takes the elements of a row, each into one result.
+    take: fn(&mut [W], &[T]),
     /// From the result and the number of rows.
     finish: fn(W, usize) -> T,
     /// What a segment without rows gives.
@@ -53,7 +55,7 @@ macro_rules! kernels {
     ($definition:expr, $kernel:ident; $($dtype:ident $type:ty, $wide:ty, $first:expr, $widen:expr, $step:expr, $finish:expr, $empty:expr;)*) => {
         $definition $(.kernel($kernel!($dtype, |request| {
             let rule: Rule<$type, $wide> =
-                Rule { first: $first, widen: $widen, step: $step, finish: $finish, empty: $empty };
+                Rule { first: $first, take: |states, row| take_row(states, row, $widen, $step), finish: $finish, empty: $empty };
             $kernel(request, rule)
         })))*
     };
@@ -349,35 +351,48 @@ fn sorted_segments(ids: &[i64]) -> Result<Vec<usize>> {
         .collect()
 }
 
+multiversion! {
+    fn take_row[T: Copy, W: Copy, A: Fn(T) -> W, S: Fn(W, W) -> W](states: &mut [W], row: &[T], widen: A, step: S) {
+        states.iter_mut().zip(row).for_each(|(state, &x)| *state = step(*state, widen(x)));
+    }
+}
+
 /// Reduces rows of `width` elements into their segments: pairs of a segment and a row of `data`.
-fn reduce_rows<T: Element, W: Copy>(
+fn reduce_rows<T: Element, W: Copy + Send + Sync>(
     rule: &Rule<T, W>,
     data: &[T],
     width: usize,
     rows: impl Iterator<Item = (usize, usize)>,
     output: &mut [T],
 ) {
+    /// Columns that one task takes, at least: a cache line of small elements.
+    const COLUMNS: usize = 32;
     if width == 0 {
         return;
     }
     let mut states = vec![rule.first; output.len()];
     let mut counts = vec![0usize; output.len() / width];
-    for (segment, row) in rows {
-        counts[segment] += 1;
-        let states = &mut states[segment * width..(segment + 1) * width];
-        for (state, &x) in states.iter_mut().zip(&data[row * width..(row + 1) * width]) {
-            *state = (rule.step)(*state, (rule.widen)(x));
+    let rows: Vec<(usize, usize)> = rows.inspect(|row| counts[row.0] += 1).collect();
+    let (shared, output) = (SharedMut::new(&mut states), SharedMut::new(output));
+    for_each_range(width, grain_for(rows.len()).next_multiple_of(COLUMNS), |columns| {
+        for &(segment, row) in &rows {
+            // SAFETY: the segment lies in the output; this task alone uses these columns, here and below.
+            let states = unsafe { shared.slice(segment * width + columns.start..segment * width + columns.end) };
+            (rule.take)(states, &data[row * width..][columns.clone()]);
         }
-    }
-    for ((out, states), &count) in output.chunks_mut(width).zip(states.chunks(width)).zip(&counts) {
-        match count {
-            0 => out.fill(rule.empty),
-            _ => out
-                .iter_mut()
-                .zip(states)
-                .for_each(|(out, &state)| *out = (rule.finish)(state, count)),
+        for (segment, &count) in counts.iter().enumerate() {
+            let own = segment * width + columns.start..segment * width + columns.end;
+            // SAFETY: as above.
+            let (out, states) = unsafe { (output.slice(own.clone()), shared.slice(own)) };
+            match count {
+                0 => out.fill(rule.empty),
+                _ => out
+                    .iter_mut()
+                    .zip(states)
+                    .for_each(|(out, &mut state)| *out = (rule.finish)(state, count)),
+            }
         }
-    }
+    });
 }
 
 /// The number of elements in each row behind the first `skipped` axes.

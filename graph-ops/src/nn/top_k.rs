@@ -1,5 +1,7 @@
 //! `TopK`, `TopKV2`, `InTopK`, `InTopKV2`: the greatest elements, and whether a target is among them.
 
+mod order;
+
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
@@ -7,7 +9,9 @@ use graph_core::{DType, Element, Error, PartialShape, Result, Value, typed_build
 use graph_cuda::{Source, source};
 use half::{bf16, f16};
 
-use crate::cpu::parallel::{SharedMut, for_each_range, grain_for};
+use self::order::{Key, greatest, greatest_in_heap_order, key_of_double, key_of_single};
+use crate::cpu::parallel::{SharedMut, for_each_chunk, for_each_range, grain_for};
+use crate::cpu::simd::multiversion;
 use crate::cuda::launch::{Launch, Work, with_scratch};
 use crate::cuda::type_name;
 use crate::math::nodes::Nodes;
@@ -16,7 +20,7 @@ use crate::math::nodes::Nodes;
 macro_rules! kernels {
     ($definition:expr; $($dtype:ident $type:ty: $key:expr),* $(,)?) => {
         $definition $(.kernel(
-            KernelDefinition::cpu(|request| kernel::<$type>(request, $key)).types("T", &[DType::$dtype]),
+            KernelDefinition::cpu(|request| kernel::<$type, _>(request, $key)).types("T", &[DType::$dtype]),
         ))*
     };
 }
@@ -25,17 +29,17 @@ fn base(definition: OpDefinition) -> OpDefinition {
     let definition = definition.output("values: T").output("indices: int32");
     kernels! {
         definition.may_fail().shape(shape).gradient(gradient);
-        Float32 f32: |x| key_of_float(x.into()),
-        Float64 f64: key_of_float,
-        Half f16: |x| key_of_float(x.into()),
-        BFloat16 bf16: |x| key_of_float(x.into()),
-        Int8 i8: |x| key_of_int(x.into()),
-        Int16 i16: |x| key_of_int(x.into()),
-        Int32 i32: |x| key_of_int(x.into()),
-        Int64 i64: key_of_int,
-        UInt8 u8: u64::from,
-        UInt16 u16: u64::from,
-        UInt32 u32: u64::from,
+        Float32 f32: key_of_single,
+        Float64 f64: key_of_double,
+        Half f16: |x| key_of_single(x.into()),
+        BFloat16 bf16: |x| key_of_single(x.into()),
+        Int8 i8: |x| i32::from(x) as u32 ^ 1 << 31,
+        Int16 i16: |x| i32::from(x) as u32 ^ 1 << 31,
+        Int32 i32: |x| x as u32 ^ 1 << 31,
+        Int64 i64: |x| x as u64 ^ 1 << 63,
+        UInt8 u8: u32::from,
+        UInt16 u16: u32::from,
+        UInt32 u32: |x| x,
         UInt64 u64: |x| x,
     }
     .kernel(KernelDefinition::cuda(on_device).types("T", DType::REAL_NUMBERS))
@@ -136,7 +140,10 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     Ok(with_scratch(vec![launch], &[0], rows * (k + 1) * 4))
 }
 
-fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<Planned> {
+fn kernel<T: Element, K: Key>(
+    request: &KernelRequest<'_>,
+    key: impl Fn(T) -> K + Copy + Send + Sync + 'static,
+) -> Result<Planned> {
     let [rows, columns, k] = sizes(request)?;
     let sorted: bool = request.attr("sorted")?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
@@ -144,8 +151,8 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<
         let values = SharedMut::new(context.output::<T>(0)?);
         let indices = SharedMut::new(context.output::<i32>(1)?);
         for_each_range(rows, grain_for(columns * 8), |range| {
-            let mut order: Vec<i32> = Vec::with_capacity(columns);
-            let mut keys: Vec<u64> = Vec::with_capacity(columns);
+            let mut heap: Vec<i32> = Vec::new();
+            let mut order: Vec<K::Placed> = Vec::new();
             for row in range {
                 let input = &input[row * columns..(row + 1) * columns];
                 // SAFETY: each row of the outputs belongs to one task.
@@ -155,13 +162,17 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<
                         indices.slice(row * k..(row + 1) * k),
                     )
                 };
-                keys.clear();
-                keys.extend(input.iter().map(|&x| key(x)));
                 // One alone, and all of them, TensorFlow sorts in any case.
                 if sorted || k <= 1 || k == columns {
-                    greatest(&keys, &mut order, indices);
+                    let elements = input.iter().zip(0..).map(|(&x, place)| key(x).at(place));
+                    greatest(elements, &mut order, k);
+                    indices
+                        .iter_mut()
+                        .zip(&order)
+                        .for_each(|(index, &element)| *index = K::place(element));
                 } else {
-                    greatest_in_heap_order(&keys, &mut order, indices);
+                    let keys: Vec<K> = input.iter().map(|&x| key(x)).collect();
+                    greatest_in_heap_order(&keys, &mut heap, indices);
                 }
                 values
                     .iter_mut()
@@ -171,93 +182,6 @@ fn kernel<T: Element>(request: &KernelRequest<'_>, key: fn(T) -> u64) -> Result<
         });
         Ok(())
     }))
-}
-
-/// The indices of the greatest keys, in descending order; of equal ones the first comes first.
-fn greatest(keys: &[u64], order: &mut Vec<i32>, indices: &mut [i32]) {
-    let k = indices.len();
-    let compare = |&a: &i32, &b: &i32| keys[b as usize].cmp(&keys[a as usize]).then(a.cmp(&b));
-    order.clear();
-    order.extend(0..keys.len() as i32);
-    if k > 0 && k < keys.len() {
-        order.select_nth_unstable_by(k - 1, compare);
-    }
-    order.truncate(k);
-    order.sort_unstable_by(compare);
-    indices.copy_from_slice(order);
-}
-
-/// The indices of the greatest keys in the order in which they lie in TensorFlow's heap, the least of them at its root:
-/// filled with one element more than wanted, which goes, and then, for each greater than the root, the root goes and that
-/// one comes.
-fn greatest_in_heap_order(keys: &[u64], heap: &mut Vec<i32>, indices: &mut [i32]) {
-    let k = indices.len();
-    // Of equal ones the later is the lesser.
-    let greater = |a: i32, b: i32| (keys[a as usize], b) > (keys[b as usize], a);
-    heap.clear();
-    heap.extend(0..=k as i32);
-    for root in (0..heap.len() / 2).rev() {
-        let element = heap[root];
-        settle(heap, root, element, greater);
-    }
-    drop_root(heap, greater);
-    for index in k as i32 + 1..keys.len() as i32 {
-        if greater(index, heap[0]) {
-            drop_root(heap, greater);
-            heap.push(index);
-            rise(heap, k - 1, 0, index, greater);
-        }
-    }
-    indices.copy_from_slice(heap);
-}
-
-/// Takes the root out of a heap.
-fn drop_root(heap: &mut Vec<i32>, greater: impl Fn(i32, i32) -> bool) {
-    if let Some(last) = heap.pop()
-        && !heap.is_empty()
-    {
-        settle(heap, 0, last, greater);
-    }
-}
-
-/// Puts `element` at its place below `root`, which is empty: the lesser child moves up all the way, then the element rises.
-fn settle(heap: &mut [i32], root: usize, element: i32, greater: impl Fn(i32, i32) -> bool) {
-    let mut hole = root;
-    while 2 * hole + 1 < heap.len() {
-        let (left, right) = (2 * hole + 1, 2 * hole + 2);
-        let child = if right < heap.len() && !greater(heap[right], heap[left]) {
-            right
-        } else {
-            left
-        };
-        heap[hole] = heap[child];
-        hole = child;
-    }
-    rise(heap, hole, root, element, greater);
-}
-
-/// Puts `element` at its place above `hole`, below `root`.
-fn rise(heap: &mut [i32], mut hole: usize, root: usize, element: i32, greater: impl Fn(i32, i32) -> bool) {
-    while hole > root && greater(heap[(hole - 1) / 2], element) {
-        heap[hole] = heap[(hole - 1) / 2];
-        hole = (hole - 1) / 2;
-    }
-    heap[hole] = element;
-}
-
-/// A number's place in the order of all numbers; what is not a number comes before all that is.
-fn key_of_float(x: f64) -> u64 {
-    if x.is_nan() {
-        return 0;
-    }
-    // Both zeros are one number.
-    let bits = (x + 0.0).to_bits();
-    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
-}
-
-/// A signed integer's place in the order of all.
-fn key_of_int(x: i64) -> u64 {
-    x as u64 ^ 1 << 63
 }
 
 /// The gradient goes to where the values came from: the indices, counted over the flat input, say where to scatter it.
@@ -377,18 +301,30 @@ fn in_kernel<T: Element>(request: &KernelRequest<'_>, widen: fn(T) -> i64) -> Re
             Some(k) => k,
             None => widen(context.input::<T>(2)?[0]),
         };
-        for (row, (found, &target)) in context.output::<bool>(0)?.iter_mut().zip(targets).enumerate() {
-            let predictions = &predictions[row * classes..(row + 1) * classes];
-            let own = usize::try_from(widen(target))
-                .ok()
-                .and_then(|target| predictions.get(target));
-            *found = own.is_some_and(|own| {
-                predictions.iter().all(|prediction| prediction.is_finite())
-                    && (predictions.iter().filter(|&prediction| prediction > own).count() as i64) < k
-            });
-        }
+        for_each_chunk(context.output::<bool>(0)?, grain_for(classes), |start, found| {
+            for (row, found) in (start..).zip(found) {
+                let predictions = &predictions[row * classes..(row + 1) * classes];
+                let own = usize::try_from(widen(targets[row]))
+                    .ok()
+                    .and_then(|target| predictions.get(target));
+                let rank = own.and_then(|&own| rank_among(predictions, own));
+                *found = rank.is_some_and(|rank| i64::from(rank) < k);
+            }
+        });
         Ok(())
     }))
+}
+
+multiversion! {
+    /// How many of the predictions are greater; nothing unless all are finite.
+    fn rank_among(predictions: &[f32], own: f32) -> Option<u32> {
+        let (mut greater, mut finite) = (0, true);
+        for &prediction in predictions {
+            greater += u32::from(prediction > own);
+            finite &= prediction.abs() < f32::INFINITY;
+        }
+        finite.then_some(greater)
+    }
 }
 
 /// The greatest elements about to be found; see [`top_k`].
@@ -511,6 +447,44 @@ mod tests {
     use graph_core::Value;
 
     use crate::testing::Case;
+
+    /// Few and many of them, with equal elements, beside a stable sort.
+    #[test]
+    fn the_greatest_come_first_and_equal_ones_in_their_order() {
+        for (rows, columns) in [(3, 1), (2, 40), (5, 333), (40, 2001)] {
+            let numbers: Vec<f64> = (0..rows * columns)
+                .map(|at| (at * at % 89) as f64 / 4.0 - 9.0)
+                .collect();
+            for k in [0, 1, 5, 31, 32, 33, columns / 2, columns]
+                .into_iter()
+                .filter(|&k| k <= columns)
+            {
+                let run = |value: Value| {
+                    let mut outputs = Case::new("TopKV2").input(value).input(k as i32).run().unwrap();
+                    outputs.remove(1).as_slice::<i32>().unwrap().to_vec()
+                };
+                let expected: Vec<i32> = numbers
+                    .chunks(columns)
+                    .flat_map(|row| {
+                        let mut order: Vec<i32> = (0..columns as i32).collect();
+                        order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+                        order.truncate(k);
+                        order
+                    })
+                    .collect();
+                let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+                let whole: Vec<i8> = numbers.iter().map(|&x| (x * 4.0) as i8).collect();
+                let long: Vec<i64> = whole.iter().map(|&x| i64::from(x)).collect();
+                assert_eq!(
+                    run(Value::from_vec([rows, columns], numbers.clone()).unwrap()),
+                    expected
+                );
+                assert_eq!(run(Value::from_vec([rows, columns], single).unwrap()), expected);
+                assert_eq!(run(Value::from_vec([rows, columns], whole).unwrap()), expected);
+                assert_eq!(run(Value::from_vec([rows, columns], long).unwrap()), expected);
+            }
+        }
+    }
 
     #[test]
     fn unsorted_results_lie_in_the_order_of_tensorflows_heap() {

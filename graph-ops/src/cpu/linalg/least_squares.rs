@@ -45,7 +45,11 @@ fn normal<T: Scalar>(matrix: &Matrix<T>, rhs: &Matrix<T>, regularizer: T::Real) 
     }
     let columns = x.columns();
     for adjoint in [false, true] {
-        let triangle = Triangle { lower: true, adjoint };
+        let triangle = Triangle {
+            lower: true,
+            adjoint,
+            unit: false,
+        };
         solve_triangular(&lower, n, triangle, x.elements_mut(), columns);
     }
     Some(if over { x } else { adjoint.times(&x) })

@@ -1,10 +1,14 @@
 //! LU factorization with exchanges of rows.
 
+use std::ops::Range;
+
 use num_traits::{Float, Zero};
 
-use super::matrix::{Matrix, subtract_row};
+use super::matrix::Matrix;
+use super::rows::{PANEL, subtract_rows};
 use super::scalar::Scalar;
 use super::triangular::{Triangle, solve_triangular};
+use crate::cpu::parallel::{for_each_chunk, grain_for};
 
 /// `P A = L U`: L with ones on its diagonal below, U on and above the diagonal of `factors`.
 pub struct Lu<T> {
@@ -23,6 +27,31 @@ pub struct SignedLog<T: Scalar> {
     pub log: T::Real,
 }
 
+/// What a panel's pivots are to the columns behind it: multiples of rows of the panel, subtracted from those below.
+///
+/// A pivot of zero has zeros below it, in which nothing is to be subtracted.
+fn subtract_panel<T: Scalar>(factors: &mut [T], n: usize, panel: Range<usize>) {
+    let Range { start, end } = panel;
+    if end == n {
+        return;
+    }
+    let (above, below) = factors.split_at_mut(end * n);
+    for row in start + 1..end {
+        let (pivots, row) = above.split_at_mut(row * n);
+        let (own, behind) = row[..n].split_at_mut(end);
+        let own = &own[start..];
+        subtract_rows(behind, &own[..pivots.len() / n - start], &pivots[start * n + end..], n);
+    }
+    let pivots = &above[start * n + end..];
+    let rows = grain_for((end - start) * (n - end));
+    for_each_chunk(below, rows * n, |_, rows| {
+        for row in rows.chunks_exact_mut(n) {
+            let (own, behind) = row.split_at_mut(end);
+            subtract_rows(behind, &own[start..], pivots, n);
+        }
+    });
+}
+
 impl<T: Scalar> Lu<T> {
     /// Factorizes a square matrix; in each column the greatest element becomes the pivot.
     pub fn new(mut factors: Matrix<T>) -> Self {
@@ -30,27 +59,32 @@ impl<T: Scalar> Lu<T> {
         assert_eq!(n, factors.columns());
         let mut permutation: Vec<usize> = (0..n).collect();
         let mut odd = false;
-        for k in 0..n {
-            let mut pivot = k;
-            for row in k + 1..n {
-                if factors[(row, k)].modulus() > factors[(pivot, k)].modulus() {
-                    pivot = row;
+        for start in (0..n).step_by(PANEL) {
+            let end = n.min(start + PANEL);
+            for k in start..end {
+                let mut pivot = k;
+                for row in k + 1..n {
+                    if factors[(row, k)].modulus() > factors[(pivot, k)].modulus() {
+                        pivot = row;
+                    }
+                }
+                if factors[(pivot, k)].is_zero() {
+                    continue;
+                }
+                if pivot != k {
+                    factors.swap_rows(pivot, k);
+                    permutation.swap(pivot, k);
+                    odd = !odd;
+                }
+                for row in k + 1..n {
+                    let factor = factors[(row, k)] / factors[(k, k)];
+                    factors[(row, k)] = factor;
+                    let (row, pivot) = factors.rows_mut(row, k);
+                    let others = row[k + 1..end].iter_mut().zip(&pivot[k + 1..end]);
+                    others.for_each(|(x, &y)| *x -= factor * y);
                 }
             }
-            if factors[(pivot, k)].is_zero() {
-                continue;
-            }
-            if pivot != k {
-                factors.swap_rows(pivot, k);
-                permutation.swap(pivot, k);
-                odd = !odd;
-            }
-            for row in k + 1..n {
-                let factor = factors[(row, k)] / factors[(k, k)];
-                factors[(row, k)] = factor;
-                let (row, pivot) = factors.rows_mut(row, k);
-                subtract_row(&mut row[k + 1..], factor, &pivot[k + 1..]);
-            }
+            subtract_panel(factors.elements_mut(), n, start..end);
         }
         Self {
             factors,
@@ -72,19 +106,16 @@ impl<T: Scalar> Lu<T> {
             solution[row * columns..(row + 1) * columns]
                 .copy_from_slice(&rhs[source * columns..(source + 1) * columns]);
         }
-        for i in 0..n {
-            let (before, after) = solution.split_at_mut(i * columns);
-            for j in 0..i {
-                subtract_row(
-                    &mut after[..columns],
-                    self.factors[(i, j)],
-                    &before[j * columns..(j + 1) * columns],
-                );
-            }
-        }
+        let lower = Triangle {
+            lower: true,
+            adjoint: false,
+            unit: true,
+        };
+        solve_triangular(self.factors.elements(), n, lower, solution, columns);
         let upper = Triangle {
             lower: false,
             adjoint: false,
+            unit: false,
         };
         solve_triangular(self.factors.elements(), n, upper, solution, columns);
     }

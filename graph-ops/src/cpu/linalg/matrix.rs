@@ -4,6 +4,7 @@ use std::ops::{Index, IndexMut};
 
 use num_traits::{Float, Zero};
 
+use super::rows::subtract_rows;
 use super::scalar::Scalar;
 
 /// A row-major matrix.
@@ -118,14 +119,9 @@ impl<T: Scalar> Matrix<T> {
     pub fn times(&self, other: &Self) -> Self {
         assert_eq!(self.columns, other.rows);
         let mut product = Self::zeros(self.rows, other.columns);
-        for row in 0..self.rows {
-            for k in 0..self.columns {
-                subtract_row(
-                    product.row_mut(row),
-                    -self[(row, k)],
-                    &other.elements[k * other.columns..][..other.columns],
-                );
-            }
+        let negative: Vec<T> = self.elements.iter().map(|&x| -x).collect();
+        for (row, factors) in negative.chunks_exact(self.columns.max(1)).enumerate() {
+            subtract_rows(product.row_mut(row), factors, &other.elements, other.columns);
         }
         product
     }
@@ -150,9 +146,4 @@ impl<T: Scalar> Matrix<T> {
                 |greatest, x| if x > greatest || x.is_nan() { x } else { greatest },
             )
     }
-}
-
-/// `row -= factor * other`
-pub(super) fn subtract_row<T: Scalar>(row: &mut [T], factor: T, other: &[T]) {
-    row.iter_mut().zip(other).for_each(|(x, &y)| *x -= factor * y);
 }

@@ -6,9 +6,11 @@ use std::ops::{AddAssign, Neg, SubAssign};
 use graph_core::Complex;
 use num_traits::{Float, Num};
 
+use crate::cpu::scratch::Plain;
+
 /// `float`, `double` or a complex number of two of them.
 pub trait Scalar:
-    Copy + Default + Debug + Send + Sync + Num + Neg<Output = Self> + AddAssign + SubAssign + 'static
+    Plain + Default + Debug + Send + Sync + Num + Neg<Output = Self> + AddAssign + SubAssign + 'static
 {
     /// The type of absolute values.
     type Real: Float + Scalar<Real = Self::Real>;

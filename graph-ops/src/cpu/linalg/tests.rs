@@ -132,6 +132,7 @@ fn what_cannot_be_factorized_is_said() {
     let triangle = Triangle {
         lower: true,
         adjoint: false,
+        unit: false,
     };
     assert!(!solve_triangular(&[0.0], 1, triangle, &mut [1.0], 1));
     assert!(self_adjoint_eigen(&Matrix::new(1, 1, &[f64::NAN])).is_none());
@@ -160,5 +161,121 @@ fn least_squares_minimize() {
             .for_each(|(x, b)| *x -= b);
         // The residual is orthogonal to what the matrix reaches.
         assert!(a.adjoint().times(&residual).elements().iter().all(|x| x.abs() < 1e-9));
+    }
+}
+
+/// Each element takes its terms in the order of a plain loop, so that the bits are the same.
+#[test]
+fn rows_are_subtracted_one_after_the_other() {
+    fn check<T: Scalar>(number: impl Fn(usize) -> T) {
+        for (len, count) in [(1, 0), (1, 5), (15, 3), (16, 7), (97, 11), (200, 4)] {
+            let stride = len + 3;
+            let rows: Vec<T> = (0..count * stride).map(|at| number(at * at + 1)).collect();
+            let factors: Vec<T> = (0..count).map(|at| number(7 * at)).collect();
+            let mut row: Vec<T> = (0..len).map(|at| number(3 * at)).collect();
+            let mut expected = row.clone();
+            for (k, &factor) in factors.iter().enumerate() {
+                for (j, x) in expected.iter_mut().enumerate() {
+                    *x -= factor * rows[k * stride + j];
+                }
+            }
+            rows::subtract_rows(&mut row, &factors, &rows, stride);
+            assert_eq!(row, expected, "{count} rows of {len}");
+        }
+    }
+    let number = |at: usize| ((at * 37 % 101) as f64 - 50.0) / 7.0;
+    check(number);
+    check(|at| number(at) as f32);
+    check(|at| Complex::new(number(at), number(at + 5)));
+    check(|at| Complex::new(number(at) as f32, number(at + 5) as f32));
+}
+
+#[test]
+fn panels_and_strips_change_no_bit() {
+    fn check<T: Scalar<Real = f64>>(n: usize, columns: usize) {
+        let a: Matrix<T> = matrix(n, n, n as u32);
+        let mut plain = a.clone();
+        for k in 0..n {
+            let pivot = (k..n).reduce(|best, row| {
+                let greater = plain[(row, k)].modulus() > plain[(best, k)].modulus();
+                if greater { row } else { best }
+            });
+            plain.swap_rows(pivot.unwrap(), k);
+            for row in k + 1..n {
+                let factor = plain[(row, k)] / plain[(k, k)];
+                plain[(row, k)] = factor;
+                for column in k + 1..n {
+                    let pivot = plain[(k, column)];
+                    plain[(row, column)] -= factor * pivot;
+                }
+            }
+        }
+        assert_eq!(Lu::new(a.clone()).factors, plain, "{n}");
+
+        let rhs: Matrix<T> = matrix(n, columns, 5);
+        // Random triangles grow what they solve for beyond all numbers.
+        let mut a = a;
+        (0..n).for_each(|i| a[(i, i)] += T::from_real(n as f64));
+        for bits in 0..8 {
+            let triangle = Triangle {
+                lower: bits & 1 != 0,
+                adjoint: bits & 2 != 0,
+                unit: bits & 4 != 0,
+            };
+            let element = |i: usize, j: usize| if triangle.adjoint { a[(j, i)].conj() } else { a[(i, j)] };
+            let forward = triangle.lower != triangle.adjoint;
+            let mut expected = rhs.clone();
+            for step in 0..n {
+                let i = if forward { step } else { n - 1 - step };
+                for column in 0..columns {
+                    let mut x = expected[(i, column)];
+                    for j in if forward { 0..i } else { i + 1..n } {
+                        x -= element(i, j) * expected[(j, column)];
+                    }
+                    expected[(i, column)] = if triangle.unit { x } else { x / element(i, i) };
+                }
+            }
+            let mut solution = rhs.clone();
+            assert!(solve_triangular(
+                a.elements(),
+                n,
+                triangle,
+                solution.elements_mut(),
+                columns
+            ));
+            // Backwards, panels come in another order than their rows.
+            let far = if forward || n <= rows::PANEL {
+                0.0
+            } else {
+                expected.greatest() * 1e-12
+            };
+            let mut pairs = solution.elements().iter().zip(expected.elements());
+            assert!(
+                pairs.all(|(&x, &y)| (x - y).modulus() <= far),
+                "{n} {columns} {triangle:?}"
+            );
+        }
+
+        let definite = a.adjoint().times(&a);
+        let mut plain = Matrix::<T>::zeros(n, n);
+        for i in 0..n {
+            for j in 0..=i {
+                let mut rest = definite[(i, j)];
+                for k in 0..j {
+                    rest -= plain[(i, k)] * plain[(j, k)].conj();
+                }
+                plain[(i, j)] = match j < i {
+                    true => rest / plain[(j, j)],
+                    false => T::from_real(rest.re().sqrt()),
+                };
+            }
+        }
+        let mut lower = vec![T::one(); n * n];
+        assert!(cholesky(definite.elements(), n, &mut lower));
+        assert_eq!(lower, plain.elements(), "{n}");
+    }
+    for (n, columns) in [(1, 1), (5, 3), (31, 64), (33, 65), (70, 200), (100, 7)] {
+        crate::cpu::testing::same_on_any_pool(|| check::<f64>(n, columns));
+        check::<Complex<f64>>(n, columns);
     }
 }

@@ -192,6 +192,63 @@ fn the_first_extremum_wins() {
     assert_eq!(at, [2]);
 }
 
+/// All numbers of 16 bits and special ones of the others, in lines of many lengths along both axes.
+#[test]
+fn extrema_of_every_type_are_those_of_a_plain_loop() {
+    fn check<T: Ranked + PartialOrd>(line: impl Fn(usize) -> T) {
+        for [outer, len, inner] in [
+            [3, 1, 1],
+            [5, 31, 1],
+            [2, 4999, 1],
+            [1, 70, 3],
+            [2, 33, 70],
+            [1, 5, 1100],
+        ] {
+            let input: Vec<T> = (0..outer * len * inner).map(&line).collect();
+            let (mut most, mut least) = (vec![-1i64; outer * inner], vec![-1i64; outer * inner]);
+            argmax(&input, [outer, len, inner], &mut most);
+            argmin(&input, [outer, len, inner], &mut least);
+            for at in 0..outer * inner {
+                let element = |l: usize| input[(at / inner * len + l) * inner + at % inner];
+                let first = |better: fn(&T, &T) -> bool| {
+                    let numbers = (0..len).filter(|&l| element(l).partial_cmp(&element(l)).is_some());
+                    let first = numbers.reduce(|best, l| if better(&element(l), &element(best)) { l } else { best });
+                    first.unwrap_or(0) as i64
+                };
+                let lens = [outer, len, inner];
+                assert_eq!((most[at], least[at]), (first(T::gt), first(T::lt)), "{lens:?} at {at}");
+            }
+        }
+    }
+    let bits = |at: usize| (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 17;
+    check(|at| half::f16::from_bits(bits(at) as u16));
+    check(|at| half::bf16::from_bits(bits(at) as u16));
+    check(|at| bits(at) as u8);
+    check(|at| bits(at) as i8);
+    check(|at| bits(at) as u16);
+    check(|at| bits(at) as i16);
+    check(|at| bits(at) as u32);
+    check(|at| bits(at) as i32);
+    check(|at| bits(at) << 20);
+    check(|at| (bits(at) << 20) as i64);
+    let special = [
+        f32::NAN,
+        f32::NEG_INFINITY,
+        -0.0,
+        0.0,
+        -f32::NAN,
+        f32::INFINITY,
+        -1.5,
+        f32::MIN_POSITIVE,
+    ];
+    for count in 1..=special.len() {
+        check(|at| special[bits(at) as usize % count]);
+        check(|at| f64::from(special[bits(at) as usize % count]));
+    }
+    check(|at| f32::from_bits(bits(at) as u32));
+    check(|at| f64::from_bits(bits(at) << 20));
+}
+
 fn argmax_index(input: &[f32], shape: [usize; 3], out: &mut [i64]) {
     argmax(input, shape, out);
 }

@@ -1,9 +1,14 @@
 //! An equation as a batch of matrix products.
 
+use std::borrow::Cow;
+
 use graph_core::{Error, Result, Shape};
 
 use super::equation::{Axis, Equation, Subscripts};
+use crate::cpu::Short;
+use crate::cpu::copy::{CopyAxis, copy_strided, strides};
 use crate::cpu::gemm::{GemmElement, Product, gemm};
+use crate::cpu::parallel::{for_each_chunk, grain_for};
 
 /// Axes of a walk: how far each goes, and how far apart its elements lie.
 type Walk = Vec<(usize, usize)>;
@@ -94,40 +99,66 @@ impl Contraction {
 
     /// Computes the result.
     pub(super) fn run<T: Number>(&self, operands: &[&[T]], output: &mut [T]) {
-        let packed: Vec<Vec<T>> = self
+        let packed: Vec<Cow<'_, [T]>> = self
             .operands
             .iter()
             .zip(operands)
             .map(|(packing, operand)| packing.pack(operand))
             .collect();
-        let products = match packed.as_slice() {
-            [only] => only.clone(),
-            [first, second] => self.multiply(first, second),
-            _ => Vec::new(),
-        };
-        // Where a label is repeated in the result, only its diagonal is written.
-        if products.len() != output.len() {
-            output.fill(T::default());
+        let in_order = dense(&self.result);
+        match packed.as_slice() {
+            [first, second] if in_order => self.multiply(first, second, output),
+            [first, second] => {
+                let mut products = vec![T::default(); self.batches * self.product.m * self.product.n];
+                self.multiply(first, second, &mut products);
+                self.spread(&products, output);
+            }
+            [only] => self.spread(only, output),
+            _ => {}
         }
-        let mut products = products.into_iter();
-        visit(&self.result, |position| {
-            if let Some(x) = products.next() {
-                output[position] = x;
+    }
+
+    fn multiply<T: Number>(&self, first: &[T], second: &[T], products: &mut [T]) {
+        let Product { m, n, k, .. } = self.product;
+        if m * n == 0 {
+            return;
+        }
+        let batches = grain_for(m.saturating_mul(n).saturating_mul(k));
+        for_each_chunk(products, batches * m * n, |start, products| {
+            for (out, batch) in products.chunks_exact_mut(m * n).zip(start / (m * n)..) {
+                let (a, b) = (&first[batch * m * k..][..m * k], &second[batch * k * n..][..k * n]);
+                gemm(self.product, a, b, out);
             }
         });
     }
 
-    fn multiply<T: Number>(&self, first: &[T], second: &[T]) -> Vec<T> {
-        let Product { m, n, k, .. } = self.product;
-        let mut products = vec![T::default(); self.batches * m * n];
-        if m * n > 0 {
-            for (batch, out) in products.chunks_exact_mut(m * n).enumerate() {
-                let (a, b) = (&first[batch * m * k..][..m * k], &second[batch * k * n..][..k * n]);
-                gemm(self.product, a, b, out);
-            }
+    /// Writes the products to their places in the result.
+    fn spread<T: Number>(&self, products: &[T], output: &mut [T]) {
+        // Where a label is repeated in the result, only its diagonal is written.
+        if products.len() != output.len() {
+            output.fill(T::default());
         }
-        products
+        let axes = self.result.iter().zip(strides_of(&self.result));
+        let axes = axes.map(|(&(len, to), from)| CopyAxis {
+            len,
+            from: from as isize,
+            to: to as isize,
+        });
+        copy_strided(products, 0, output, 0, &axes.collect::<Short<_>>());
     }
+}
+
+/// How far apart neighbours lie where the elements of a walk follow each other.
+fn strides_of(walk: &[(usize, usize)]) -> Short<usize> {
+    strides(&walk.iter().map(|axis| axis.0).collect::<Short<_>>())
+}
+
+/// Whether the elements of a walk follow each other.
+fn dense(walk: &[(usize, usize)]) -> bool {
+    let pairs = walk.iter().zip(strides_of(walk));
+    pairs
+        .into_iter()
+        .all(|(&(len, stride), dense)| len <= 1 || stride == dense)
 }
 
 /// A number that can be summed and multiplied.
@@ -137,18 +168,29 @@ pub(super) trait Number: GemmElement + Default + Copy {
 }
 
 impl Packing {
-    fn pack<T: Number>(&self, operand: &[T]) -> Vec<T> {
-        let mut packed = Vec::with_capacity(self.kept.iter().map(|(len, _)| len).product());
+    fn pack<'o, T: Number>(&self, operand: &'o [T]) -> Cow<'o, [T]> {
+        let count = self.kept.iter().map(|(len, _)| len).product();
         if self.summed.is_empty() {
-            visit(&self.kept, |position| packed.push(operand[position]));
-            return packed;
+            if count == operand.len() && dense(&self.kept) {
+                return Cow::Borrowed(operand);
+            }
+            let mut packed = vec![T::default(); count];
+            let axes = self.kept.iter().zip(strides_of(&self.kept));
+            let axes = axes.map(|(&(len, from), to)| CopyAxis {
+                len,
+                from: from as isize,
+                to: to as isize,
+            });
+            copy_strided(operand, 0, &mut packed, 0, &axes.collect::<Short<_>>());
+            return Cow::Owned(packed);
         }
+        let mut packed = Vec::with_capacity(count);
         let mut terms = Vec::new();
         visit(&self.summed, |position| terms.push(position));
         visit(&self.kept, |position| {
             packed.push(T::sum(terms.iter().map(|&term| operand[position + term])));
         });
-        packed
+        Cow::Owned(packed)
     }
 }
 
