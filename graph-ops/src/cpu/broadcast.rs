@@ -177,7 +177,6 @@ unsafe fn broadcast_blocks<A: Copy, B: Copy, O>(
     );
     let out = Out(out);
     for_each_range(len, GRAIN, |range| {
-        let out = out;
         let (mut a, mut b) = (Operand::new(&a), Operand::new(&b));
         let mut start = range.start;
         while start < range.end {
@@ -188,7 +187,7 @@ unsafe fn broadcast_blocks<A: Copy, B: Copy, O>(
             // SAFETY: the block lies in the output, which this task alone writes; the operands are the caller's promise.
             // An operand that is the output is copied before it is written.
             unsafe {
-                let place = out.0.add(start);
+                let place = out.at(start);
                 let (a, b) = (
                     a.block(start, count, row, place.cast()),
                     b.block(start, count, row, place.cast()),
@@ -348,6 +347,14 @@ impl<T> Clone for Out<T> {
     }
 }
 impl<T> Copy for Out<T> {}
+impl<T> Out<T> {
+    /// # Safety
+    /// The output has that element.
+    unsafe fn at(self, index: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(index) }
+    }
+}
 // SAFETY: only a pointer; accesses are justified where they are made.
 unsafe impl<T> Send for Out<T> {}
 // SAFETY: as above.
@@ -414,13 +421,12 @@ pub(crate) unsafe fn unary_blocks<A: Copy, O>(input: *const A, out: *mut O, len:
     let layout = Layout::new(input, std::iter::once((len, true)));
     let out = Out(out);
     for_each_range(len, GRAIN, |range| {
-        let out = out;
         let mut input = Operand::new(&layout);
         for start in range.clone().step_by(BLOCK) {
             let count = BLOCK.min(range.end - start);
             // SAFETY: the block lies in both, and this task alone writes it; if they are one, it is copied before.
             unsafe {
-                let place = out.0.add(start);
+                let place = out.at(start);
                 let input = input.block(start, count, len, place.cast());
                 f.run(input, std::slice::from_raw_parts_mut(place.cast(), count));
             }

@@ -2,7 +2,7 @@
 
 use crate::cpu::scratch::Plain;
 use crate::cpu::simd::multiversion;
-use crate::cpu::vector_math;
+use crate::cpu::vector_math::{self, double};
 
 /// What an instruction computes of x, y and z. Comparisons give 1 or 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,20 +134,19 @@ impl ChainElement for f32 {
 impl ChainElement for f64 {
     #[inline(always)]
     fn exponential(self) -> Self {
-        self.exp()
+        double::exp(self)
     }
     #[inline(always)]
     fn logarithm(self) -> Self {
-        self.ln()
+        double::ln(self)
     }
     #[inline(always)]
     fn hyperbolic_tangent(self) -> Self {
-        self.tanh()
+        double::tanh(self)
     }
     #[inline(always)]
     fn logistic(self) -> Self {
-        let e = (-self.abs()).exp();
-        (if self < 0.0 { e } else { 1.0 }) / (1.0 + e)
+        double::sigmoid(self)
     }
 }
 
