@@ -30,15 +30,17 @@ use types::Types;
 /// while loops stay in `float`.
 ///
 /// ```
+/// use graph_core::feed;
 /// use graph_core::session::{RewriteOptions, Session, SessionOptions};
-/// use graph_ops::{array::constant, math, train::MixedPrecision};
+/// use graph_ops::array::{constant, placeholder};
+/// use graph_ops::{math, train::MixedPrecision};
 /// # let graph = graph_core::Graph::new();
 /// # let _default = graph.as_default();
-/// let product = math::matmul(constant([[1.0f32 / 3.0]]), constant([[1.0f32]])).build()?;
-/// let sum = math::reduce_sum(&product).build()?;
+/// let x = placeholder::<f32>([1, 1]).build()?;
+/// let sum = math::reduce_sum(math::matmul(&x, constant([[1.0f32]]))).build()?;
 /// let rewrites = RewriteOptions::all().with(MixedPrecision::BFloat16.rewrite());
 /// let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites))?;
-/// assert_eq!(session.run::<f32>(&sum, ())?, 0.333984375);
+/// assert_eq!(session.run::<f32>(&sum, feed! { x => [[1.0f32 / 3.0]] })?, 0.333984375);
 /// # Ok::<(), graph_core::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
