@@ -71,7 +71,7 @@ fn the_first_steps_are_those_of_float_within_rounding() {
 }
 
 #[test]
-fn without_the_rewrite_a_loss_scale_changes_no_bit() {
+fn without_the_rewrite_a_loss_scale_changes_nothing_but_rounding() {
     for optimizer in OptimizerName::ALL {
         let float = losses(&mut trainer(optimizer, None, on_host()), 6);
         let options = TrainerOptions {
