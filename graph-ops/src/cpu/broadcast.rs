@@ -277,7 +277,7 @@ impl<'a, T: Copy> Operand<'a, T> {
                 return std::slice::from_raw_parts(direct(start), count);
             }
             if layout.whole {
-                self.fill(0, direct(start), count);
+                std::ptr::copy_nonoverlapping(direct(start), self.copy.as_mut_ptr().cast(), count);
             } else if row >= SHORT_ROW {
                 let at = layout.row(start / row);
                 if layout.runs {
@@ -292,12 +292,6 @@ impl<'a, T: Copy> Operand<'a, T> {
             }
             std::slice::from_raw_parts(self.copy.as_ptr().cast(), count)
         }
-    }
-
-    /// Copies elements to the place `to` of the copy.
-    unsafe fn fill(&mut self, to: usize, from: *const T, count: usize) {
-        // SAFETY: the caller's elements are live, and the copy is apart from them.
-        unsafe { std::ptr::copy_nonoverlapping(from, self.copy[to..to + count].as_mut_ptr().cast(), count) };
     }
 
     /// Puts together a block of several rows.

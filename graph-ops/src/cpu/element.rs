@@ -3,16 +3,13 @@
 //! TensorFlow's CPU kernels compute half precision in `float`; so do these: [`Real::widen`], compute, [`Real::narrow`].
 
 use super::half_precision::{bfloat_of_f32, f32_of_bfloat, f32_of_half, half_of_f32};
-use super::vector_math;
+use super::vector_math::Elementary;
 use half::{bf16, f16};
-use num_traits::Float;
 
 /// A type that kernels compute in.
-pub trait Wide: Real<Wide = Self> + Float + std::ops::AddAssign {
+pub trait Wide: Real<Wide = Self> + Elementary + std::ops::AddAssign {
     /// The nearest value to `x`.
     fn from_f64(x: f64) -> Self;
-    /// `e^self`, without branches.
-    fn exponential(self) -> Self;
     /// The nearest value to a count.
     fn from_usize(x: usize) -> Self {
         Self::from_f64(x as f64)
@@ -23,19 +20,11 @@ impl Wide for f32 {
     fn from_f64(x: f64) -> Self {
         x as f32
     }
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        vector_math::exp(self)
-    }
 }
 
 impl Wide for f64 {
     fn from_f64(x: f64) -> Self {
         x
-    }
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        vector_math::double::exp(self)
     }
 }
 

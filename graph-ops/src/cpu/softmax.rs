@@ -9,6 +9,7 @@ use super::element::{Real, Wide};
 use super::parallel::{SharedMut, for_each_range, grain_for};
 use super::scratch::{Plain, with_scratch};
 use super::simd::multiversion;
+use super::vector_math::Elementary;
 use num_traits::{Float, Zero};
 
 /// Elementary steps that one exponential is worth, for the size of tasks.

@@ -2,7 +2,7 @@
 
 use crate::cpu::scratch::Plain;
 use crate::cpu::simd::multiversion;
-use crate::cpu::vector_math::{self, double};
+use crate::cpu::vector_math::Elementary;
 
 /// What an instruction computes of x, y and z. Comparisons give 1 or 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,50 +105,10 @@ pub(super) enum Operation {
 }
 
 /// A dtype that chains compute in.
-pub trait ChainElement: num_traits::Float + Default + Plain + Send + Sync {
-    fn exponential(self) -> Self;
-    fn logarithm(self) -> Self;
-    fn hyperbolic_tangent(self) -> Self;
-    fn logistic(self) -> Self;
-}
+pub trait ChainElement: Elementary + Default + Plain + Send + Sync {}
 
-impl ChainElement for f32 {
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        vector_math::exp(self)
-    }
-    #[inline(always)]
-    fn logarithm(self) -> Self {
-        vector_math::ln(self)
-    }
-    #[inline(always)]
-    fn hyperbolic_tangent(self) -> Self {
-        vector_math::tanh(self)
-    }
-    #[inline(always)]
-    fn logistic(self) -> Self {
-        vector_math::sigmoid(self)
-    }
-}
-
-impl ChainElement for f64 {
-    #[inline(always)]
-    fn exponential(self) -> Self {
-        double::exp(self)
-    }
-    #[inline(always)]
-    fn logarithm(self) -> Self {
-        double::ln(self)
-    }
-    #[inline(always)]
-    fn hyperbolic_tangent(self) -> Self {
-        double::tanh(self)
-    }
-    #[inline(always)]
-    fn logistic(self) -> Self {
-        double::sigmoid(self)
-    }
-}
+impl ChainElement for f32 {}
+impl ChainElement for f64 {}
 
 /// -1, 0 or 1; what is not a number stays.
 #[inline(always)]

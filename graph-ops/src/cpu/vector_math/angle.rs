@@ -116,40 +116,32 @@ pub fn acos(x: f32) -> f32 {
     }
 }
 
+/// Takes the arc tangent of `z >= 0` back to that of a number near zero: which share of a quarter turn it adds, and that number.
+/// Beyond tan(3/8 pi) and tan(1/8 pi) or so, `atan(z) = pi/2 - atan(1/z)` and `pi/4 + atan((z - 1)/(z + 1))`.
+#[inline(always)]
+fn nearer<T: num_traits::Float>(z: T, middle_from: T) -> (T, T) {
+    let one = T::one();
+    // sqrt(2) + 1
+    let large = z > one + (one + one).sqrt();
+    let middle = z > middle_from;
+    let small = if middle { z - one } else { z };
+    let numerator = if large { -one } else { small };
+    let small = if middle { z + one } else { one };
+    let denominator = if large { z } else { small };
+    let half = if middle { one / (one + one) } else { T::zero() };
+    (if large { one } else { half }, numerator / denominator)
+}
+
 /// The arc tangent.
 #[inline(always)]
 pub fn atan(x: f32) -> f32 {
-    let z = x.abs();
-    // Beyond tan(3/8 pi) and tan(1/8 pi): atan(z) = pi/2 - atan(1/z) = pi/4 + atan((z - 1)/(z + 1)).
-    let (large, middle) = (z > 2.414_213_7, z > 0.414_213_57);
-    let start = if large {
-        single::FRAC_PI_2
-    } else if middle {
-        single::FRAC_PI_4
-    } else {
-        0.0
-    };
-    let numerator = if large {
-        -1.0
-    } else if middle {
-        z - 1.0
-    } else {
-        z
-    };
-    let denominator = if large {
-        z
-    } else if middle {
-        z + 1.0
-    } else {
-        1.0
-    };
-    let t = numerator / denominator;
+    let (share, t) = nearer(x.abs(), 0.414_213_57);
     let square = t * t;
     let mut p = 8.053_744_5e-2;
     p = p * square - 1.387_768_6e-1;
     p = p * square + 1.997_771_1e-1;
     p = p * square - 3.333_295e-1;
-    (start + (p * square * t + t)).copysign(x)
+    (share * single::FRAC_PI_2 + (p * square * t + t)).copysign(x)
 }
 
 /// The arc tangent.
@@ -157,30 +149,7 @@ pub fn atan(x: f32) -> f32 {
 pub fn atan64(x: f64) -> f64 {
     /// What pi/2 has beyond the nearest `f64`.
     const REST: f64 = 6.123_233_995_736_766e-17;
-    let z = x.abs();
-    let (large, middle) = (z > 2.414_213_562_373_095, z > 0.66);
-    let (start, rest) = if large {
-        (double::FRAC_PI_2, REST)
-    } else if middle {
-        (double::FRAC_PI_4, 0.5 * REST)
-    } else {
-        (0.0, 0.0)
-    };
-    let numerator = if large {
-        -1.0
-    } else if middle {
-        z - 1.0
-    } else {
-        z
-    };
-    let denominator = if large {
-        z
-    } else if middle {
-        z + 1.0
-    } else {
-        1.0
-    };
-    let t = numerator / denominator;
+    let (share, t) = nearer(x.abs(), 0.66);
     let square = t * t;
     let mut p = -8.750_608_600_031_904e-1;
     p = p * square - 1.615_753_718_733_365e1;
@@ -192,7 +161,8 @@ pub fn atan64(x: f64) -> f64 {
     q = q * square + 4.328_810_604_912_903e2;
     q = q * square + 4.853_903_996_359_137e2;
     q = q * square + 1.945_506_571_482_614e2;
-    (start + (t * (square * (p / q)) + t + rest)).copysign(x)
+    let angle = t * (square * (p / q)) + t + share * REST;
+    (share * double::FRAC_PI_2 + angle).copysign(x)
 }
 
 /// The angle of the point `(x, y)` by the arc tangent of a number in `[0, 1]`, in `[-pi, pi]`; signed zeros and infinities as

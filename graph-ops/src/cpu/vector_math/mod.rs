@@ -8,6 +8,43 @@
 pub mod angle;
 pub mod double;
 
+/// The functions that kernels of `f32` and `f64` share.
+pub trait Elementary: num_traits::Float {
+    /// `e^self`
+    fn exponential(self) -> Self;
+    /// The natural logarithm.
+    fn logarithm(self) -> Self;
+    /// The hyperbolic tangent.
+    fn hyperbolic_tangent(self) -> Self;
+    /// `1 / (1 + e^-self)`
+    fn logistic(self) -> Self;
+}
+
+macro_rules! elementary {
+    ($t:ty, $exp:path, $ln:path, $tanh:path, $sigmoid:path) => {
+        impl Elementary for $t {
+            #[inline(always)]
+            fn exponential(self) -> Self {
+                $exp(self)
+            }
+            #[inline(always)]
+            fn logarithm(self) -> Self {
+                $ln(self)
+            }
+            #[inline(always)]
+            fn hyperbolic_tangent(self) -> Self {
+                $tanh(self)
+            }
+            #[inline(always)]
+            fn logistic(self) -> Self {
+                $sigmoid(self)
+            }
+        }
+    };
+}
+elementary!(f32, exp, ln, tanh, sigmoid);
+elementary!(f64, double::exp, double::ln, double::tanh, double::sigmoid);
+
 /// 1.5 * 2^23: added and taken away, it leaves the nearest integer of a number below 2^22.
 const ROUNDER: f32 = 12_582_912.0;
 
