@@ -48,14 +48,12 @@ elementary!(f64, double::exp, double::ln, double::tanh, double::sigmoid);
 /// 1.5 * 2^23: added and taken away, it leaves the nearest integer of a number below 2^22.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// `e^x`
+/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: the bits of `n`, and `e^r - 1`.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    // Beyond these the result is infinite or zero; comparisons with NaN are false and leave it as it is.
-    let x = if x > 89.0 { 89.0 } else { x };
-    let x = if x < -104.0 { -104.0 } else { x };
-    // x = n ln 2 + r with |r| <= ln(2)/2; ln 2 in two parts, the first with few bits, so that n times it is exact.
-    let n = (x * std::f32::consts::LOG2_E + ROUNDER) - ROUNDER;
+fn reduced(x: f32) -> (i32, f32) {
+    // ln 2 in two parts, the first with few bits, so that n times it is exact.
+    let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
+    let n = shifted - ROUNDER;
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
@@ -63,13 +61,39 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_6e-1;
     p = p * r + 5e-1;
-    let value = p * (r * r) + r + 1.0;
+    (shifted.to_bits() as i32 - ROUNDER.to_bits() as i32, p * (r * r) + r)
+}
+
+/// `2^n`, of a normal number's exponent.
+#[inline(always)]
+fn power(n: i32) -> f32 {
+    f32::from_bits(((n + 127) as u32) << 23)
+}
+
+/// A number whose exponential is infinite, zero or as it was; NaN, which compares as false, stays.
+#[inline(always)]
+fn within_exponents(x: f32) -> f32 {
+    let x = if x > 89.0 { 89.0 } else { x };
+    if x < -104.0 { -104.0 } else { x }
+}
+
+/// `e^x`
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let (n, e) = reduced(within_exponents(x));
     // 2^n in two steps, since n goes beyond the exponents of normal numbers.
-    let n = (n + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
     let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let scaled = value * power(half) * power(n - half);
-    if x.is_nan() { x } else { scaled }
+    (e + 1.0) * power(half) * power(n - half)
+}
+
+/// `e^x - 1`, precise also where `x` is tiny.
+#[inline(always)]
+pub fn exp_m1(x: f32) -> f32 {
+    let (n, e) = reduced(within_exponents(x));
+    let half = n >> 1;
+    let value = (e * power(half) + (power(half) - power(half - n))) * power(n - half);
+    // The sum loses the sign of a zero.
+    if value == 0.0 { x } else { value }
 }
 
 /// The natural logarithm.
@@ -138,33 +162,15 @@ pub fn ln_rounded(x: f32) -> f32 {
     (p * square + (ln + f64::from(exponent) * std::f64::consts::LN_2 + r)) as f32
 }
 
-/// The hyperbolic tangent of a number below 0.625.
-#[inline(always)]
-fn small_tanh(x: f32) -> f32 {
-    let square = x * x;
-    let mut p = -5.704_988_7e-3;
-    p = p * square + 2.063_908_8e-2;
-    p = p * square - 5.373_971_6e-2;
-    p = p * square + 1.333_144_2e-1;
-    p = p * square - 3.333_328e-1;
-    p * square * x + x
-}
-
 /// The hyperbolic tangent.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
+    // At 10 it is 1 to the last place.
     let z = x.abs();
-    let large = 1.0 - 2.0 / (exp(z + z) + 1.0);
-    (if z < 0.625 { small_tanh(x) } else { large }).copysign(x)
-}
-
-/// `e^x - 1`, precise also where `x` is tiny.
-#[inline(always)]
-pub fn exp_m1(x: f32) -> f32 {
-    let half = small_tanh(0.5 * x);
-    let near = (half + half) / (1.0 - half);
-    let value = if x.abs() < 1.0 { near } else { exp(x) - 1.0 };
-    if value == 0.0 { x } else { value }
+    let (n, e) = reduced(if z > 10.0 { 20.0 } else { z + z });
+    // e^2z - 1
+    let e = e * power(n) + (power(n) - 1.0);
+    (e / (e + 2.0)).copysign(x)
 }
 
 /// The logistic function `1 / (1 + e^-x)`.
