@@ -9,6 +9,11 @@
 
 use std::mem::MaybeUninit;
 
+mod widened;
+
+pub(crate) use widened::{Narrow, Widen, Widened};
+pub use widened::{Stored, broadcast_widened_ptr, map_widened_ptr};
+
 use super::Short;
 use super::parallel::{GRAIN, for_each_range};
 use super::simd::multiversion;
@@ -93,18 +98,18 @@ pub unsafe fn broadcast_binary_ptr<A: Copy, B: Copy, O>(
     out_shape: &[usize],
     f: impl Function2<A, B, O>,
 ) {
-    let len: usize = out_shape.iter().product();
-    if len == 1 && a_shape.iter().chain(b_shape).all(|&len| len == 1) {
+    if is_scalar(a_shape, b_shape, out_shape) {
         // SAFETY: each is valid for its one element; both are read before the output is written.
         unsafe { out.write(f.of(*a, *b)) };
         return;
     }
-    let axes = merged(a_shape, b_shape, out_shape);
-    if len == 0 {
-        return;
-    }
     // SAFETY: the caller's promise.
-    unsafe { broadcast_blocks(a, b, out, &axes, len, &f) };
+    unsafe { broadcast_blocks(a, a_shape, b, b_shape, out, out_shape, &Each(f)) };
+}
+
+/// Whether all three are one element.
+fn is_scalar(a_shape: &[usize], b_shape: &[usize], out_shape: &[usize]) -> bool {
+    [out_shape, a_shape, b_shape].into_iter().flatten().all(|&len| len == 1)
 }
 
 /// Elements that a map is run over at a time: few enough that operands copied for it stay in the nearest cache.
@@ -146,9 +151,12 @@ trait Binary<A, B, O>: Sync {
     fn run(&self, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]);
 }
 
-impl<A: Copy, B: Copy, O, F: Function2<A, B, O>> Binary<A, B, O> for F {
+/// A map of elements as one of blocks.
+struct Each<F>(F);
+
+impl<A: Copy, B: Copy, O, F: Function2<A, B, O>> Binary<A, B, O> for Each<F> {
     fn run(&self, a: &[A], b: &[B], out: &mut [MaybeUninit<O>]) {
-        binary_block(self, a, b, out);
+        binary_block(&self.0, a, b, out);
     }
 }
 
@@ -160,16 +168,24 @@ multiversion! {
     }
 }
 
+/// [`broadcast_binary_ptr`] for a map that knows whole blocks.
+///
 /// # Safety
-/// As for [`broadcast_binary_ptr`]; `axes` are those of the `len` elements.
+/// As there.
 unsafe fn broadcast_blocks<A: Copy, B: Copy, O>(
     a: *const A,
+    a_shape: &[usize],
     b: *const B,
+    b_shape: &[usize],
     out: *mut O,
-    axes: &[Axis],
-    len: usize,
+    out_shape: &[usize],
     f: &dyn Binary<A, B, O>,
 ) {
+    let axes = merged(a_shape, b_shape, out_shape);
+    let len: usize = out_shape.iter().product();
+    if len == 0 {
+        return;
+    }
     let row = axes.last().map_or(1, |axis| axis.len);
     let (a, b) = (
         Layout::new(a, axes.iter().map(|axis| (axis.len, axis.a))),
@@ -390,9 +406,6 @@ pub(crate) trait Unary<A, O>: Sync {
     fn run(&self, input: &[A], out: &mut [MaybeUninit<O>]);
 }
 
-/// A map of elements as one of blocks.
-struct Each<F>(F);
-
 impl<A: Copy, O, F: Function<A, O>> Unary<A, O> for Each<F> {
     fn run(&self, input: &[A], out: &mut [MaybeUninit<O>]) {
         unary_block(&self.0, input, out);
@@ -400,7 +413,8 @@ impl<A: Copy, O, F: Function<A, O>> Unary<A, O> for Each<F> {
 }
 
 multiversion! {
-    fn unary_block[A: Copy, O, F: Function<A, O>](f: &F, input: &[A], out: &mut [MaybeUninit<O>]) {
+    /// A function of each element of a block.
+    pub(crate) fn unary_block[A: Copy, O, F: Function<A, O>](f: &F, input: &[A], out: &mut [MaybeUninit<O>]) {
         for (out, &x) in out.iter_mut().zip(input) {
             out.write(f.of(x));
         }

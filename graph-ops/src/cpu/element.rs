@@ -2,12 +2,13 @@
 //!
 //! TensorFlow's CPU kernels compute half precision in `float`; so do these: [`Real::widen`], compute, [`Real::narrow`].
 
-use super::half_precision::{bfloat_of_f32, f32_of_bfloat, f32_of_half, half_of_f32};
+use super::half_precision::*;
+use super::scratch::Plain;
 use super::vector_math::Elementary;
 use half::{bf16, f16};
 
 /// A type that kernels compute in.
-pub trait Wide: Real<Wide = Self> + Elementary + std::ops::AddAssign {
+pub trait Wide: Real<Wide = Self> + Elementary + Plain + std::ops::AddAssign {
     /// The nearest value to `x`.
     fn from_f64(x: f64) -> Self;
     /// The nearest value to a count.
@@ -36,6 +37,16 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
     fn widen(self) -> Self::Wide;
     /// Conversion back, rounding to nearest even.
     fn narrow(x: Self::Wide) -> Self;
+    /// [`widen`](Self::widen) of many at once, which is faster.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn widen_all(from: &[Self], to: &mut [Self::Wide]);
+    /// [`narrow`](Self::narrow) of many at once, which is faster.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn narrow_all(from: &[Self::Wide], to: &mut [Self]);
     /// The elements as they are, if the computing type is the type itself.
     fn as_wide(x: &[Self]) -> Option<&[Self::Wide]>;
     /// As [`as_wide`](Self::as_wide).
@@ -43,7 +54,8 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
 }
 
 macro_rules! real {
-    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr, |$elements:ident| $as_wide:expr;)*) => {$(
+    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr, $widen_all:expr, $narrow_all:expr,
+       |$elements:ident| $as_wide:expr;)*) => {$(
         impl Real for $t {
             type Wide = $wide;
             #[inline(always)]
@@ -55,6 +67,12 @@ macro_rules! real {
             fn narrow(x: $wide) -> Self {
                 $narrow(x)
             }
+            fn widen_all(from: &[Self], to: &mut [$wide]) {
+                $widen_all(from, to)
+            }
+            fn narrow_all(from: &[$wide], to: &mut [Self]) {
+                $narrow_all(from, to)
+            }
             fn as_wide($elements: &[Self]) -> Option<&[$wide]> {
                 $as_wide
             }
@@ -65,9 +83,13 @@ macro_rules! real {
     )*};
 }
 
+fn copied<T: Copy>(from: &[T], to: &mut [T]) {
+    to.copy_from_slice(from);
+}
+
 real! {
-    f32, f32, |x| x, std::convert::identity, |x| Some(x);
-    f64, f64, |x| x, std::convert::identity, |x| Some(x);
-    f16, f32, |x| f32_of_half(x), half_of_f32, |_x| None;
-    bf16, f32, |x| f32_of_bfloat(x), bfloat_of_f32, |_x| None;
+    f32, f32, |x| x, std::convert::identity, copied, copied, |x| Some(x);
+    f64, f64, |x| x, std::convert::identity, copied, copied, |x| Some(x);
+    f16, f32, |x| f32_of_half(x), half_of_f32, f32s_of_halves, halves_of_f32s, |_x| None;
+    bf16, f32, |x| f32_of_bfloat(x), bfloat_of_f32, f32s_of_bfloats, bfloats_of_f32s, |_x| None;
 }

@@ -1,8 +1,11 @@
-//! Conversions between `float` and the half types without branches, so that loops over them become vector code.
+//! Conversions between `float` and the half types without branches, so that loops over them become vector code; those of
+//! binary16 by the instructions for it, where the CPU has them.
 //!
-//! They give what the `half` crate gives, bit for bit, which asks the CPU for its features at each number. Formats: IEEE 754
+//! They give what the `half` crate gives, bit for bit, which asks the CPU for its features at each number, and calls a function
+//! for eight. Formats: IEEE 754
 //! binary16, and `bfloat16`, the upper half of a `float`; to nearest, ties to even; what is not a number becomes quiet.
 
+use super::simd::multiversion;
 use half::{bf16, f16};
 
 /// A bit pattern of `float`: where exponents of binary16 begin, 112 higher than in their own bias.
@@ -75,6 +78,90 @@ pub fn bfloat_of_f32(x: f32) -> bf16 {
     } as u16)
 }
 
+/// [`f32_of_half`] of each.
+///
+/// # Panics
+/// If the lengths differ; so do the others.
+pub fn f32s_of_halves(from: &[f16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("f16c") {
+        // SAFETY: the CPU has the instructions.
+        return unsafe { f16c::widen(from, to) };
+    }
+    widen(from, to);
+}
+
+/// [`half_of_f32`] of each.
+pub fn halves_of_f32s(from: &[f32], to: &mut [f16]) {
+    assert_eq!(from.len(), to.len());
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("f16c") {
+        // SAFETY: the CPU has the instructions.
+        return unsafe { f16c::narrow(from, to) };
+    }
+    narrow(from, to);
+}
+
+multiversion! {
+    fn widen(from: &[f16], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = f32_of_half(x));
+    }
+}
+
+multiversion! {
+    fn narrow(from: &[f32], to: &mut [f16]) {
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = half_of_f32(x));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod f16c {
+    use super::{f16, f32_of_half, half_of_f32};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "f16c")]
+    pub fn widen(from: &[f16], to: &mut [f32]) {
+        let (from, rest) = from.as_chunks::<8>();
+        let (to, last) = to.as_chunks_mut::<8>();
+        for (from, to) in from.iter().zip(to) {
+            // SAFETY: eight numbers each.
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+        }
+        last.iter_mut().zip(rest).for_each(|(to, &x)| *to = f32_of_half(x));
+    }
+
+    #[target_feature(enable = "f16c")]
+    pub fn narrow(from: &[f32], to: &mut [f16]) {
+        let (from, rest) = from.as_chunks::<8>();
+        let (to, last) = to.as_chunks_mut::<8>();
+        for (from, to) in from.iter().zip(to) {
+            // SAFETY: eight numbers each.
+            unsafe {
+                let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
+                _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
+            }
+        }
+        last.iter_mut().zip(rest).for_each(|(to, &x)| *to = half_of_f32(x));
+    }
+}
+
+multiversion! {
+    /// [`f32_of_bfloat`] of each.
+    pub fn f32s_of_bfloats(from: &[bf16], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len());
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = f32_of_bfloat(x));
+    }
+}
+
+multiversion! {
+    /// [`bfloat_of_f32`] of each.
+    pub fn bfloats_of_f32s(from: &[f32], to: &mut [bf16]) {
+        assert_eq!(from.len(), to.len());
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = bfloat_of_f32(x));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +181,44 @@ mod tests {
                 "bfloat16 {bits:#06x}"
             );
         }
+    }
+
+    #[test]
+    fn many_are_converted_as_one() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        let halves: Vec<f16> = bits.iter().map(|&bits| f16::from_bits(bits)).collect();
+        let brains: Vec<bf16> = bits.iter().map(|&bits| bf16::from_bits(bits)).collect();
+        // Not a whole number of vectors.
+        let (halves, brains) = (&halves[..65_531], &brains[..65_531]);
+        let same = |got: &[f32], one: &dyn Fn(usize) -> f32| {
+            assert!(got.iter().enumerate().all(|(i, x)| x.to_bits() == one(i).to_bits()));
+        };
+        let mut wide = vec![0.0; halves.len()];
+        f32s_of_halves(halves, &mut wide);
+        same(&wide, &|i| f32_of_half(halves[i]));
+        widen(halves, &mut wide);
+        same(&wide, &|i| f32_of_half(halves[i]));
+        f32s_of_bfloats(brains, &mut wide);
+        same(&wide, &|i| f32_of_bfloat(brains[i]));
+        let floats: Vec<f32> = (0..65_531u32)
+            .map(|x| f32::from_bits(x.wrapping_mul(0x9e37_79b9)))
+            .collect();
+        let (mut half, mut brain) = (vec![f16::ZERO; floats.len()], vec![bf16::ZERO; floats.len()]);
+        for narrowed in [halves_of_f32s, narrow] {
+            narrowed(&floats, &mut half);
+            assert!(
+                half.iter()
+                    .zip(&floats)
+                    .all(|(x, &of)| x.to_bits() == half_of_f32(of).to_bits())
+            );
+        }
+        bfloats_of_f32s(&floats, &mut brain);
+        assert!(
+            brain
+                .iter()
+                .zip(&floats)
+                .all(|(x, &of)| x.to_bits() == bfloat_of_f32(of).to_bits())
+        );
     }
 
     #[test]

@@ -18,8 +18,7 @@ const ALL_NUMBERS: &str = "T: {bfloat16, half, float, double, uint8, int8, uint1
 fn sum_kernels(definition: OpDefinition) -> OpDefinition {
     binary_kernels! {
         definition.gradient(sum_gradient);
-        half |x, y| x + y;
-        plain [f32, f64] |x, y| x + y;
+        float |x, y| x + y;
         plain [i32] |x, y| x.wrapping_add(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_add(y);
         complex |x, y| x + y;
@@ -105,8 +104,7 @@ pub(crate) fn sub() -> OpDefinition {
             let minus = nodes.unary("Neg", &gradient)?;
             Ok(vec![Some(first), Some(broadcast.second(&minus)?)])
         });
-        half |x, y| x - y;
-        plain [f32, f64] |x, y| x - y;
+        float |x, y| x - y;
         plain [i32] |x, y| x.wrapping_sub(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_sub(y);
         complex |x, y| x - y;
@@ -118,8 +116,7 @@ pub(crate) fn sub() -> OpDefinition {
 pub(crate) fn mul() -> OpDefinition {
     binary_kernels! {
         binary_op("Mul", "x * y, element by element.", ALL_NUMBERS).commutative().gradient(mul_gradient);
-        half |x, y| x * y;
-        plain [f32, f64] |x, y| x * y;
+        float |x, y| x * y;
         plain [i32] |x, y| x.wrapping_mul(y);
         plain [i64, i8, i16, u8, u16, u32, u64] |x, y| x.wrapping_mul(y);
         complex |x, y| x * y;

@@ -5,9 +5,9 @@ use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRe
 use graph_core::{Complex, DType, Element, Error, Graph, PartialShape, Result, Value};
 use half::{bf16, f16};
 
-use super::elementwise::run_unary;
+use super::elementwise::{run_blocks, run_unary};
 use super::nodes::Nodes;
-use crate::cpu::half_precision::{bfloat_of_f32, f32_of_bfloat, f32_of_half, half_of_f32};
+use crate::cpu::broadcast::{Narrow, Widen};
 use crate::cpu::parallel::{GRAIN, for_each_range};
 use crate::cuda::cast::expression as cast_on_device;
 use crate::cuda::copy::{Transfer, copies};
@@ -332,6 +332,10 @@ fn direct(from: DType, to: DType) -> Option<Planned> {
     macro_rules! pairs {
         ($($a:ident $s:ty => $b:ident $d:ty: |$x:ident| $e:expr;)*) => {
             match (from, to) {
+                (DType::Half, DType::Float32) => Some(Planned::new(|context| run_blocks::<f16, f32>(context, &Widen))),
+                (DType::BFloat16, DType::Float32) => Some(Planned::new(|context| run_blocks::<bf16, f32>(context, &Widen))),
+                (DType::Float32, DType::Half) => Some(Planned::new(|context| run_blocks::<f32, f16>(context, &Narrow))),
+                (DType::Float32, DType::BFloat16) => Some(Planned::new(|context| run_blocks::<f32, bf16>(context, &Narrow))),
                 $((DType::$a, DType::$b) => Some(Planned::new(|context| run_unary::<$s, $d>(context, |$x: $s| $e))),)*
                 _ => None,
             }
@@ -352,10 +356,6 @@ fn direct(from: DType, to: DType) -> Option<Planned> {
         Int64 i64 => Float64 f64: |x| x as f64;
         Float32 f32 => Float64 f64: |x| x.into();
         Float64 f64 => Float32 f32: |x| x as f32;
-        Float32 f32 => Half f16: |x| half_of_f32(x);
-        Half f16 => Float32 f32: |x| f32_of_half(x);
-        Float32 f32 => BFloat16 bf16: |x| bfloat_of_f32(x);
-        BFloat16 bf16 => Float32 f32: |x| f32_of_bfloat(x);
         Float32 f32 => Int32 i32: |x| float_to_i32(x);
         Float32 f32 => Int64 i64: |x| to_i64(x.into());
         Float64 f64 => Int32 i32: |x| to_i32(x);

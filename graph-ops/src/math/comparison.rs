@@ -10,53 +10,53 @@ use crate::cuda::fill::fill;
 use crate::cuda::{NAMED, NUMBERS};
 
 use super::arithmetic::broadcast_strings;
-use super::elementwise::{REAL_NUMBERS, kernel, run_binary};
-use crate::cpu::element::Real;
+use super::elementwise::{REAL_NUMBERS, kernel, run_binary, run_function2, run_widened2};
+use crate::cpu::broadcast::Function2;
 
-/// A comparison that may give one element for shapes that do not broadcast: not equal.
-fn run_equality<T: graph_core::Element>(
-    context: &mut KernelContext<'_>,
-    f: impl Fn(T, T) -> bool + Sync + Send,
-    unequal: bool,
-) -> Result<()> {
-    if context.input_shape(0).broadcast(context.input_shape(1)).is_none() {
+/// The answer of a comparison whose operands do not broadcast, where there is one element for all: not equal.
+fn apart(context: &mut KernelContext<'_>, unequal: bool) -> Result<bool> {
+    let apart = context.input_shape(0).broadcast(context.input_shape(1)).is_none();
+    if apart {
         context.output::<bool>(0)?.fill(unequal);
-        return Ok(());
     }
-    run_binary::<T, T, bool>(context, f)
+    Ok(apart)
 }
 
+/// Kernels of a comparison, for the types listed and for half types, which are compared as the wider numbers that they stand
+/// for. With `apart`, what it is of operands that do not broadcast.
 macro_rules! comparison_kernels {
-    (equality $unequal:literal [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$(kernel!($t, |context| run_equality::<$t>(context, |$x: $t, $y: $t| $e, $unequal))),*]
+    ([$($t:ty),*] $apart:tt |$x:ident, $y:ident| $e:expr) => {{
+        struct F;
+        $(
+            impl Function2<$t, $t, bool> for F {
+                #[inline(always)]
+                fn of(&self, $x: $t, $y: $t) -> bool {
+                    $e
+                }
+            }
+        )*
+        [
+            $(comparison_kernels!(@kernel $t, run_function2::<$t, $t, bool>, $apart),)*
+            comparison_kernels!(@kernel f16, run_widened2::<f16, bool>, $apart),
+            comparison_kernels!(@kernel bf16, run_widened2::<bf16, bool>, $apart),
+        ]
+    }};
+    (@kernel $t:ty, $run:expr, ()) => {
+        kernel!($t, |context| $run(context, F))
     };
-    (half equality $unequal:literal |$x:ident, $y:ident| $e:expr) => {
-        comparison_kernels!(equality $unequal [f16, bf16] |x, y| {
-            let ($x, $y) = (x.widen(), y.widen());
-            $e
-        })
-    };
-    ([$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$(kernel!($t, |context| run_binary::<$t, $t, bool>(context, |$x: $t, $y: $t| $e))),*]
-    };
-    // Half precision, compared as the wider numbers that it stands for.
-    (half |$x:ident, $y:ident| $e:expr) => {
-        comparison_kernels!([f16, bf16] |x, y| {
-            let ($x, $y) = (x.widen(), y.widen());
-            $e
-        })
+    (@kernel $t:ty, $run:expr, ($unequal:literal)) => {
+        kernel!($t, |context| if apart(context, $unequal)? { Ok(()) } else { $run(context, F) })
     };
 }
 
-/// Adds kernels for all numbers with an order; half precision is compared as it is.
+/// Adds kernels for all numbers with an order.
 macro_rules! ordered_kernels {
     ($definition:expr; |$x:ident, $y:ident| $e:expr) => {{
         let mut definition = $definition;
         definition.kernels.extend(comparison_kernels!(
-            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64] | $x,
+            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64]() | $x,
             $y | $e
         ));
-        definition.kernels.extend(comparison_kernels!(half | $x, $y | $e));
         definition.kernel(expression!(|$x, $y| stringify!($e)).types("T", NUMBERS))
     }};
 }
@@ -78,12 +78,9 @@ macro_rules! equality {
             .attr("incompatible_shape_error: bool = true")
             .commutative()
             .shape(equality_shape);
-        definition
-            .kernels
-            .extend(comparison_kernels!(half equality $unequal |$x, $y| $e));
         definition.kernels.extend(comparison_kernels!(
-            equality $unequal
-            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64, bool, Complex<f32>, Complex<f64>] |$x, $y| $e
+            [f32, f64, i32, i64, i8, i16, u8, u16, u32, u64, bool, Complex<f32>, Complex<f64>]
+            ($unequal) |$x, $y| $e
         ));
         let definition = definition.kernel(
             KernelDefinition::cuda(|request| {

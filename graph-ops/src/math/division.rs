@@ -21,16 +21,77 @@ fn division_by_zero() -> Error {
 
 /// Adds kernels for integers that first look for a divisor of zero.
 macro_rules! checked {
+    ($definition:expr; |$x:ident, $y:ident| $e:expr) => {
+        checked!($definition; [i8, i16, i32, i64, u8, u16, u32, u64] |$x, $y| $e)
+    };
     ($definition:expr; [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
         $definition.may_fail() $(.kernel(
             kernel!($t, |context| {
                 check_elements::<$t>(context, 1, |divisor| divisor == 0, division_by_zero)?;
-                run_binary::<$t, $t, $t>(context, |$x: $t, $y: $t| if $y == 0 { 0 } else { $e })
+                run_binary::<$t, $t, $t>(context, |$x: $t, $y: $t| $e)
             })
             .in_place(0, 0)
             .in_place(1, 0)
         ))*
     };
+}
+
+/// Quotients of integers.
+trait Quotient: Copy {
+    /// `self / divisor` rounded down, and cut to the type's size; of a divisor of zero, any number.
+    fn rounded_down(self, divisor: Self) -> Self;
+    /// The same cut off toward zero.
+    fn cut_off(self, divisor: Self) -> Self;
+}
+
+/// As quotients of floating-point numbers, of which CPUs compute several at once: their significands are so much longer than the
+/// integers that rounding takes no quotient to the next integer. Added to 1.5 times the power of two at which the last bit counts one, an
+/// integer stands in the low bits.
+macro_rules! quotients_of_floats {
+    ($($float:ty, $rounder:literal, [$($t:ty),*];)*) => {$($(
+        impl Quotient for $t {
+            #[inline(always)]
+            fn rounded_down(self, divisor: Self) -> Self {
+                ((<$float>::from(self) / <$float>::from(divisor)).floor() + $rounder).to_bits() as $t
+            }
+            #[inline(always)]
+            fn cut_off(self, divisor: Self) -> Self {
+                ((<$float>::from(self) / <$float>::from(divisor)).trunc() + $rounder).to_bits() as $t
+            }
+        }
+    )*)*};
+}
+quotients_of_floats! {
+    f32, 12_582_912.0, [i8, u8, i16, u16];
+    f64, 6_755_399_441_055_744.0, [i32, u32];
+}
+
+impl Quotient for i64 {
+    #[inline(always)]
+    fn rounded_down(self, divisor: Self) -> Self {
+        let quotient = self.cut_off(divisor);
+        let rest = self.wrapping_sub(quotient.wrapping_mul(divisor));
+        if rest != 0 && (self < 0) != (divisor < 0) {
+            quotient - 1
+        } else {
+            quotient
+        }
+    }
+    #[inline(always)]
+    fn cut_off(self, divisor: Self) -> Self {
+        if divisor == 0 { 0 } else { self.wrapping_div(divisor) }
+    }
+}
+
+impl Quotient for u64 {
+    #[inline(always)]
+    fn rounded_down(self, divisor: Self) -> Self {
+        self.cut_off(divisor)
+    }
+    #[inline(always)]
+    fn cut_off(self, divisor: Self) -> Self {
+        self.checked_div(divisor).unwrap_or(0)
+    }
 }
 
 /// The quotient's gradients, `grad / y` and `grad * (-x / y / y)`, by the division `divide`.
@@ -54,8 +115,7 @@ pub(crate) fn real_div() -> OpDefinition {
     binary_kernels! {
         binary_op("RealDiv", "x / y of floating-point or complex numbers, element by element.", ALL_NUMBERS)
             .gradient(|context| quotient_gradient(context, |nodes, x, y| nodes.binary("RealDiv", "RealDiv", x, y)));
-        half |x, y| x / y;
-        plain [f32, f64] |x, y| x / y;
+        float |x, y| x / y;
         complex |x, y| x / y;
         cuda |x, y| "x / y";
     }
@@ -70,16 +130,14 @@ pub(crate) fn div() -> OpDefinition {
         complex |x, y| x / y;
         cuda |x, y| "x / y";
     };
-    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| x.wrapping_div(y));
-    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+    checked!(definition; |x, y| x.cut_off(y))
 }
 
 /// `TruncateDiv`
 pub(crate) fn truncate_div() -> OpDefinition {
     let definition = binary_op("TruncateDiv", "x / y of integers, cut off toward zero.", ALL_NUMBERS)
         .gradient(|_| Ok(vec![None, None]));
-    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| x.wrapping_div(y));
-    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+    checked!(definition; |x, y| x.cut_off(y))
 }
 
 /// `FloorDiv`
@@ -90,11 +148,7 @@ pub(crate) fn floor_div() -> OpDefinition {
         float |x, y| (x / y).floor();
         cuda |x, y| "floor(x / y)";
     };
-    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
-        let quotient = x.wrapping_div(y);
-        if x.wrapping_rem(y) != 0 && (x < 0) != (y < 0) { quotient - 1 } else { quotient }
-    });
-    checked!(definition; [u8, u16, u32, u64] |x, y| x / y)
+    checked!(definition; |x, y| x.rounded_down(y))
 }
 
 /// `FloorMod`
@@ -120,11 +174,7 @@ pub(crate) fn floor_mod() -> OpDefinition {
         };
         cuda |x, y| "(x < C(0)) == (y < C(0)) ? fmod(x, y) : fmod(fmod(x, y) + y, y)";
     };
-    let definition = checked!(definition; [i8, i16, i32, i64] |x, y| {
-        let remainder = x.wrapping_rem(y);
-        if remainder != 0 && (remainder < 0) != (y < 0) { remainder + y } else { remainder }
-    });
-    checked!(definition; [u8, u16, u32, u64] |x, y| x % y)
+    checked!(definition; |x, y| x.wrapping_sub(x.rounded_down(y).wrapping_mul(y)))
 }
 
 /// `TruncateMod` and its other name `Mod`.
@@ -138,7 +188,7 @@ fn remainder(name: &'static str) -> OpDefinition {
         float |x, y| x % y;
         cuda |x, y| "fmod(x, y)";
     };
-    checked!(definition; [i32, i64] |x, y| x.wrapping_rem(y))
+    checked!(definition; [i32, i64] |x, y| x.wrapping_sub(x.cut_off(y).wrapping_mul(y)))
 }
 
 /// `TruncateMod`

@@ -1,6 +1,7 @@
 use graph_core::{Complex, Value};
 use half::{bf16, f16};
 
+use super::Quotient;
 use crate::testing::{Case, GradientCase};
 
 fn case(op: &'static str, x: impl Into<Value>, y: impl Into<Value>, expected: impl Into<Value>) -> Case {
@@ -182,4 +183,59 @@ fn true_division_casts_integers_inside_its_scope() {
             "q"
         ]
     );
+}
+
+#[test]
+fn quotients_by_floats_are_those_of_integers() {
+    fn check<T: Quotient + PartialEq + std::fmt::Debug>(x: T, y: T, whole: impl Fn(T, T) -> [T; 2]) {
+        assert_eq!([x.rounded_down(y), x.cut_off(y)], whole(x, y), "{x:?} / {y:?}");
+    }
+    macro_rules! signed {
+        ($t:ty, $x:expr, $y:expr) => {
+            check::<$t>($x, $y, |x, y| {
+                let inexact = x.wrapping_rem(y) != 0 && (x < 0) != (y < 0);
+                let quotient = x.wrapping_div(y);
+                [quotient - <$t>::from(inexact), quotient]
+            })
+        };
+    }
+    for x in i8::MIN..=i8::MAX {
+        for y in (i8::MIN..=i8::MAX).filter(|&y| y != 0) {
+            signed!(i8, x, y);
+            check(x as u8, y as u8, |x, y| [x / y; 2]);
+        }
+    }
+    // Around all multiples that a quotient could be rounded to, for the largest numbers.
+    let ends = [
+        1i64,
+        2,
+        3,
+        5,
+        7,
+        127,
+        128,
+        255,
+        256,
+        32_767,
+        32_768,
+        65_535,
+        65_536,
+        i32::MAX.into(),
+        1 << 31,
+    ];
+    let divisors = ends.iter().flat_map(|&y| [y, -y, y + 1]);
+    for y in divisors {
+        let numbers = ends.iter().flat_map(|&x| [x, x / y * y, x * 2 - 1]);
+        for x in numbers.flat_map(|x| [x - 1, x, x + 1, -x]) {
+            if y as i16 != 0 {
+                signed!(i16, x as i16, y as i16);
+                check(x as u16, y as u16, |x, y| [x / y; 2]);
+            }
+            if y as i32 != 0 {
+                signed!(i32, x as i32, y as i32);
+                check(x as u32, y as u32, |x, y| [x / y; 2]);
+            }
+            signed!(i64, x, y);
+        }
+    }
 }

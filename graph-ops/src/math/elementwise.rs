@@ -1,13 +1,19 @@
 //! What element-wise ops share: definitions in one line, and kernels of one or two operands for many dtypes.
 //!
-//! A loop of its own, which the compiler can turn into vector code, is made for the dtypes where speed counts (`fast`);
-//! the others share one loop a dtype and call a function for each element (`plain`), which keeps the library small and
-//! quick to build.
+//! Each function has a loop of its own for each dtype, which the compiler can turn into vector code; half types are widened
+//! block by block and go through the loop of `f32`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use graph_core::op::{InferenceContext, KernelContext, OpDefinition};
 use graph_core::{Element, Error, Result};
 
-use crate::cpu::broadcast::{Function, Function2, broadcast_binary_ptr, map_unary_ptr};
+use crate::cpu::broadcast::{
+    Function, Function2, Stored, Unary, broadcast_binary_ptr, broadcast_widened_ptr, map_unary_ptr, map_widened_ptr,
+    unary_blocks,
+};
+use crate::cpu::element::Real;
+use crate::cpu::parallel::{GRAIN, for_each_range};
 
 /// The floating-point dtypes.
 pub(crate) const FLOATS: &str = "T: {bfloat16, half, float, double}";
@@ -59,6 +65,15 @@ pub(crate) fn run_function<T: Element, O: Element>(
     Ok(())
 }
 
+/// [`run_unary`] of a map that knows whole blocks.
+pub(crate) fn run_blocks<T: Element, O: Element>(context: &mut KernelContext<'_>, map: &dyn Unary<T, O>) -> Result<()> {
+    let len = context.input_shape(0).num_elements();
+    let (input, output) = (context.input_ptr::<T>(0)?, context.output_ptr::<O>(0)?);
+    // SAFETY: as for `run_function`.
+    unsafe { unary_blocks(input, output, len, map) };
+    Ok(())
+}
+
 /// Runs a map of inputs 0 and 1, broadcast together, to output 0.
 pub(crate) fn run_binary<A: Element, B: Element, O: Element>(
     context: &mut KernelContext<'_>,
@@ -81,11 +96,36 @@ pub(crate) fn run_function2<A: Element, B: Element, O: Element>(
     Ok(())
 }
 
+/// [`run_function`] in the type that `T` is computed in.
+pub(crate) fn run_widened<T: Element + Real, O: Element + Stored<T::Wide>>(
+    context: &mut KernelContext<'_>,
+    f: impl Function<T::Wide, O::Given>,
+) -> Result<()> {
+    let len = context.input_shape(0).num_elements();
+    let (input, output) = (context.input_ptr::<T>(0)?, context.output_ptr::<O>(0)?);
+    // SAFETY: as for `run_function`.
+    unsafe { map_widened_ptr(input, output, len, f) };
+    Ok(())
+}
+
+/// [`run_function2`] in the type that `T` is computed in.
+pub(crate) fn run_widened2<T: Element + Real, O: Element + Stored<T::Wide>>(
+    context: &mut KernelContext<'_>,
+    f: impl Function2<T::Wide, T::Wide, O::Given>,
+) -> Result<()> {
+    let (a, b) = (context.input_ptr::<T>(0)?, context.input_ptr::<T>(1)?);
+    let output = context.output_ptr::<O>(0)?;
+    let (a_shape, b_shape) = (context.input_shape(0), context.input_shape(1));
+    // SAFETY: as for `run_function2`.
+    unsafe { broadcast_widened_ptr(a, a_shape, b, b_shape, output, context.output_shape(0), f) };
+    Ok(())
+}
+
 /// An error if any element of input `index` is bad, unless there is nothing to compute.
 pub(crate) fn check_elements<T: Element>(
     context: &KernelContext<'_>,
     index: usize,
-    bad: impl Fn(T) -> bool,
+    bad: impl Fn(T) -> bool + Sync,
     error: impl FnOnce() -> Error,
 ) -> Result<()> {
     if context.output_shape(0).num_elements() == 0 {
@@ -94,10 +134,14 @@ pub(crate) fn check_elements<T: Element>(
     let pointer = context.input_ptr::<T>(index)?;
     // SAFETY: the slot is valid for its shape, and nothing is written while the slice is used.
     let elements = unsafe { std::slice::from_raw_parts(pointer, context.input_shape(index).num_elements()) };
-    if elements.iter().any(|&element| bad(element)) {
-        return Err(error());
-    }
-    Ok(())
+    let found = AtomicBool::new(false);
+    for_each_range(elements.len(), GRAIN, |range| {
+        // No early end, so that the loop becomes vector code.
+        if elements[range].iter().fold(false, |any, &element| any | bad(element)) {
+            found.store(true, Ordering::Relaxed);
+        }
+    });
+    if found.into_inner() { Err(error()) } else { Ok(()) }
 }
 
 /// A kernel for the attribute `T` of one element type, that runs `$run`.
@@ -117,17 +161,30 @@ macro_rules! unary_kernels {
         $(definition.kernels.extend($crate::math::elementwise::unary_kernels!(@$kind $([$($t),*])? |$x| $e));)*
         definition
     }};
-    (@plain [$($t:ty),*] |$x:ident| $e:expr) => {
-        [$($crate::math::elementwise::kernel!($t, |context| {
-            struct F;
-            impl $crate::cpu::broadcast::Function<$t, $t> for F {
-                #[inline(always)]
-                fn of(&self, $x: $t) -> $t {
-                    $e
-                }
+    (@plain [$($t:ty),*] |$x:ident| $e:expr) => {{
+        struct F;
+        $($crate::math::elementwise::unary_kernels!(@function $t, |$x| $e);)*
+        [$($crate::math::elementwise::unary_kernels!(@of $t)),*]
+    }};
+    (@function $t:ty, |$x:ident| $e:expr) => {
+        impl $crate::cpu::broadcast::Function<$t, $t> for F {
+            #[inline(always)]
+            fn of(&self, $x: $t) -> $t {
+                $e
             }
+        }
+    };
+    (@of $t:ty) => {
+        $crate::math::elementwise::kernel!($t, |context| {
             $crate::math::elementwise::run_function::<$t, $t>(context, F)
-        }).in_place(0, 0)),*]
+        })
+        .in_place(0, 0)
+    };
+    (@widened $t:ty) => {
+        $crate::math::elementwise::kernel!($t, |context| {
+            $crate::math::elementwise::run_widened::<$t, $t>(context, F)
+        })
+        .in_place(0, 0)
     };
     (@cuda |$x:ident| $e:expr) => {
         $crate::math::elementwise::unary_kernels!(@cuda [f32, f64, half::f16, half::bf16] |$x| $e)
@@ -147,25 +204,27 @@ macro_rules! unary_kernels {
             @plain [graph_core::Complex<f32>, graph_core::Complex<f64>] |$x| $e
         )
     };
-    (@half |$x:ident| $e:expr) => {
-        $crate::math::elementwise::unary_kernels!(@plain [half::f16, half::bf16] |x| {
-            let $x = $crate::cpu::element::Real::widen(x);
-            $crate::cpu::element::Real::narrow($e)
-        })
-    };
-    (@float |$x:ident| $e:expr) => {
+    (@float |$x:ident| $e:expr) => {{
+        struct F;
+        $crate::math::elementwise::unary_kernels!(@function f32, |$x| $e);
+        $crate::math::elementwise::unary_kernels!(@function f64, |$x| $e);
         [
-            $crate::math::elementwise::unary_kernels!(@plain [f32, f64] |$x| $e),
-            $crate::math::elementwise::unary_kernels!(@half |$x| $e),
-        ].concat()
-    };
+            $crate::math::elementwise::unary_kernels!(@of f32),
+            $crate::math::elementwise::unary_kernels!(@of f64),
+            $crate::math::elementwise::unary_kernels!(@widened half::f16),
+            $crate::math::elementwise::unary_kernels!(@widened half::bf16),
+        ]
+    }};
     // In single precision by one function, in double by another.
-    (@single |$x:ident| $e:expr) => {
+    (@single |$x:ident| $e:expr) => {{
+        struct F;
+        $crate::math::elementwise::unary_kernels!(@function f32, |$x| $e);
         [
-            $crate::math::elementwise::unary_kernels!(@plain [f32] |$x| $e).to_vec(),
-            $crate::math::elementwise::unary_kernels!(@half |$x| $e).to_vec(),
-        ].concat()
-    };
+            $crate::math::elementwise::unary_kernels!(@of f32),
+            $crate::math::elementwise::unary_kernels!(@widened half::f16),
+            $crate::math::elementwise::unary_kernels!(@widened half::bf16),
+        ]
+    }};
     // Only in double precision, to which the others are widened.
     (@double |$x:ident| $e:expr) => {
         [
@@ -190,17 +249,32 @@ macro_rules! binary_kernels {
         );)*
         definition
     }};
-    (@plain [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {
-        [$($crate::math::elementwise::kernel!($t, |context| {
-            struct F;
-            impl $crate::cpu::broadcast::Function2<$t, $t, $t> for F {
-                #[inline(always)]
-                fn of(&self, $x: $t, $y: $t) -> $t {
-                    $e
-                }
+    (@plain [$($t:ty),*] |$x:ident, $y:ident| $e:expr) => {{
+        struct F;
+        $($crate::math::elementwise::binary_kernels!(@function $t, |$x, $y| $e);)*
+        [$($crate::math::elementwise::binary_kernels!(@of $t)),*]
+    }};
+    (@function $t:ty, |$x:ident, $y:ident| $e:expr) => {
+        impl $crate::cpu::broadcast::Function2<$t, $t, $t> for F {
+            #[inline(always)]
+            fn of(&self, $x: $t, $y: $t) -> $t {
+                $e
             }
+        }
+    };
+    (@of $t:ty) => {
+        $crate::math::elementwise::kernel!($t, |context| {
             $crate::math::elementwise::run_function2::<$t, $t, $t>(context, F)
-        }).in_place(0, 0).in_place(1, 0)),*]
+        })
+        .in_place(0, 0)
+        .in_place(1, 0)
+    };
+    (@widened $t:ty) => {
+        $crate::math::elementwise::kernel!($t, |context| {
+            $crate::math::elementwise::run_widened2::<$t, $t>(context, F)
+        })
+        .in_place(0, 0)
+        .in_place(1, 0)
     };
     (@cuda |$x:ident, $y:ident| $e:expr) => {
         $crate::math::elementwise::binary_kernels!(@cuda [f32, f64, half::f16, half::bf16] |$x, $y| $e)
@@ -222,24 +296,26 @@ macro_rules! binary_kernels {
             @plain [graph_core::Complex<f32>, graph_core::Complex<f64>] |$x, $y| $e
         )
     };
-    (@half |$x:ident, $y:ident| $e:expr) => {
-        $crate::math::elementwise::binary_kernels!(@plain [half::f16, half::bf16] |x, y| {
-            let ($x, $y) = ($crate::cpu::element::Real::widen(x), $crate::cpu::element::Real::widen(y));
-            $crate::cpu::element::Real::narrow($e)
-        })
-    };
-    (@float |$x:ident, $y:ident| $e:expr) => {
+    (@float |$x:ident, $y:ident| $e:expr) => {{
+        struct F;
+        $crate::math::elementwise::binary_kernels!(@function f32, |$x, $y| $e);
+        $crate::math::elementwise::binary_kernels!(@function f64, |$x, $y| $e);
         [
-            $crate::math::elementwise::binary_kernels!(@plain [f32, f64] |$x, $y| $e),
-            $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e),
-        ].concat()
-    };
-    (@single |$x:ident, $y:ident| $e:expr) => {
+            $crate::math::elementwise::binary_kernels!(@of f32),
+            $crate::math::elementwise::binary_kernels!(@of f64),
+            $crate::math::elementwise::binary_kernels!(@widened half::f16),
+            $crate::math::elementwise::binary_kernels!(@widened half::bf16),
+        ]
+    }};
+    (@single |$x:ident, $y:ident| $e:expr) => {{
+        struct F;
+        $crate::math::elementwise::binary_kernels!(@function f32, |$x, $y| $e);
         [
-            $crate::math::elementwise::binary_kernels!(@plain [f32] |$x, $y| $e).to_vec(),
-            $crate::math::elementwise::binary_kernels!(@half |$x, $y| $e).to_vec(),
-        ].concat()
-    };
+            $crate::math::elementwise::binary_kernels!(@of f32),
+            $crate::math::elementwise::binary_kernels!(@widened half::f16),
+            $crate::math::elementwise::binary_kernels!(@widened half::bf16),
+        ]
+    }};
     (@double |$x:ident, $y:ident| $e:expr) => {
         [
             $crate::math::elementwise::binary_kernels!(@plain [f64] |$x, $y| $e),

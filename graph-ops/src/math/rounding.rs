@@ -6,7 +6,7 @@ use graph_core::op::{InferenceContext, OpDefinition};
 use crate::cuda::FLOATS as FLOATING;
 use crate::cuda::elementwise::expression;
 
-use super::elementwise::{FLOATS, kernel, run_unary, unary_kernels, unary_op};
+use super::elementwise::{FLOATS, kernel, run_unary, run_widened, unary_kernels, unary_op};
 
 /// `Floor`
 pub(crate) fn floor_op() -> OpDefinition {
@@ -65,13 +65,13 @@ macro_rules! predicate {
             .not_differentiable()
             .kernel(kernel!(f32, |context| run_unary::<f32, bool>(context, |$x: f32| $e)))
             .kernel(kernel!(f64, |context| run_unary::<f64, bool>(context, |$x: f64| $e)))
-            .kernel(kernel!(half::f16, |context| run_unary::<half::f16, bool>(
+            .kernel(kernel!(half::f16, |context| run_widened::<half::f16, bool>(
                 context,
-                |$x: half::f16| $e
+                |$x: f32| $e
             )))
-            .kernel(kernel!(half::bf16, |context| run_unary::<half::bf16, bool>(
+            .kernel(kernel!(half::bf16, |context| run_widened::<half::bf16, bool>(
                 context,
-                |$x: half::bf16| $e
+                |$x: f32| $e
             )))
             .kernel(expression!(|$x| $cuda).types("T", FLOATING))
     };

@@ -2,18 +2,17 @@
 
 use std::mem::MaybeUninit;
 
+use graph_core::Result;
 use graph_core::gradients::GradientContext;
 use graph_core::graph::scope::control_dependencies;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
-use graph_core::op::{KernelContext, OpDefinition};
-use graph_core::{Element, Result};
+use graph_core::op::OpDefinition;
 use half::{bf16, f16};
 
-use super::elementwise::{FLOATS_AND_COMPLEX, kernel, unary_kernels, unary_op};
+use super::elementwise::{FLOATS_AND_COMPLEX, kernel, run_blocks, unary_kernels, unary_op};
 use super::exponential::times_slope;
 use super::nodes::Nodes;
-use crate::cpu::broadcast::{Function, Unary, unary_blocks};
-use crate::cpu::element::Real;
+use crate::cpu::broadcast::{Function, Unary, Widened, unary_block};
 use crate::cpu::simd::multiversion;
 use crate::cpu::vector_math::angle::LARGEST;
 use crate::cpu::vector_math::{self, angle};
@@ -27,40 +26,19 @@ struct OfAngles<F> {
 
 multiversion! {
     /// The bits of the largest absolute value; those of what is not a number are larger than all others.
-    fn largest[T: Real<Wide = f32>](x: &[T]) -> u32 {
-        x.iter().fold(0, |largest, x| largest.max(x.widen().abs().to_bits()))
+    fn largest(x: &[f32]) -> u32 {
+        x.iter().fold(0, |largest, x| largest.max(x.abs().to_bits()))
     }
 }
 
-multiversion! {
-    fn map_wide[T: Real<Wide = f32>, F: Function<f32, f32>](f: &F, input: &[T], out: &mut [MaybeUninit<T>]) {
-        for (out, x) in out.iter_mut().zip(input) {
-            out.write(T::narrow(f.of(x.widen())));
-        }
-    }
-}
-
-impl<T: Real<Wide = f32>, F: Function<f32, f32>> Unary<T, T> for OfAngles<F> {
-    fn run(&self, input: &[T], out: &mut [MaybeUninit<T>]) {
+impl<F: Function<f32, f32>> Unary<f32, f32> for OfAngles<F> {
+    fn run(&self, input: &[f32], out: &mut [MaybeUninit<f32>]) {
         if largest(input) <= LARGEST.to_bits() {
-            map_wide(&self.near, input, out);
+            unary_block(&self.near, input, out);
         } else {
-            map_wide(&self.far, input, out);
+            unary_block(&self.far, input, out);
         }
     }
-}
-
-/// Runs a function of angles of input 0 to output 0.
-fn run_angles<T: Real<Wide = f32> + Element>(
-    context: &mut KernelContext<'_>,
-    near: impl Function<f32, f32>,
-    far: fn(f32) -> f32,
-) -> Result<()> {
-    let len = context.input_shape(0).num_elements();
-    let (input, output) = (context.input_ptr::<T>(0)?, context.output_ptr::<T>(0)?);
-    // SAFETY: slots are valid for their shapes, which are the same; they are one memory where that is `in_place`.
-    unsafe { unary_blocks(input, output, len, &OfAngles { near, far }) };
-    Ok(())
 }
 
 /// The kernels for `f32` and the half types by the formula given, and for the other types by `$e`.
@@ -74,10 +52,11 @@ macro_rules! kernels {
             }
         }
         let mut definition = unary_kernels!($definition; plain [f64] |$x| $e;);
+        const MAP: &dyn Unary<f32, f32> = &OfAngles { near: Near, far: |$x| $e };
         definition.kernels.extend([
-            kernel!(f32, |context| run_angles::<f32>(context, Near, |$x| $e)).in_place(0, 0),
-            kernel!(f16, |context| run_angles::<f16>(context, Near, |$x| $e)).in_place(0, 0),
-            kernel!(bf16, |context| run_angles::<bf16>(context, Near, |$x| $e)).in_place(0, 0),
+            kernel!(f32, |context| run_blocks::<f32, f32>(context, MAP)).in_place(0, 0),
+            kernel!(f16, |context| run_blocks::<f16, f16>(context, &Widened(MAP))).in_place(0, 0),
+            kernel!(bf16, |context| run_blocks::<bf16, bf16>(context, &Widened(MAP))).in_place(0, 0),
         ]);
         definition
     }};

@@ -7,11 +7,11 @@ use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
 use graph_core::{DType, Graph, Result};
 use half::{bf16, f16};
 
-use crate::cpu::element::Real;
 use crate::cpu::vector_math::{self, double};
 use crate::cuda::elementwise;
 use crate::math::elementwise::{
-    FLOATS, REAL_NUMBERS, binary_kernels, binary_op, run_binary, run_unary, unary_kernels, unary_op,
+    FLOATS, REAL_NUMBERS, binary_kernels, binary_op, run_binary, run_unary, run_widened, run_widened2, unary_kernels,
+    unary_op,
 };
 use crate::math::nodes::Nodes;
 use crate::math::powers::zeros;
@@ -113,28 +113,16 @@ macro_rules! with_alpha {
         with_alpha!(@ $definition; |context, alpha| {
             f32, Float32: { let $alpha = alpha; run_unary::<f32, f32>(context, |$x| $e) };
             f64, Float64: { let $alpha = f64::from(alpha); run_unary::<f64, f64>(context, |$x| $e) };
-            f16, Half: { let $alpha = alpha; run_unary::<f16, f16>(context, |x| {
-                let $x = x.widen();
-                f16::narrow($e)
-            }) };
-            bf16, BFloat16: { let $alpha = alpha; run_unary::<bf16, bf16>(context, |x| {
-                let $x = x.widen();
-                bf16::narrow($e)
-            }) };
+            f16, Half: { let $alpha = alpha; run_widened::<f16, f16>(context, |$x: f32| $e) };
+            bf16, BFloat16: { let $alpha = alpha; run_widened::<bf16, bf16>(context, |$x: f32| $e) };
         })
     };
     ($definition:expr; binary |$alpha:ident, $g:ident, $x:ident| $e:expr) => {
         with_alpha!(@ $definition; |context, alpha| {
             f32, Float32: { let $alpha = alpha; run_binary::<f32, f32, f32>(context, |$g, $x| $e) };
             f64, Float64: { let $alpha = f64::from(alpha); run_binary::<f64, f64, f64>(context, |$g, $x| $e) };
-            f16, Half: { let $alpha = alpha; run_binary::<f16, f16, f16>(context, |g, x| {
-                let ($g, $x) = (g.widen(), x.widen());
-                f16::narrow($e)
-            }) };
-            bf16, BFloat16: { let $alpha = alpha; run_binary::<bf16, bf16, bf16>(context, |g, x| {
-                let ($g, $x) = (g.widen(), x.widen());
-                bf16::narrow($e)
-            }) };
+            f16, Half: { let $alpha = alpha; run_widened2::<f16, f16>(context, |$g: f32, $x: f32| $e) };
+            bf16, BFloat16: { let $alpha = alpha; run_widened2::<bf16, bf16>(context, |$g: f32, $x: f32| $e) };
         })
     };
     (@ $definition:expr; |$context:ident, $alpha:ident| {$($t:ty, $dtype:ident: $run:expr;)*}) => {

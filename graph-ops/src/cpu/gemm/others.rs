@@ -1,12 +1,12 @@
 //! Products of what the library does not multiply: half types in `float`, complex numbers as real matrices, integers.
 
 use super::{GemmElement, Product};
+use crate::cpu::element::Real;
 use crate::cpu::parallel::{GRAIN, for_each_chunk, grain_for};
 use crate::cpu::scratch::{Plain, with_scratch};
 use crate::cpu::simd::multiversion;
 use crate::cpu::transpose::transpose;
 use graph_core::Complex;
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use num_traits::{WrappingAdd, WrappingMul};
 
@@ -15,7 +15,7 @@ macro_rules! through_f32 {
         impl GemmElement for $t {
             fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
                 let widen = |from: &[$t], to: &mut [f32]| {
-                    for_each_chunk(to, GRAIN, |start, to| from[start..start + to.len()].convert_to_f32_slice(to));
+                    for_each_chunk(to, GRAIN, |start, to| <$t>::widen_all(&from[start..start + to.len()], to));
                 };
                 with_scratch(a.len() + b.len() + c.len(), |wide: &mut [f32]| {
                     let (wide_a, rest) = wide.split_at_mut(a.len());
@@ -26,7 +26,7 @@ macro_rules! through_f32 {
                         widen(c, wide_c);
                     }
                     f32::gemm(p, wide_a, wide_b, wide_c);
-                    for_each_chunk(c, GRAIN, |start, to| to.convert_from_f32_slice(&wide_c[start..start + to.len()]));
+                    for_each_chunk(c, GRAIN, |start, to| <$t>::narrow_all(&wide_c[start..start + to.len()], to));
                 });
             }
         }
