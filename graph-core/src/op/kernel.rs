@@ -278,6 +278,8 @@ pub struct KernelRequest<'a> {
     pub output_dtypes: &'a [DType],
     /// The shapes of the outputs; `None` for those that the kernel allocates itself.
     pub output_shapes: &'a [Option<Shape>],
+    /// For each output, whether anything reads it; empty where that is not known.
+    pub outputs_read: &'a [bool],
     /// The device, unless it is the host's processor.
     pub accelerator: Option<&'a Arc<dyn Accelerator>>,
 }
@@ -316,6 +318,11 @@ impl KernelRequest<'_> {
                 "the shape of output {index} is not known before the kernel runs"
             ))
         })
+    }
+
+    /// Whether anything may read output `index`; a kernel need not fill one that nothing reads.
+    pub fn is_read(&self, index: usize) -> bool {
+        self.outputs_read.get(index).copied().unwrap_or(true)
     }
 
     /// The value of plan-time input `index`.

@@ -132,6 +132,7 @@ fn evaluate(node: &Node, inputs: &[Value], accelerator: Option<&Arc<dyn Accelera
         input_values: &input_values,
         output_dtypes: &output_dtypes,
         output_shapes: &output_shapes,
+        outputs_read: &[],
         accelerator,
     })?;
     let mut slots: Vec<Slot> = inputs.iter().map(|input| value_slot(input.clone())).collect();

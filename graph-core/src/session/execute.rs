@@ -477,6 +477,7 @@ fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut Session
         input_values: &input_values,
         output_dtypes: &output_dtypes,
         output_shapes: &output_shapes,
+        outputs_read: &[],
         accelerator: None,
     })?;
     for (&output, shape) in step.outputs.iter().zip(output_shapes) {

@@ -19,6 +19,9 @@ impl Word for [u64; 2] {}
 
 /// What an op does to the words of its data inputs and outputs.
 pub(crate) trait Movement: Send + Sync + 'static {
+    /// Whether each output is made for itself, so that those that nothing reads may be given as empty.
+    const SEPARATE_OUTPUTS: bool = false;
+
     /// Fills every word of the outputs. `inputs` are the data inputs alone; others are read from the context.
     fn run<T: Word>(&self, context: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()>;
 }
@@ -36,20 +39,26 @@ pub(crate) fn plan(
     let dtype = data.first().map_or(DType::Float32, |&index| request.input_dtype(index));
     match dtype.size() {
         None if dtype == DType::String => Ok(strings(data, movement)),
-        Some(1) => Ok(words::<u8, _>(dtype, data, movement)),
-        Some(2) => Ok(words::<u16, _>(dtype, data, movement)),
-        Some(4) => Ok(words::<u32, _>(dtype, data, movement)),
-        Some(8) => Ok(words::<u64, _>(dtype, data, movement)),
-        Some(16) => Ok(words::<[u64; 2], _>(dtype, data, movement)),
+        Some(1) => Ok(words::<u8, _>(request, dtype, data, movement)),
+        Some(2) => Ok(words::<u16, _>(request, dtype, data, movement)),
+        Some(4) => Ok(words::<u32, _>(request, dtype, data, movement)),
+        Some(8) => Ok(words::<u64, _>(request, dtype, data, movement)),
+        Some(16) => Ok(words::<[u64; 2], _>(request, dtype, data, movement)),
         _ => Err(Error::unimplemented(format!(
             "tensors of dtype {dtype} cannot be moved"
         ))),
     }
 }
 
-fn words<T: Word, M: Movement>(dtype: DType, data: Vec<usize>, movement: M) -> Planned {
+fn words<T: Word, M: Movement>(request: &KernelRequest<'_>, dtype: DType, data: Vec<usize>, movement: M) -> Planned {
+    let filled: Short<bool> = (0..request.num_outputs())
+        .map(|index| !M::SEPARATE_OUTPUTS || request.is_read(index))
+        .collect();
     Planned::new(move |context| {
-        let (inputs, mut outputs) = (input_words::<T>(context, &data)?, output_words::<T>(context, dtype)?);
+        let (inputs, mut outputs) = (
+            input_words::<T>(context, &data)?,
+            output_words::<T>(context, dtype, &filled)?,
+        );
         movement.run(context, &inputs, &mut outputs)
     })
 }
@@ -190,8 +199,11 @@ fn input_words<'c, T: Word>(context: &'c KernelContext<'_>, data: &[usize]) -> R
 }
 
 /// The elements of the outputs as words of their size.
-fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType) -> Result<Short<&'c mut [T]>> {
-    let words = (0..context.num_outputs()).map(|index| {
+fn output_words<'c, T: Word>(context: &KernelContext<'c>, dtype: DType, filled: &[bool]) -> Result<Short<&'c mut [T]>> {
+    let words = filled.iter().enumerate().map(|(index, filled)| {
+        if !filled {
+            return Ok(&mut [][..]);
+        }
         let start = with_element!(dtype, E => context.output_ptr::<E>(index).map(|at| at.cast::<T>()))?;
         let len = context.output_shape(index).num_elements();
         if len == 0 {

@@ -188,6 +188,8 @@ struct Unstack {
 }
 
 impl Movement for Unstack {
+    const SEPARATE_OUTPUTS: bool = true;
+
     fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
         /// Elements that are written to each output in turn, so that rows of the input are read while they are in the cache.
         const RUN: usize = 64;
@@ -200,6 +202,9 @@ impl Movement for Unstack {
             for start in (0..outer).step_by(block) {
                 let rows = start..outer.min(start + block);
                 for (index, output) in (first..).zip(outputs.iter_mut()) {
+                    if output.is_empty() {
+                        continue;
+                    }
                     let output = &mut output[rows.start * inner..rows.end * inner];
                     let column = &inputs[0][(rows.start * count + index) * inner..];
                     if inner == 1 {
@@ -427,6 +432,7 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
 mod tests {
     use super::*;
     use crate::array::{placeholder, reshape};
+    use graph_core::feed;
 
     #[test]
     fn numbers_fold_unless_they_must_not() {
@@ -491,5 +497,29 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_slice_that_is_read_alone_is_the_same() {
+        let graph = Graph::new();
+        let _default = graph.as_default();
+        let input = placeholder::<f32>([5, 3]).build().unwrap();
+        let columns = unstack(&input).axis(1).build().unwrap();
+        let parts = crate::array::split(&input, 5).build().unwrap();
+        let numbers: Vec<f32> = (0..15u8).map(f32::from).collect();
+        let value = graph_core::Value::from_vec([5, 3], numbers).unwrap();
+        let session = graph_core::Session::new(&graph).unwrap();
+        for (i, column) in columns.iter().enumerate() {
+            let column: Vec<f32> = session.run(column, feed! { &input => value.clone() }).unwrap();
+            let start = i as f32;
+            assert_eq!(column, [0.0, 3.0, 6.0, 9.0, 12.0].map(|x| x + start));
+        }
+        let (part, column): (graph_core::Value, Vec<f32>) = session
+            .run((&parts[3], &columns[2]), feed! { &input => value.clone() })
+            .unwrap();
+        assert_eq!(part, [[9.0f32, 10.0, 11.0]].into());
+        assert_eq!(column, [2.0, 5.0, 8.0, 11.0, 14.0]);
+        // Run for nothing that reads it.
+        session.run(&columns[0].op(), feed! { &input => value }).unwrap();
     }
 }

@@ -175,6 +175,8 @@ impl Cut {
 }
 
 impl Movement for Cut {
+    const SEPARATE_OUTPUTS: bool = true;
+
     fn run<T: Word>(&self, _: &KernelContext<'_>, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
         for (output, (start, axes)) in outputs.iter_mut().zip(self.parts()) {
             if !output.is_empty() {

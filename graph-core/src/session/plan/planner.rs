@@ -34,6 +34,8 @@ pub(super) struct Planner<'a> {
     pub(super) dtypes: Vec<DType>,
     /// Which tensors are references to variables.
     pub(super) is_ref: Vec<bool>,
+    /// Which tensors a node or a fetch takes.
+    pub(super) is_read: Vec<bool>,
     /// What is known of the variables that handles name.
     pub(super) handles: Vec<Option<HandleData>>,
     /// The session's variable that a reference or handle refers to, where the graph alone says it.
@@ -116,6 +118,7 @@ impl<'a> Planner<'a> {
             shapes: vec![PartialShape::unknown(); count],
             dtypes,
             is_ref,
+            is_read: vec![false; count],
             handles: vec![None; count],
             variables: vec![None; count],
             values: vec![None; count],
@@ -134,6 +137,15 @@ impl<'a> Planner<'a> {
             fetches: Vec::new(),
             fallbacks: Vec::new(),
         };
+        let taken = program
+            .nodes
+            .iter()
+            .flat_map(|node| &node.inputs)
+            .chain(&program.fetches);
+        for &id in taken {
+            let tensor = planner.tensor(id) as usize;
+            planner.is_read[tensor] = true;
+        }
         for id in structure
             .loops
             .iter()
@@ -443,6 +455,11 @@ impl Planner<'_> {
             .iter()
             .map(|&output| self.dtypes[output as usize])
             .collect();
+        let outputs_read: Vec<bool> = step
+            .outputs
+            .iter()
+            .map(|&output| self.is_read[output as usize])
+            .collect();
         kernel
             .make(&KernelRequest {
                 attrs: &node.attrs,
@@ -451,6 +468,7 @@ impl Planner<'_> {
                 input_values: &values,
                 output_dtypes: &output_dtypes,
                 output_shapes: &output_shapes,
+                outputs_read: &outputs_read,
                 accelerator: self.devices.get(step.memory),
             })
             .map(Work::Static)
