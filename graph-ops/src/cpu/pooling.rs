@@ -192,13 +192,54 @@ fn larger<T: PartialOrd>(a: T, b: T) -> T {
     if a < b { b } else { a }
 }
 
+/// Of windows of any kind: the maxima down their rows, for a whole row of windows at once, and of these along it.
+fn max_image<T: PoolElement>(g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
+    let width = g.columns.input * g.channels;
+    with_scratch(width, |down: &mut [T]| {
+        for (y, out) in out.chunks_mut(g.columns.output * g.channels).enumerate() {
+            let rows = g.rows.pixels(y);
+            max_down(&image[rows.start * width..rows.end * width], down);
+            max_along(g, down, out);
+        }
+    });
+}
+
 multiversion! {
-    fn max_image[T: PoolElement](g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
+    /// The largest of each column of `rows`, which are as long as `out`.
+    fn max_down[T: PoolElement](rows: &[T], out: &mut [T]) {
         out.fill(T::min_value());
-        g.windows(|_, _| (), |to, from| {
-            let (out, image) = (&mut out[to..to + g.channels], &image[from..from + g.channels]);
-            out.iter_mut().zip(image).for_each(|(o, &x)| *o = larger(*o, x));
-        });
+        for row in rows.chunks_exact(out.len()) {
+            out.iter_mut().zip(row).for_each(|(best, &x)| *best = larger(*best, x));
+        }
+    }
+}
+
+multiversion! {
+    /// The largest of each window of one row.
+    fn max_along[T: PoolElement](g: &Pool2dGeometry, row: &[T], out: &mut [T]) {
+        /// Channels that stay in registers along a window.
+        const GROUP: usize = 8;
+        let channels = g.channels;
+        for (x, out) in out.chunks_exact_mut(channels).enumerate() {
+            let columns = g.columns.pixels(x);
+            let window = &row[columns.start * channels..columns.end * channels];
+            if channels < GROUP {
+                max_down(window, out);
+                continue;
+            }
+            for start in (0..channels).step_by(GROUP) {
+                // The last group moves back to fit in.
+                let start = start.min(channels - GROUP);
+                let mut best = [T::min_value(); GROUP];
+                for pixel in window.chunks_exact(channels) {
+                    let pixel = &pixel[start..start + GROUP];
+                    for i in 0..GROUP {
+                        best[i] = larger(best[i], pixel[i]);
+                    }
+                }
+                out[start..start + GROUP].copy_from_slice(&best);
+            }
+        }
     }
 }
 

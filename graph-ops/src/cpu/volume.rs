@@ -4,6 +4,8 @@
 
 use super::element::Wide;
 use super::gemm::{GemmElement, Product, gemm};
+use super::parallel::for_each_chunk;
+use super::scratch::with_scratch;
 use super::window::{Padding, Window};
 
 /// How windows slide over volumes: along planes, rows and columns.
@@ -54,11 +56,7 @@ impl Volume {
     fn voxel(&self, at: [usize; 3], tap: [usize; 3]) -> Option<usize> {
         let mut voxel = 0;
         for (d, window) in self.windows.iter().enumerate() {
-            let place = (at[d] * window.stride + tap[d] * window.dilation).checked_sub(window.before)?;
-            if place >= window.input {
-                return None;
-            }
-            voxel = voxel * window.input + place;
+            voxel = voxel * window.input + window.place(at[d], tap[d])?;
         }
         Some(voxel)
     }
@@ -97,14 +95,37 @@ impl Volume {
 
     /// Gathers the patches of a plane, one row a window.
     fn gather<W: Wide>(&self, image: &[W], plane: usize, patches: &mut [W]) {
-        let (channels, taps) = (self.channels, self.taps());
-        self.each_tap(plane, |window, tap, voxel| {
-            let patch = &mut patches[(window * taps + tap) * channels..][..channels];
-            match voxel {
-                Some(voxel) => patch.copy_from_slice(&image[voxel * channels..][..channels]),
-                None => patch.fill(W::zero()),
+        let (channels, [depth, rows, columns]) = (self.channels, self.windows);
+        let mut rows_of_taps = patches.chunks_exact_mut((columns.size * channels).max(1));
+        for y in 0..rows.output {
+            for x in 0..columns.output {
+                for i in 0..depth.size {
+                    for (j, row) in (0..rows.size).zip(&mut rows_of_taps) {
+                        let places = [depth.place(plane, i), rows.place(y, j)];
+                        let [Some(z), Some(y)] = places else {
+                            row.fill(W::zero());
+                            continue;
+                        };
+                        let image = &image[(z * rows.input + y) * columns.input * channels..];
+                        if columns.dilation == 1 {
+                            let inside = columns.pixels(x);
+                            let before = columns.before.saturating_sub(x * columns.stride).min(columns.size);
+                            let (start, end) = (before * channels, (before + inside.len()) * channels);
+                            row[..start].fill(W::zero());
+                            row[start..end].copy_from_slice(&image[inside.start * channels..inside.end * channels]);
+                            row[end..].fill(W::zero());
+                            continue;
+                        }
+                        for (k, tap) in row.chunks_exact_mut(channels).enumerate() {
+                            match columns.place(x, k) {
+                                Some(x) => tap.copy_from_slice(&image[x * channels..][..channels]),
+                                None => tap.fill(W::zero()),
+                            }
+                        }
+                    }
+                }
             }
-        });
+        }
     }
 }
 
@@ -114,16 +135,15 @@ impl Volume {
 /// If a slice's length is not what the geometry says; so do all functions here.
 pub fn conv3d<W: Wide + GemmElement>(g: &Volume, volumes: &[W], filter: &[W], outputs: usize, out: &mut [W]) {
     let ([voxels, _], inner) = (g.voxels(), g.taps() * g.channels);
-    let windows = g.in_plane();
-    let mut patches = vec![W::zero(); windows * inner];
-    for ((image, plane), out) in g.planes().zip(out.chunks_exact_mut((windows * outputs).max(1))) {
-        g.gather(
-            &volumes[image * voxels * g.channels..][..voxels * g.channels],
-            plane,
-            &mut patches,
-        );
-        gemm(Product::new(windows, outputs, inner), &patches, filter, out);
-    }
+    let (windows, planes) = (g.in_plane(), g.windows[0].output);
+    for_each_chunk(out, (windows * outputs).max(1), |start, out| {
+        let plane = start / out.len();
+        let image = &volumes[plane / planes * voxels * g.channels..][..voxels * g.channels];
+        with_scratch(windows * inner, |patches: &mut [W]| {
+            g.gather(image, plane % planes, patches);
+            gemm(Product::new(windows, outputs, inner), patches, filter, out);
+        });
+    });
 }
 
 /// The gradient of [`conv3d`] with respect to the filter.
@@ -175,12 +195,16 @@ pub fn conv3d_backprop_input<W: Wide + GemmElement>(
     }
 }
 
-/// Calls `f` for each window: where its output's channels begin, and for each voxel inside where its channels begin.
+/// Fills `out`, an image of which has `len` elements, image by image: `f` gets the number of the image and its part.
+fn each_image<W: Wide>(out: &mut [W], len: usize, f: impl Fn(usize, &mut [W]) + Sync + Send) {
+    for_each_chunk(out, len.max(1), |start, out| f(start / out.len(), out));
+}
+
+/// Calls `f` for each window of an image: where its output's channels begin, and for each voxel inside where its channels begin.
 fn each_window(g: &Volume, mut f: impl FnMut(usize, &[usize])) {
-    let [voxels, windows] = g.voxels();
     let mut inside = Vec::with_capacity(g.taps());
-    for (image, plane) in g.planes() {
-        let first = image * windows + plane * g.in_plane();
+    for plane in 0..g.windows[0].output {
+        let first = plane * g.in_plane();
         let mut open = None;
         g.each_tap(plane, |window, _, voxel| {
             if open != Some(window) {
@@ -190,7 +214,7 @@ fn each_window(g: &Volume, mut f: impl FnMut(usize, &[usize])) {
                 open = Some(window);
                 inside.clear();
             }
-            inside.extend(voxel.map(|voxel| (image * voxels + voxel) * g.channels));
+            inside.extend(voxel.map(|voxel| voxel * g.channels));
         });
         if let Some(done) = open {
             f((first + done) * g.channels, &inside);
@@ -198,67 +222,96 @@ fn each_window(g: &Volume, mut f: impl FnMut(usize, &[usize])) {
     }
 }
 
+impl Volume {
+    /// Elements of one input image, and of one output with as many channels.
+    fn image_lens(&self) -> [usize; 2] {
+        self.voxels().map(|voxels| voxels * self.channels)
+    }
+}
+
 /// The largest element of each window.
 pub fn max_pool3d<W: Wide>(g: &Volume, volumes: &[W], out: &mut [W]) {
-    out.fill(W::min_value());
-    each_window(g, |to, inside| {
-        for &from in inside {
-            for c in 0..g.channels {
-                if out[to + c] < volumes[from + c] {
-                    out[to + c] = volumes[from + c];
-                }
+    let [len, pooled_len] = g.image_lens();
+    each_image(out, pooled_len, |image, out| {
+        let volume = &volumes[image * len..][..len];
+        out.fill(W::min_value());
+        each_window(g, |to, inside| {
+            let best = &mut out[to..to + g.channels];
+            for &from in inside {
+                let voxel = &volume[from..from + g.channels];
+                best.iter_mut()
+                    .zip(voxel)
+                    .for_each(|(best, &x)| *best = if *best < x { x } else { *best });
             }
-        }
+        });
     });
 }
 
 /// The gradient of [`max_pool3d`]: it goes to every element that is equal to its window's largest.
 pub fn max_pool3d_grad<W: Wide>(g: &Volume, volumes: &[W], pooled: &[W], gradient: &[W], out: &mut [W]) {
-    out.fill(W::zero());
-    each_window(g, |at, inside| {
-        for &voxel in inside {
-            for c in 0..g.channels {
-                if volumes[voxel + c] == pooled[at + c] {
-                    out[voxel + c] += gradient[at + c];
+    let [len, pooled_len] = g.image_lens();
+    each_image(out, len, |image, out| {
+        let volume = &volumes[image * len..][..len];
+        let [pooled, gradient] = [pooled, gradient].map(|of_all| &of_all[image * pooled_len..][..pooled_len]);
+        out.fill(W::zero());
+        each_window(g, |at, inside| {
+            for &voxel in inside {
+                for c in 0..g.channels {
+                    if volume[voxel + c] == pooled[at + c] {
+                        out[voxel + c] += gradient[at + c];
+                    }
                 }
             }
-        }
+        });
     });
 }
 
 /// The gradient of [`max_pool3d_grad`]: of each window the element where its first largest one is.
 pub fn max_pool3d_grad_grad<W: Wide>(g: &Volume, volumes: &[W], pooled: &[W], gradient: &[W], out: &mut [W]) {
-    out.fill(W::zero());
-    each_window(g, |at, inside| {
-        for c in 0..g.channels {
-            if let Some(&voxel) = inside.iter().find(|&&voxel| volumes[voxel + c] == pooled[at + c]) {
-                out[at + c] = gradient[voxel + c];
+    let [len, pooled_len] = g.image_lens();
+    each_image(out, pooled_len, |image, out| {
+        let [volume, gradient] = [volumes, gradient].map(|of_all| &of_all[image * len..][..len]);
+        let pooled = &pooled[image * pooled_len..][..pooled_len];
+        out.fill(W::zero());
+        each_window(g, |at, inside| {
+            for c in 0..g.channels {
+                if let Some(&voxel) = inside.iter().find(|&&voxel| volume[voxel + c] == pooled[at + c]) {
+                    out[at + c] = gradient[voxel + c];
+                }
             }
-        }
+        });
     });
 }
 
 /// The mean of each window.
 pub fn avg_pool3d<W: Wide>(g: &Volume, volumes: &[W], out: &mut [W]) {
-    each_window(g, |to, inside| {
-        let out = &mut out[to..to + g.channels];
-        out.fill(W::zero());
-        for &from in inside {
-            out.iter_mut().zip(&volumes[from..]).for_each(|(out, &x)| *out += x);
-        }
-        let count = W::from_usize(inside.len());
-        out.iter_mut().for_each(|out| *out = *out / count);
+    let [len, pooled_len] = g.image_lens();
+    each_image(out, pooled_len, |image, out| {
+        let volume = &volumes[image * len..][..len];
+        each_window(g, |to, inside| {
+            let out = &mut out[to..to + g.channels];
+            out.fill(W::zero());
+            for &from in inside {
+                out.iter_mut().zip(&volume[from..]).for_each(|(out, &x)| *out += x);
+            }
+            let count = W::from_usize(inside.len());
+            out.iter_mut().for_each(|out| *out = *out / count);
+        });
     });
 }
 
 /// The gradient of [`avg_pool3d`]: an equal share for each element.
 pub fn avg_pool3d_grad<W: Wide>(g: &Volume, gradient: &[W], out: &mut [W]) {
-    out.fill(W::zero());
-    each_window(g, |at, inside| {
-        let count = W::from_usize(inside.len());
-        for &to in inside {
-            let pairs = out[to..to + g.channels].iter_mut().zip(&gradient[at..]);
-            pairs.for_each(|(out, &x)| *out += x / count);
-        }
+    let [len, pooled_len] = g.image_lens();
+    each_image(out, len, |image, out| {
+        let gradient = &gradient[image * pooled_len..][..pooled_len];
+        out.fill(W::zero());
+        each_window(g, |at, inside| {
+            let count = W::from_usize(inside.len());
+            for &to in inside {
+                let pairs = out[to..to + g.channels].iter_mut().zip(&gradient[at..]);
+                pairs.for_each(|(out, &x)| *out += x / count);
+            }
+        });
     });
 }

@@ -87,6 +87,13 @@ impl Window {
         self.before == 0 && self.reach() <= self.input
     }
 
+    /// The input pixel of tap `tap` of window `index`, if it is inside.
+    #[inline(always)]
+    pub fn place(&self, index: usize, tap: usize) -> Option<usize> {
+        let place = (index * self.stride + tap * self.dilation).checked_sub(self.before)?;
+        (place < self.input).then_some(place)
+    }
+
     /// The input pixels that window `index` covers, without the padding; for dilation 1.
     #[inline(always)]
     pub fn pixels(&self, index: usize) -> std::ops::Range<usize> {
