@@ -8,10 +8,11 @@ use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimize
 use graph_ops::{array, math, nn, random, state};
 
 /// All fusions, by the names that options know.
-const FUSIONS: [&str; 10] = [
+const FUSIONS: [&str; 11] = [
     "convolution_fusion",
     "pool_gradient_fusion",
     "pool_place_fusion",
+    "pool_lrn_fusion",
     "filter_gradient_fusion",
     "matmul_fusion",
     "mask_fusion",
@@ -60,7 +61,11 @@ fn network(optimizer: &dyn Optimizer) -> Network {
         .padding("VALID")
         .build()
         .unwrap();
-    let flat = array::reshape(&pooled, [-1, 45]).build().unwrap();
+    let normalized = nn::local_response_normalization(&pooled)
+        .depth_radius(2)
+        .build()
+        .unwrap();
+    let flat = array::reshape(&normalized, [-1, 45]).build().unwrap();
     let dropped = nn::dropout(&flat, 0.5f32).build().unwrap();
     let (inner, inner_bias) = (variable("inner", &[45, 6]), variable("inner_bias", &[6]));
     let inner_sum = nn::bias_add(math::matmul(&dropped, &inner), &inner_bias);
@@ -175,6 +180,7 @@ fn training_is_the_same_with_and_without_each_fusion() {
             "Relu",
             "MaxPool",
             "MaxPoolGrad",
+            "LRN",
             "RandomUniform",
             "GreaterEqual",
             "AddN",

@@ -18,7 +18,7 @@ mod winograd;
 pub use backprop_filter::{conv2d_backprop_filter, conv2d_backprop_filter_of_pool};
 pub use backprop_input::conv2d_backprop_input;
 pub use forward::conv2d;
-pub use fused::{conv2d_bias, conv2d_bias_relu_max_pool, conv2d_bias_relu_max_pool_places};
+pub use fused::{Wanted, conv2d_bias, conv2d_bias_relu_max_pool};
 
 use super::element::Real;
 use super::pooling::PoolElement;
@@ -226,10 +226,10 @@ macro_rules! through_f32 {
                 with_scratch(a.len() + b.len() + out.len(), |wide: &mut [f32]| {
                     let (wide_a, rest) = wide.split_at_mut(a.len());
                     let (wide_b, wide_out) = rest.split_at_mut(b.len());
-                    wide_a.iter_mut().zip(a).for_each(|(w, x)| *w = x.to_f32());
-                    wide_b.iter_mut().zip(b).for_each(|(w, x)| *w = x.to_f32());
+                    <$t>::widen_all(a, wide_a);
+                    <$t>::widen_all(b, wide_b);
                     f(wide_a, wide_b, wide_out);
-                    out.iter_mut().zip(&*wide_out).for_each(|(x, &w)| *x = <$t>::from_f32(w));
+                    <$t>::narrow_all(wide_out, out);
                 });
             }
             fn as_scalars(_: &[$t]) -> Option<&[f32]> {

@@ -11,9 +11,10 @@ use graph_cuda::Cuda;
 use num_traits::Float;
 
 use super::conv2d::Plan;
+use super::lrn;
 use super::pooling::Pooling;
 use super::windows::Attrs;
-use crate::cpu::convolution::{self, ConvElement, ConvScalar};
+use crate::cpu::convolution::{self, ConvElement, ConvScalar, Wanted};
 use crate::cpu::element::Real;
 use crate::cpu::gemm::{PartElement, gemm_bias};
 use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
@@ -32,16 +33,16 @@ impl Attrs for Attributes {
     }
 }
 
-/// `_FusedConv2D`: `Conv2D` of images and filter in `NHWC`, plus the bias, and as the attributes say `Relu` of that and
-/// `MaxPool` of that, whose own attributes are those of the function `pool`. Output 0 is the last but the pool, output 1 the
-/// pool where it `pools`; of a single output that pools, the pool is it. With `places`, output 0 is where the pool's maxima are,
-/// as `_MaxPoolReluGrad` wants to know it.
+/// `_FusedConv2D`: `Conv2D` of images and filter in `NHWC`, plus the bias, and as the attributes say `Relu` of that, `MaxPool`
+/// of that and `LRN` of that, where the latter two have their own attributes as those of functions. What the outputs are, `makes`
+/// says, in this order: the `activity`, which is the last but the pool; the `places` of the pool's maxima, as `_MaxPoolReluGrad`
+/// wants to know them; the `pooled` activity; that `normalized`.
 pub(crate) fn conv2d() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
         OpDefinition::new(
             "_FusedConv2D",
-            "A convolution with what follows it: bias, Relu, MaxPool.",
+            "A convolution with what follows it: bias, Relu, MaxPool, LRN.",
         )
         .input("input: T")
         .input("filter: T")
@@ -55,9 +56,9 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
         .attr("data_format: string = 'NHWC'")
         .attr("dilations: list(int) = [1, 1, 1, 1]")
         .attr("relu: bool")
-        .attr("pools: bool")
-        .attr("places: bool = false")
+        .attr("makes: list(string)")
         .attr("pool: func")
+        .attr("response: func")
         .attr("shapes: list(shape)")
         .not_differentiable()
         .shape(said_shapes)
@@ -154,11 +155,51 @@ fn said_shapes(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// What an output of a fused convolution is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    Activity,
+    Places,
+    Pooled,
+    Normalized,
+}
+
+impl Made {
+    const ALL: [(Made, &[u8]); 4] = [
+        (Made::Activity, b"activity"),
+        (Made::Places, b"places"),
+        (Made::Pooled, b"pooled"),
+        (Made::Normalized, b"normalized"),
+    ];
+
+    /// The attribute `makes` of a fused convolution.
+    pub(crate) fn read(attrs: &Attributes) -> Result<Vec<Made>> {
+        let names: Vec<Vec<u8>> = attrs.read("makes")?;
+        let made = |name: &Vec<u8>| {
+            let known = Self::ALL.into_iter().find(|(_, known)| known == name);
+            known.map(|(made, _)| made).ok_or_else(|| {
+                let name = String::from_utf8_lossy(name);
+                Error::internal(format!("a fused convolution does not make '{name}'"))
+            })
+        };
+        names.iter().map(made).collect()
+    }
+
+    /// Sets the attributes of a fused convolution that say what it makes.
+    pub(crate) fn write(makes: &[Made], attrs: &mut Attributes) {
+        let names = makes.iter().map(|&made| Self::ALL[made as usize].1.to_vec());
+        attrs.set("makes", names.collect::<Vec<_>>());
+        attrs.set("N", makes.len() as i64);
+    }
+}
+
+fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Real<Wide = T> + Element>(
+    request: &KernelRequest<'_>,
+) -> Result<Planned> {
     let plan = Plan::new(request, request.input_shape(0), request.input_shape(1))?;
     let geometry = plan.geometry;
-    let pools: bool = request.attr("pools")?;
-    if !pools {
+    let makes = Made::read(request.attrs)?;
+    if makes == [Made::Activity] {
         let relu: bool = request.attr("relu")?;
         return Ok(Planned::new(move |context| {
             let (images, filter) = (context.input::<T>(0)?, context.input::<T>(1)?);
@@ -167,39 +208,43 @@ fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Element>(request: &Ke
             Ok(())
         }));
     }
-    let pool = pool_of(request, &Shape::from(&geometry.out_shape()[..]))?;
-    if request.attr("places")? {
-        return Ok(Planned::new(move |context| {
-            let (images, filter, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
-            let (places, pooled) = (context.output::<T>(0)?, context.output::<T>(1)?);
-            convolution::conv2d_bias_relu_max_pool_places(&geometry, &pool, images, filter, bias, places, pooled);
-            Ok(())
-        }));
-    }
-    let alone = request.num_outputs() == 1;
+    let pool = Pooling::of(function_attrs(request, "pool")?)?.geometry(&Shape::from(&geometry.out_shape()[..]))?;
+    let slot = |made: Made| makes.iter().position(|&other| other == made);
+    let [activity, places, pooled, normalized] = Made::ALL.map(|(made, _)| slot(made));
+    let normalized = match normalized {
+        Some(slot) => Some((lrn::attributes(function_attrs(request, "response")?)?, slot)),
+        None => None,
+    };
     Ok(Planned::new(move |context| {
         let (images, filter, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
-        let activity = if alone { None } else { Some(context.output::<T>(0)?) };
-        let pooled = context.output::<T>(usize::from(!alone))?;
-        convolution::conv2d_bias_relu_max_pool(&geometry, &pool, images, filter, bias, activity, pooled);
+        let output = |slot: Option<usize>| slot.map(|slot| context.output::<T>(slot)).transpose();
+        let wanted = Wanted {
+            activity: output(activity)?,
+            places: output(places)?,
+            pooled: output(pooled)?,
+            normalized: match normalized {
+                Some((response, slot)) => Some((response, context.output::<T>(slot)?)),
+                None => None,
+            },
+        };
+        convolution::conv2d_bias_relu_max_pool(&geometry, &pool, images, filter, bias, wanted);
         Ok(())
     }))
 }
 
-/// The pool of a convolution that has one, whose results have the shape `activity`.
-fn pool_of(request: &KernelRequest<'_>, activity: &Shape) -> Result<Pool2dGeometry> {
-    let Some(AttrValue::Func(pool)) = request.attrs.get("pool") else {
-        return Err(Error::internal("a fused convolution whose pool has no attributes"));
-    };
-    Pooling::of(&pool.attrs)?.geometry(activity)
+/// The attributes of a function that is an attribute.
+fn function_attrs<'a>(request: &KernelRequest<'a>, name: &str) -> Result<&'a Attributes> {
+    match request.attrs.get(name) {
+        Some(AttrValue::Func(function)) => Ok(&function.attrs),
+        _ => Err(Error::internal(format!(
+            "a fused convolution whose '{name}' has no attributes"
+        ))),
+    }
 }
 
-/// What `places` are stands in memory as the CPU's kernels have it; they are made on the host alone.
-fn without_places(request: &KernelRequest<'_>) -> Result<()> {
-    if request.attr("places")? {
-        return Err(Error::unimplemented("the places of a pool's maxima are the host's"));
-    }
-    Ok(())
+/// What is in memory as the CPU's kernels have it is made on the host alone.
+fn of_the_host() -> Error {
+    Error::unimplemented("the places of a pool's maxima, and what is normalized with it, are the host's")
 }
 
 /// Bias and `Relu` are in the convolution's own kernel, the pool is another.
@@ -208,11 +253,15 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         Plan::new(request, request.input_shape(0), request.input_shape(1))?,
         request.input_dtype(0),
     );
-    without_places(request)?;
-    let (relu, pools): (bool, bool) = (request.attr("relu")?, request.attr("pools")?);
+    let (relu, makes): (bool, _) = (request.attr("relu")?, Made::read(request.attrs)?);
     let activity = Shape::from(&plan.geometry.out_shape()[..]);
     // Where only the pool is wanted, what it pools is in scratch memory.
-    let alone = pools && request.num_outputs() == 1;
+    let (pools, alone) = match makes[..] {
+        [Made::Activity] => (false, false),
+        [Made::Activity, Made::Pooled] => (true, false),
+        [Made::Pooled] => (true, true),
+        _ => return Err(of_the_host()),
+    };
     let before = if alone {
         (activity.num_elements() * dtype.size().unwrap_or(0)).next_multiple_of(256)
     } else {
@@ -225,7 +274,7 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
             request,
             "max_pool",
             dtype,
-            &pool_of(request, &activity)?,
+            &Pooling::of(function_attrs(request, "pool")?)?.geometry(&activity)?,
             true,
         )?)
     } else {
@@ -252,7 +301,9 @@ fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
 }
 
 fn max_pool_relu_grad_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    without_places(request)?;
+    if request.attr("places")? {
+        return Err(of_the_host());
+    }
     let (geometry, dtype) = (
         Pooling::of(request)?.geometry(request.input_shape(0))?,
         request.input_dtype(0),

@@ -2,7 +2,7 @@
 
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
-use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result, typed_builder};
 use graph_cuda::{Cuda, Function, Source, arguments};
 use half::{bf16, f16};
@@ -75,14 +75,14 @@ fn grad_shape(context: &mut InferenceContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn attributes(request: &KernelRequest<'_>) -> Result<LocalResponse> {
-    let depth_radius: i64 = request.attr("depth_radius")?;
+pub(super) fn attributes(attrs: &Attributes) -> Result<LocalResponse> {
+    let depth_radius: i64 = attrs.read("depth_radius")?;
     Ok(LocalResponse {
         depth_radius: usize::try_from(depth_radius)
             .map_err(|_| Error::invalid_argument("'depth_radius' must not be negative").got(depth_radius))?,
-        bias: request.attr("bias")?,
-        alpha: request.attr("alpha")?,
-        beta: request.attr("beta")?,
+        bias: attrs.read("bias")?,
+        alpha: attrs.read("alpha")?,
+        beta: attrs.read("beta")?,
     })
 }
 
@@ -90,7 +90,7 @@ fn forward<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain + Vectored,
 {
-    let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
+    let (attributes, depth) = (attributes(request.attrs)?, request.input_shape(0)[3]);
     Ok(Planned::new(move |context| {
         routines::lrn(&attributes, depth, context.input::<T>(0)?, context.output::<T>(0)?);
         Ok(())
@@ -111,7 +111,7 @@ fn backward<T: Real + Element>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain + Vectored,
 {
-    let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
+    let (attributes, depth) = (attributes(request.attrs)?, request.input_shape(0)[3]);
     check_operands(request)?;
     Ok(Planned::new(move |context| {
         let (gradient, input) = (context.input::<T>(0)?, context.input::<T>(1)?);
@@ -133,7 +133,7 @@ struct Response {
 }
 
 fn on_device(request: &KernelRequest<'_>, name: &str) -> Result<(Function, Response, usize)> {
-    let (attributes, depth) = (attributes(request)?, request.input_shape(0)[3]);
+    let (attributes, depth) = (attributes(request.attrs)?, request.input_shape(0)[3]);
     let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(request.input_dtype(0))?)])?;
     let response = Response {
         depth: small(depth)?,

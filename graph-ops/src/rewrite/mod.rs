@@ -21,6 +21,7 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::convolution::CONVOLUTIONS,
     &fusion::convolution::POOL_GRADIENTS,
     &fusion::convolution::POOL_PLACES,
+    &fusion::convolution::POOL_RESPONSES,
     &fusion::convolution::FILTER_GRADIENTS,
     &fusion::matmul::DENSE_LAYERS,
     &fusion::mask::RANDOM_MASKS,

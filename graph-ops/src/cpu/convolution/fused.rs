@@ -1,11 +1,14 @@
-//! The convolution with what usually follows it: a bias, `Relu`, a maximum over windows.
+//! The convolution with what usually follows it: a bias, `Relu`, a maximum over windows, a normalization.
 //!
 //! Each is done while its operand is in a register or in the cache, with the bits that it has when done alone.
 
 use super::forward::{Activation, scalars};
 use super::{Conv2dGeometry, ConvElement, ConvScalar, conv2d};
+use crate::cpu::element::Real;
+use crate::cpu::lrn::{LocalResponse, lrn};
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk};
-use crate::cpu::pooling::{Pool2dGeometry, max_pool, max_pool_image, max_pool_image_with_places};
+use crate::cpu::pooling::{Pool2dGeometry, max_pool_image, max_pool_image_with_places};
+use crate::cpu::scratch::with_scratch;
 use num_traits::Zero;
 
 /// `out = conv2d(images, filter) + bias`, one bias a channel; with `relu`, `max(out, 0)`, NaN of NaN.
@@ -42,84 +45,73 @@ pub fn conv2d_bias<T: ConvElement>(
     }
 }
 
-/// `activity = max(conv2d(images, filter) + bias, 0)` and `pooled = max_pool(activity)`; the activity itself only where it is
-/// wanted.
-///
-/// # Panics
-/// If a slice's length is not what the geometries say, or `pool` is not of the convolution's output.
-pub fn conv2d_bias_relu_max_pool<T: ConvElement>(
-    conv: &Conv2dGeometry,
-    pool: &Pool2dGeometry,
-    images: &[T],
-    filter: &[T],
-    bias: &[T],
-    activity: Option<&mut [T]>,
-    pooled: &mut [T],
-) {
-    check_operands(conv, images, filter, bias);
-    let len = conv.batch * conv.out_image_len();
-    assert!(activity.as_ref().is_none_or(|activity| activity.len() == len));
-    let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
-    assert_eq!(pool_input, conv.out_shape());
-    assert_eq!(pooled.len(), pool.batch * pool.out_image_len());
-    if let Some(bias) = T::as_scalars(bias)
-        && let Some(pooled) = T::as_scalars_mut(pooled)
-        && len > 0
-    {
-        let pooled = SharedMut::new(pooled);
-        let finished = |n: usize, image: &[T::Scalar]| {
-            // SAFETY: each image has its own output, and is finished once.
-            let out = unsafe { pooled.slice(n * pool.out_image_len()..(n + 1) * pool.out_image_len()) };
-            max_pool_image(pool, image, out);
-        };
-        let wanted = activity.is_some();
-        T::with_scalars(
-            images,
-            filter,
-            activity.unwrap_or_default(),
-            |images, filter, activity| {
-                let activation = Some(Activation { bias, relu: true });
-                let activity = wanted.then_some(activity);
-                scalars(conv, images, filter, activation, activity, &finished);
-            },
-        );
-    } else if let Some(activity) = activity {
-        conv2d_bias(conv, images, filter, bias, true, activity);
-        max_pool(pool, activity, pooled);
-    } else {
-        let mut activity = vec![T::default(); len];
-        conv2d_bias(conv, images, filter, bias, true, &mut activity);
-        max_pool(pool, &activity, pooled);
-    }
+/// What is wanted of a convolution with its bias, of `Relu` of that, and of a pool of that; each has the shape of its values.
+pub struct Wanted<'a, T> {
+    /// `max(conv2d(images, filter) + bias, 0)`.
+    pub activity: Option<&'a mut [T]>,
+    /// Where the pool's maxima are, of windows of 2x2 that lie side by side, from which
+    /// [`max_pool_relu_grad_at`](crate::cpu::pooling::max_pool_relu_grad_at) goes back; shaped as the pool.
+    pub places: Option<&'a mut [T]>,
+    /// The maxima.
+    pub pooled: Option<&'a mut [T]>,
+    /// The maxima normalized over their channels.
+    pub normalized: Option<(LocalResponse, &'a mut [T])>,
 }
 
-/// `pooled = max_pool(max(conv2d(images, filter) + bias, 0))` by windows of 2x2 that lie side by side, and the `places` of the
-/// maxima, shaped as `pooled`, from which [`max_pool_relu_grad_at`](crate::cpu::pooling::max_pool_relu_grad_at) goes back.
+/// A convolution of `images` with its bias, `Relu` and a pool of that, as far as they are `wanted`; the rest is in the cache at
+/// most.
 ///
 /// # Panics
-/// If a slice's length is not what the geometries say, or `pool` has other windows or is not of the convolution's output.
-pub fn conv2d_bias_relu_max_pool_places<T: ConvScalar + ConvElement<Scalar = T>>(
+/// If a slice's length is not what the geometries say, `pool` is not of the convolution's output, or places are wanted of other
+/// windows.
+pub fn conv2d_bias_relu_max_pool<T: ConvScalar + Real<Wide = T>>(
     conv: &Conv2dGeometry,
     pool: &Pool2dGeometry,
     images: &[T],
     filter: &[T],
     bias: &[T],
-    places: &mut [T],
-    pooled: &mut [T],
+    wanted: Wanted<'_, T>,
 ) {
     check_operands(conv, images, filter, bias);
+    let Wanted {
+        activity,
+        places,
+        pooled,
+        normalized,
+    } = wanted;
     let pool_input = [pool.batch, pool.rows.input, pool.columns.input, pool.channels];
-    assert!(pool_input == conv.out_shape() && pool.halves());
+    assert!(pool_input == conv.out_shape() && (places.is_none() || pool.halves()));
+    assert!(
+        activity
+            .as_ref()
+            .is_none_or(|activity| activity.len() == conv.batch * conv.out_image_len())
+    );
     let len = pool.out_image_len();
-    assert!(pooled.len() == pool.batch * len && places.len() == pooled.len());
-    let [pooled, places] = [pooled, places].map(SharedMut::new);
+    let shared = |out: &mut [T]| {
+        assert_eq!(out.len(), pool.batch * len);
+        SharedMut::new(out)
+    };
+    let (places, pooled) = (places.map(shared), pooled.map(shared));
+    let normalized = normalized.map(|(response, out)| (response, shared(out)));
     let finished = |n: usize, image: &[T]| {
         // SAFETY: each image has its own outputs, and is finished once.
-        let [pooled, places] = [pooled, places].map(|shared| unsafe { shared.slice(n * len..(n + 1) * len) });
-        max_pool_image_with_places(pool, image, pooled, places);
+        let part = |out: SharedMut<T>| unsafe { out.slice(n * len..(n + 1) * len) };
+        with_scratch(if pooled.is_some() { 0 } else { len }, |own: &mut [T]| {
+            let maxima = match pooled {
+                Some(pooled) => part(pooled),
+                None => own,
+            };
+            match places {
+                Some(places) => max_pool_image_with_places(pool, image, maxima, part(places)),
+                None => max_pool_image(pool, image, maxima),
+            }
+            if let Some((response, out)) = normalized {
+                lrn(&response, pool.channels, maxima, part(out));
+            }
+        });
     };
     let activation = Some(Activation { bias, relu: true });
-    scalars(conv, images, filter, activation, None, &finished);
+    scalars(conv, images, filter, activation, activity, &finished);
 }
 
 fn check_operands<T>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], bias: &[T]) {
@@ -149,7 +141,7 @@ mod tests {
     use super::super::tests::{cases, operands};
     use super::super::{conv2d_backprop_filter, conv2d_backprop_filter_of_pool};
     use super::*;
-    use crate::cpu::pooling::max_pool_relu_grad_at;
+    use crate::cpu::pooling::{max_pool, max_pool_relu_grad_at};
     use crate::cpu::testing::{numbers_f32, same_on_any_pool};
     use crate::cpu::window::Padding;
     use half::f16;
@@ -206,18 +198,54 @@ mod tests {
                 let [_, relu] = steps(&g, &images, &filter, &bias);
                 let mut maxima = vec![f32::NAN; pool.batch * pool.out_image_len()];
                 max_pool(&pool, &relu, &mut maxima);
+                let response = LocalResponse {
+                    depth_radius: 2,
+                    bias: 1.5,
+                    alpha: 0.5,
+                    beta: 0.5,
+                };
+                let mut normal = maxima.clone();
+                lrn(&response, g.out_channels, &maxima, &mut normal);
                 let (activity, pooled) = same_on_any_pool(|| {
                     let (mut activity, mut pooled) = (vec![f32::NAN; relu.len()], vec![f32::NAN; maxima.len()]);
+                    let mut places = vec![f32::NAN; maxima.len()];
+                    let mut normalized = places.clone();
                     let [images, filter, bias] = [&images, &filter, &bias].map(|x| &x[..]);
-                    conv2d_bias_relu_max_pool(&g, &pool, images, filter, bias, Some(&mut activity), &mut pooled);
+                    let fused = |wanted: Wanted<'_, f32>| {
+                        conv2d_bias_relu_max_pool(&g, &pool, images, filter, bias, wanted);
+                    };
+                    fused(Wanted {
+                        activity: Some(&mut activity),
+                        places: None,
+                        pooled: Some(&mut pooled),
+                        normalized: None,
+                    });
                     let mut alone = vec![f32::NAN; maxima.len()];
-                    conv2d_bias_relu_max_pool(&g, &pool, images, filter, bias, None, &mut alone);
+                    fused(Wanted {
+                        activity: None,
+                        places: None,
+                        pooled: Some(&mut alone),
+                        normalized: None,
+                    });
                     assert_eq!(bits(&alone), bits(&pooled));
+                    fused(Wanted {
+                        activity: None,
+                        places: None,
+                        pooled: None,
+                        normalized: Some((response, &mut normalized)),
+                    });
+                    assert_eq!(bits(&normalized), bits(&normal));
                     if pool.halves() {
-                        let mut places = vec![f32::NAN; alone.len()];
                         alone.fill(f32::NAN);
-                        conv2d_bias_relu_max_pool_places(&g, &pool, images, filter, bias, &mut places, &mut alone);
+                        normalized.fill(f32::NAN);
+                        fused(Wanted {
+                            activity: None,
+                            places: Some(&mut places),
+                            pooled: Some(&mut alone),
+                            normalized: Some((response, &mut normalized)),
+                        });
                         assert_eq!(bits(&alone), bits(&pooled));
+                        assert_eq!(bits(&normalized), bits(&normal));
                         assert!(places.iter().zip(&alone).all(|(&place, &x)| (place < 4.0) == (x > 0.0)));
                     }
                     (activity, pooled)
@@ -240,7 +268,13 @@ mod tests {
                 numbers_f32(5, pool.batch * pool.out_image_len()),
             );
             let (mut places, mut pooled) = (gradient.clone(), gradient.clone());
-            conv2d_bias_relu_max_pool_places(&g, &pool, &images, &filter, &bias, &mut places, &mut pooled);
+            let wanted = Wanted {
+                activity: None,
+                places: Some(&mut places),
+                pooled: Some(&mut pooled),
+                normalized: None,
+            };
+            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, wanted);
             let mut out_backprop = vec![f32::NAN; g.batch * g.out_image_len()];
             let mut expected = [vec![f32::NAN; filter.len()], vec![f32::NAN; bias.len()]];
             let [filter_backprop, bias_backprop] = &mut expected;
@@ -265,14 +299,8 @@ mod tests {
             let mut got = vec![f16::NAN; sums.len()];
             conv2d_bias(&g, &images, &filter, &bias, false, &mut got);
             assert_eq!(got, sums);
-            let pool = Pool2dGeometry::new(g.out_shape(), [2; 2], [1; 2], [Padding::Same; 2]).unwrap();
-            let mut maxima = vec![f16::NAN; pool.batch * pool.out_image_len()];
-            let mut pooled = maxima.clone();
-            max_pool(&pool, &relu, &mut maxima);
-            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, Some(&mut got), &mut pooled);
-            assert_eq!((&got, &pooled), (&relu, &maxima));
-            conv2d_bias_relu_max_pool(&g, &pool, &images, &filter, &bias, None, &mut got[..pooled.len()]);
-            assert_eq!(got[..pooled.len()], maxima);
+            conv2d_bias(&g, &images, &filter, &bias, true, &mut got);
+            assert_eq!(got, relu);
         }
     }
 }

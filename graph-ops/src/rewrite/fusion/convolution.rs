@@ -1,12 +1,12 @@
 //! Convolutions with what follows them, and the way back through it.
 
 use graph_core::graph::{Node, NodeId, TensorId};
-use graph_core::op::{AttrValue, NameAttrList};
+use graph_core::op::{AttrValue, Attributes, NameAttrList};
 use graph_core::rewrite::Program;
 
 use super::parts::{copied, each, fits, fused, made_by, taken_by};
 use super::{Fused, Fusion, Uses};
-use crate::nn::fused as ops;
+use crate::nn::fused::{self as ops, Made};
 
 /// `MaxPool(Relu(BiasAdd(Conv2D(...))))` in one operation that goes image by image; also without the pool, and without
 /// the activation. An activity that nothing but the pool takes, as where nothing is trained, is never in memory.
@@ -34,6 +34,14 @@ pub(crate) const POOL_PLACES: Fusion = Fusion {
     },
 };
 
+/// `LRN` of a fused convolution's pool, image by image while it is in the cache; where nothing else takes the pool, that is never
+/// in memory.
+pub(crate) const POOL_RESPONSES: Fusion = Fusion {
+    name: "pool_lrn_fusion",
+    host_only: true,
+    find: |program, uses| each(program, "LRN", |id| fused_response(program, uses, id)),
+};
+
 /// Where only the filter's gradient takes what `_MaxPoolReluGrad` makes of places, as in a first layer, that is made image by
 /// image and never in memory as a whole.
 pub(crate) const FILTER_GRADIENTS: Fusion = Fusion {
@@ -47,6 +55,7 @@ pub(crate) const FILTER_GRADIENTS: Fusion = Fusion {
 
 const CONVOLUTION: [&str; 5] = ["strides", "padding", "explicit_paddings", "data_format", "dilations"];
 const POOL: [&str; 4] = ["ksize", "strides", "padding", "data_format"];
+const RESPONSE: [&str; 4] = ["depth_radius", "bias", "alpha", "beta"];
 
 fn fused_convolution(program: &Program, uses: &Uses, bias_add: NodeId) -> Option<Fused> {
     if !fits(program, uses, bias_add) {
@@ -62,22 +71,61 @@ fn fused_convolution(program: &Program, uses: &Uses, bias_add: NodeId) -> Option
         .and_then(|_| taken_by(program, uses, outputs[0], "MaxPool"))
         .filter(|&pool| pools_pixels(program.node(pool)));
     let pool_attrs = pool.map(|pool| copied(&program.node(pool).attrs, &POOL));
-    if pool.is_some() && uses.only(outputs[0]).is_some() {
-        outputs.clear();
+    let mut makes = vec![Made::Activity];
+    if let Some(pool) = pool {
+        if uses.only(outputs[0]).is_some() {
+            outputs.clear();
+            makes.clear();
+        }
+        outputs.push(TensorId::new(pool, 0));
+        makes.push(Made::Pooled);
     }
-    outputs.extend(pool.map(|pool| TensorId::new(pool, 0)));
     let node = program.node(convolution);
     let mut attrs = copied(&node.attrs, &CONVOLUTION);
-    attrs.set("N", outputs.len() as i64);
     attrs.set("relu", relu.is_some());
-    attrs.set("pools", pool.is_some());
-    attrs.set("places", false);
-    let pool = NameAttrList {
-        name: "MaxPool".into(),
-        attrs: pool_attrs.unwrap_or_default(),
-    };
-    attrs.set("pool", AttrValue::Func(Box::new(pool)));
+    attrs.set("pool", function("MaxPool", pool_attrs.unwrap_or_default()));
+    attrs.set("response", function("LRN", Attributes::new()));
+    Made::write(&makes, &mut attrs);
     let inputs = vec![node.inputs[0], node.inputs[1], program.node(bias_add).inputs[1]];
+    Some(fused(program, ops::conv2d(), attrs, inputs, outputs))
+}
+
+/// A function, as an attribute.
+fn function(name: &str, attrs: Attributes) -> AttrValue {
+    AttrValue::Func(Box::new(NameAttrList {
+        name: name.into(),
+        attrs,
+    }))
+}
+
+fn fused_response(program: &Program, uses: &Uses, response: NodeId) -> Option<Fused> {
+    if !fits(program, uses, response) {
+        return None;
+    }
+    let pooled = program.node(response).inputs[0];
+    let convolution = program.node(pooled.node);
+    if convolution.op() != ops::conv2d().name || uses.stays(pooled.node) || !uses.on_one_device(pooled) {
+        return None;
+    }
+    let mut makes = Made::read(&convolution.attrs).ok()?;
+    if makes[pooled.slot as usize] != Made::Pooled {
+        return None;
+    }
+    let slots = 0..convolution.outputs.len();
+    let mut outputs: Vec<TensorId> = slots.map(|slot| TensorId::new(pooled.node, slot)).collect();
+    if uses.only(pooled).is_some() {
+        makes.remove(pooled.slot as usize);
+        outputs.remove(pooled.slot as usize);
+    }
+    makes.push(Made::Normalized);
+    outputs.push(TensorId::new(response, 0));
+    let mut attrs = convolution.attrs.clone();
+    attrs.set(
+        "response",
+        function("LRN", copied(&program.node(response).attrs, &RESPONSE)),
+    );
+    Made::write(&makes, &mut attrs);
+    let inputs = convolution.inputs.to_vec();
     Some(fused(program, ops::conv2d(), attrs, inputs, outputs))
 }
 
@@ -118,7 +166,9 @@ fn with_places(program: &Program, uses: &Uses, gradient: NodeId) -> Option<[Fuse
     }
     let activity = node.inputs[0];
     let convolution = program.node(activity.node);
-    let both = convolution.op() == ops::conv2d().name && convolution.outputs.len() == 2 && activity.slot == 0;
+    let both = convolution.op() == ops::conv2d().name
+        && activity.slot == 0
+        && Made::read(&convolution.attrs).is_ok_and(|makes| makes == [Made::Activity, Made::Pooled]);
     if !both || uses.only(activity) != Some(gradient) || uses.stays(activity.node) || uses.stays(gradient) {
         return None;
     }
@@ -137,9 +187,8 @@ fn with_places(program: &Program, uses: &Uses, gradient: NodeId) -> Option<[Fuse
     if !(same && valid && halves("ksize") && halves("strides")) {
         return None;
     }
-    let by_places = |id: NodeId| {
-        let mut node = program.node(id).clone();
-        node.attrs.set("places", true);
+    let unchanged = |id: NodeId| {
+        let node = program.node(id).clone();
         let outputs = (0..node.outputs.len()).map(|slot| TensorId::new(id, slot)).collect();
         Fused {
             node,
@@ -147,12 +196,15 @@ fn with_places(program: &Program, uses: &Uses, gradient: NodeId) -> Option<[Fuse
             outputs,
         }
     };
-    let mut convolution = by_places(activity.node);
+    let mut gradient = unchanged(gradient);
+    gradient.node.attrs.set("places", true);
+    let mut convolution = unchanged(activity.node);
+    Made::write(&[Made::Places, Made::Pooled], &mut convolution.node.attrs);
     let outputs = &mut convolution.node.outputs;
     outputs[0] = outputs[1].clone();
     let shapes = outputs.iter().map(|output| output.shape.clone()).collect::<Vec<_>>();
     convolution.node.attrs.set("shapes", shapes);
-    Some([convolution, by_places(gradient)])
+    Some([convolution, gradient])
 }
 
 fn fused_filter_gradient(program: &Program, uses: &Uses, id: NodeId) -> Option<Fused> {

@@ -1,14 +1,62 @@
 //! Convolutions and their gradients.
 
-use graph_core::op::{AttrValue, NameAttrList};
+use graph_core::graph::Node;
+use graph_core::op::{AttrValue, Attributes, NameAttrList};
 use graph_core::{DType, PartialShape, Value};
 
 use super::{Numbers, cast, check_case, check_node, device, node};
-use crate::nn::fused;
+use crate::nn::fused::{self, Made};
 use crate::testing::Case;
 
 /// What `double` sums in another order may differ by.
 pub(super) const CLOSE: (f64, f64) = (1e-11, 1e-12);
+
+/// With `Relu` or without, what a fused convolution makes; the pool may be the only output.
+pub(super) const FUSED: [(bool, &[Made]); 4] = [
+    (false, &[Made::Activity]),
+    (true, &[Made::Activity]),
+    (true, &[Made::Activity, Made::Pooled]),
+    (true, &[Made::Pooled]),
+];
+
+/// A fused convolution, one by one, with a pool of 2x2; `shapes` are those of the activity and the pool.
+pub(super) fn fused_convolution(
+    dtype: DType,
+    padding: &str,
+    relu: bool,
+    makes: &[Made],
+    shapes: &[PartialShape; 2],
+) -> Node {
+    let mut pool = Attributes::new();
+    pool.set("ksize", [1i64, 2, 2, 1]);
+    pool.set("strides", [1i64, 2, 2, 1]);
+    pool.set("padding", "VALID");
+    pool.set("data_format", "NHWC");
+    let function = |name: &str, attrs| {
+        AttrValue::Func(Box::new(NameAttrList {
+            name: name.into(),
+            attrs,
+        }))
+    };
+    let made = |made: &Made| shapes[usize::from(*made == Made::Pooled)].clone();
+    let mut outputs = Attributes::new();
+    Made::write(makes, &mut outputs);
+    let written = ["N", "makes"].map(|name| (name, outputs.get(name).expect("written").clone()));
+    let attrs = vec![
+        ("T", dtype.into()),
+        ("strides", [1i64, 1, 1, 1].into()),
+        ("padding", padding.into()),
+        ("relu", relu.into()),
+        ("pool", function("MaxPool", pool)),
+        ("response", function("LRN", Attributes::new())),
+        ("shapes", makes.iter().map(made).collect::<Vec<_>>().into()),
+    ];
+    node(
+        fused::conv2d(),
+        attrs.into_iter().chain(written).collect(),
+        &vec![dtype; makes.len()],
+    )
+}
 
 /// One convolution, in the order batch, rows, columns, channels.
 #[derive(Clone, Debug)]
@@ -187,57 +235,19 @@ fn nothing_to_convolve_is_no_error() {
 fn a_fused_convolution_is_its_steps() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(4);
-    // The pool may be the only output.
-    for (relu, pool, alone) in [
-        (false, false, false),
-        (true, false, false),
-        (true, true, false),
-        (true, true, true),
-    ] {
+    for (relu, makes) in FUSED {
         for (images, filter, out, pooled) in [
             ([2, 9, 8, 3], [3, 3, 3, 20], [2, 7, 6, 20], [2, 3, 3, 20]),
             ([1, 5, 5, 1], [2, 2, 1, 4], [1, 4, 4, 4], [1, 2, 2, 4]),
         ] {
-            let both = [out, pooled].map(|shape| PartialShape::from(shape.map(Some)));
-            let shapes = match (pool, alone) {
-                (false, _) => both[..1].to_vec(),
-                (true, false) => both.to_vec(),
-                (true, true) => both[1..].to_vec(),
-            };
-            let outputs = shapes.len();
-            let mut of_pool = graph_core::op::Attributes::new();
-            of_pool.set("ksize", [1i64, 2, 2, 1]);
-            of_pool.set("strides", [1i64, 2, 2, 1]);
-            of_pool.set("padding", "VALID");
-            of_pool.set("data_format", "NHWC");
+            let shapes = [out, pooled].map(|shape| PartialShape::from(shape.map(Some)));
             for dtype in [DType::Float64, DType::Float32] {
-                let function = NameAttrList {
-                    name: "MaxPool".into(),
-                    attrs: of_pool.clone(),
-                };
-                let attrs: Vec<(&'static str, AttrValue)> = vec![
-                    ("N", (outputs as i64).into()),
-                    ("T", dtype.into()),
-                    ("strides", [1i64, 1, 1, 1].into()),
-                    ("padding", "VALID".into()),
-                    ("relu", relu.into()),
-                    ("pools", pool.into()),
-                    ("places", false.into()),
-                    ("pool", AttrValue::Func(Box::new(function))),
-                    ("shapes", shapes.clone().into()),
-                ];
-                let fused = node(fused::conv2d(), attrs, &vec![dtype; outputs]);
+                let fused = fused_convolution(dtype, "VALID", relu, makes, &shapes);
                 let inputs: Vec<Value> = [&images[..], &filter[..], &filter[3..]]
                     .map(|shape| cast(&numbers.tensor(shape), dtype))
                     .into();
                 let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-6) };
-                check_node(
-                    &device,
-                    &fused,
-                    &inputs,
-                    tolerance,
-                    &format!("relu {relu}, pool {pool}, alone {alone}"),
-                );
+                check_node(&device, &fused, &inputs, tolerance, &format!("relu {relu}, {makes:?}"));
             }
         }
     }

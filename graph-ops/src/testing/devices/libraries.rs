@@ -5,14 +5,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use graph_core::op::{AttrValue, Attributes, NameAttrList};
+use graph_core::op::AttrValue;
 use graph_core::session::evaluate::evaluate_node_on;
 use graph_core::{DType, PartialShape, Value};
 use graph_cuda::cache::Cache;
 use graph_cuda::emulator::{ConvolutionLibrary, device_with_library};
 use graph_cuda::{ConvolutionKernels, Cuda, DeviceOptions};
 
-use super::convolutions::{CLOSE, Convolution};
+use super::convolutions::{CLOSE, Convolution, FUSED, fused_convolution};
 use super::{Numbers, cast, check_case, check_node, node};
 use crate::nn::fused;
 
@@ -71,51 +71,11 @@ fn a_fused_convolution_of_the_library_gets_its_bias_relu_and_pool() {
         numbers.tensor(&[3, 3, 3, 5]),
         numbers.tensor(&[5]),
     ];
-    let shapes = |pools: bool, alone: bool| {
-        let activity = PartialShape::from([2usize, 6, 6, 5]);
-        let pooled = PartialShape::from([2usize, 3, 3, 5]);
-        match (pools, alone) {
-            (false, _) => vec![activity],
-            (true, false) => vec![activity, pooled],
-            (true, true) => vec![pooled],
-        }
-    };
-    for (relu, pools, alone) in [
-        (false, false, false),
-        (true, false, false),
-        (true, true, false),
-        (true, true, true),
-    ] {
-        let shapes = shapes(pools, alone);
-        let count = shapes.len();
-        let mut window = Attributes::new();
-        window.set("ksize", [1i64, 2, 2, 1]);
-        window.set("strides", [1i64, 2, 2, 1]);
-        window.set("padding", "VALID");
-        window.set("data_format", "NHWC");
-        let pool = NameAttrList {
-            name: "MaxPool".into(),
-            attrs: window,
-        };
-        let attrs = vec![
-            ("N", AttrValue::from(count as i64)),
-            ("T", AttrValue::from(DType::Float64)),
-            ("strides", AttrValue::from([1i64; 4])),
-            ("padding", AttrValue::from("SAME")),
-            ("relu", AttrValue::from(relu)),
-            ("pools", AttrValue::from(pools)),
-            ("pool", AttrValue::Func(Box::new(pool))),
-            ("shapes", AttrValue::from(shapes)),
-        ];
+    let shapes = [[2usize, 6, 6, 5], [2, 3, 3, 5]].map(PartialShape::from);
+    for (relu, makes) in FUSED {
         let before = library.runs.load(Ordering::Relaxed);
-        let fused = node(fused::conv2d(), attrs, &vec![DType::Float64; count]);
-        check_node(
-            &device,
-            &fused,
-            &inputs,
-            CLOSE,
-            &format!("relu {relu} pools {pools} alone {alone}"),
-        );
+        let fused = fused_convolution(DType::Float64, "SAME", relu, makes, &shapes);
+        check_node(&device, &fused, &inputs, CLOSE, &format!("relu {relu} {makes:?}"));
         assert!(library.runs.load(Ordering::Relaxed) > before, "the library did not run");
     }
 }
