@@ -58,6 +58,8 @@ class Typed:
         self.add("matmul", "transposed a 501x777x333", product)
         product = self.tf.matmul(self.x(501, 777), self.x(333, 777), transpose_b=True)
         self.add("matmul", "transposed b 501x777x333", product)
+        product = self.tf.matmul(self.x(8, 1250), self.x(8, 800), transpose_a=True)
+        self.add("matmul", "transposed a 1250x8x800", product)
         for count, m, k, n in [(64, 65, 33, 17), (8, 128, 64, 128)]:
             product = self.raw.BatchMatMulV2(x=self.x(count, m, k), y=self.x(count, k, n))
             self.add("batch matmul", f"{count} of {m}x{k}x{n}", product)
@@ -88,8 +90,13 @@ class Typed:
             input_sizes=images, filter=x(*filters), out_backprop=x(*y.shape), **how))
         self.add("depthwise filter gradient", "3x3 of 32", raw.DepthwiseConv2dNativeBackpropFilter(
             input=x(*images), filter_sizes=filters, out_backprop=x(*y.shape), **how))
-        self.add("conv3d", "3x3x3", raw.Conv3D(
-            input=x(2, 12, 14, 13, 8), filter=x(3, 3, 3, 8, 16), strides=[1] * 5, padding="SAME"))
+        volumes, filters, how = (2, 12, 14, 13, 8), (3, 3, 3, 8, 16), {"strides": [1] * 5, "padding": "SAME"}
+        y = raw.Conv3D(input=x(*volumes), filter=x(*filters), **how)
+        self.add("conv3d", "3x3x3", y)
+        self.add("conv3d input gradient", "3x3x3", raw.Conv3DBackpropInputV2(
+            input_sizes=volumes, filter=x(*filters), out_backprop=x(*y.shape), **how))
+        self.add("conv3d filter gradient", "3x3x3", raw.Conv3DBackpropFilterV2(
+            input=x(*volumes), filter_sizes=filters, out_backprop=x(*y.shape), **how))
 
     def pools(self):
         raw, x = self.raw, self.x
@@ -101,6 +108,14 @@ class Typed:
                 orig_input=x(*images), orig_output=x(*y.shape), grad=x(*y.shape), **how))
             self.add("mean pool", name, raw.AvgPool(value=x(*images), **how))
             self.add("mean pool gradient", name, raw.AvgPoolGrad(orig_input_shape=images, grad=x(*y.shape), **how))
+        if self.dtype == "float64":  # TensorFlow has no maxima of volumes in it
+            return
+        volumes, how = (4, 16, 17, 15, 13), {"ksize": [1, 3, 3, 3, 1], "strides": [1, 2, 2, 2, 1], "padding": "SAME"}
+        y = raw.MaxPool3D(input=x(*volumes), **how)
+        self.add("max pool", "3x3x3 stride 2, odd", y)
+        self.add("mean pool", "3x3x3 stride 2, odd", raw.AvgPool3D(input=x(*volumes), **how))
+        self.add("mean pool gradient", "3x3x3 stride 2, odd", raw.AvgPool3DGrad(
+            orig_input_shape=volumes, grad=x(*y.shape), **how))
 
     def layers(self):
         raw, x = self.raw, self.x
