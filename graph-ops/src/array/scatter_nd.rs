@@ -11,6 +11,7 @@ use graph_cuda::{Cuda, arguments};
 use crate::array::moving::{Movement, Word, plan};
 use crate::array::shape::shape_of_type;
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
+use crate::cpu::scatter::scatter_rows;
 use crate::cuda::copy::{Transfer, longest_word};
 use crate::cuda::fill::Fill;
 use crate::cuda::scatter::{self, Depth, Extent, Scatter};
@@ -446,7 +447,10 @@ fn subtract<T: Accumulate>(request: &KernelRequest<'_>) -> Result<Planned> {
 }
 
 /// Updates (input 2) at indices (input 1) combined with a tensor (input 0).
-fn into_tensor<T: Accumulate>(request: &KernelRequest<'_>, with: fn(T, T) -> T) -> Result<Planned> {
+fn into_tensor<T: Accumulate>(
+    request: &KernelRequest<'_>,
+    with: impl Fn(T, T) -> T + Copy + Send + Sync + 'static,
+) -> Result<Planned> {
     let address = Address::new(request.input_shape(0), request.input_shape(1), 1, request)?;
     Ok(Planned::new(move |context| {
         let (updates, output) = (context.input::<T>(2)?, context.output::<T>(0)?);
@@ -456,15 +460,17 @@ fn into_tensor<T: Accumulate>(request: &KernelRequest<'_>, with: fn(T, T) -> T) 
     }))
 }
 
-/// Combines slices in the order of the updates, so that sums have the same bits each time.
-fn combine<T: Accumulate>(starts: &[usize], slice: usize, updates: &[T], output: &mut [T], with: fn(T, T) -> T) {
-    for (at, &start) in starts.iter().enumerate() {
-        let update = &updates[at * slice..(at + 1) * slice];
-        output[start..start + slice]
-            .iter_mut()
-            .zip(update)
-            .for_each(|(out, &update)| *out = with(*out, update));
-    }
+/// Combines slices in the order of the updates.
+fn combine<T: Accumulate>(
+    starts: &[usize],
+    slice: usize,
+    updates: &[T],
+    output: &mut [T],
+    with: impl Fn(T, T) -> T + Sync,
+) {
+    scatter_rows(starts, slice, updates, output, |old, new| {
+        old.iter_mut().zip(new).for_each(|(old, &new)| *old = with(*old, new));
+    });
 }
 
 /// The slices of `params` that the vectors `indices[..., :]` address; each vector counts through the first dimensions.

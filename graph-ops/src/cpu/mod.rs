@@ -44,6 +44,7 @@ pub mod random_truncated;
 #[cfg(feature = "full")]
 pub mod recurrent;
 pub mod reduce;
+pub mod scatter;
 pub mod scratch;
 pub mod simd;
 pub mod softmax;

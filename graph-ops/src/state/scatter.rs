@@ -8,6 +8,7 @@ use graph_core::op::{
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 
+use crate::cpu::scatter::scatter_rows;
 use crate::cuda::FLOATS;
 use crate::cuda::scatter::{self, Depth, Extent, Scatter};
 
@@ -26,10 +27,25 @@ enum Change {
     Max,
 }
 
+/// Changes the elements of a row by those of another.
+type RowChange<T> = fn(&mut [T], &[T]);
+
+/// As a [`RowChange`], what becomes of an old element and a new one.
+macro_rules! change {
+    (|$old:pat_param, $new:pat_param| $e:expr) => {
+        |old, new| {
+            old.iter_mut().zip(new).for_each(|(old, new)| {
+                let ($old, $new) = (*old, *new);
+                *old = $e;
+            })
+        }
+    };
+}
+
 /// A type that can be scattered.
 trait Scattered: Element {
-    /// The function of a change; `None` where the type has no such.
-    fn function(change: Change) -> Option<fn(Self, Self) -> Self>;
+    /// What a change does to a row; `None` where the type has no such.
+    fn function(change: Change) -> Option<RowChange<Self>>;
     /// Whether dividing by it fails.
     fn is_bad_divisor(self) -> bool;
 }
@@ -37,15 +53,15 @@ trait Scattered: Element {
 macro_rules! scattered {
     (floats $($type:ty),*) => {$(
         impl Scattered for $type {
-            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+            fn function(change: Change) -> Option<RowChange<Self>> {
                 Some(match change {
-                    Change::Update => |_, new| new,
-                    Change::Add => |old, new| old + new,
-                    Change::Sub => |old, new| old - new,
-                    Change::Mul => |old, new| old * new,
-                    Change::Div => |old, new| old / new,
-                    Change::Min => |old, new| if new < old { new } else { old },
-                    Change::Max => |old, new| if new > old { new } else { old },
+                    Change::Update => change!(|_, new| new),
+                    Change::Add => change!(|old, new| old + new),
+                    Change::Sub => change!(|old, new| old - new),
+                    Change::Mul => change!(|old, new| old * new),
+                    Change::Div => change!(|old, new| old / new),
+                    Change::Min => change!(|old, new| if new < old { new } else { old }),
+                    Change::Max => change!(|old, new| if new > old { new } else { old }),
                 })
             }
             fn is_bad_divisor(self) -> bool {
@@ -55,15 +71,15 @@ macro_rules! scattered {
     )*};
     (integers $($type:ty),*) => {$(
         impl Scattered for $type {
-            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+            fn function(change: Change) -> Option<RowChange<Self>> {
                 Some(match change {
-                    Change::Update => |_, new| new,
-                    Change::Add => <$type>::wrapping_add,
-                    Change::Sub => <$type>::wrapping_sub,
-                    Change::Mul => <$type>::wrapping_mul,
-                    Change::Div => <$type>::wrapping_div,
-                    Change::Min => |old, new| old.min(new),
-                    Change::Max => |old, new| old.max(new),
+                    Change::Update => change!(|_, new| new),
+                    Change::Add => change!(|old, new| old.wrapping_add(new)),
+                    Change::Sub => change!(|old, new| old.wrapping_sub(new)),
+                    Change::Mul => change!(|old, new| old.wrapping_mul(new)),
+                    Change::Div => change!(|old, new| old.wrapping_div(new)),
+                    Change::Min => change!(|old, new| old.min(new)),
+                    Change::Max => change!(|old, new| old.max(new)),
                 })
             }
             fn is_bad_divisor(self) -> bool {
@@ -73,13 +89,13 @@ macro_rules! scattered {
     )*};
     (complex $($type:ty),*) => {$(
         impl Scattered for $type {
-            fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
+            fn function(change: Change) -> Option<RowChange<Self>> {
                 Some(match change {
-                    Change::Update => |_, new| new,
-                    Change::Add => |old, new| old + new,
-                    Change::Sub => |old, new| old - new,
-                    Change::Mul => |old, new| old * new,
-                    Change::Div => |old, new| old / new,
+                    Change::Update => change!(|_, new| new),
+                    Change::Add => change!(|old, new| old + new),
+                    Change::Sub => change!(|old, new| old - new),
+                    Change::Mul => change!(|old, new| old * new),
+                    Change::Div => change!(|old, new| old / new),
                     Change::Min | Change::Max => return None,
                 })
             }
@@ -95,8 +111,8 @@ scattered!(integers i8, i16, i32, i64, u8, u16, u32, u64);
 scattered!(complex Complex<f32>, Complex<f64>);
 
 impl Scattered for bool {
-    fn function(change: Change) -> Option<fn(Self, Self) -> Self> {
-        (change == Change::Update).then_some(|_, new| new)
+    fn function(change: Change) -> Option<RowChange<Self>> {
+        (change == Change::Update).then_some(change!(|_, new| new) as RowChange<Self>)
     }
     fn is_bad_divisor(self) -> bool {
         false
@@ -332,16 +348,10 @@ fn kernel<T: Scattered>(addressing: Addressing, change: Change) -> Result<Planne
             _ => places(context, context.input::<i64>(1)?, &shape, addressing)?,
         };
         let variable = context.variable_mut::<T>(0)?;
-        for (part, offset) in offsets.into_iter().enumerate() {
-            let old = &mut variable[offset..offset + len];
-            if context.input_shape(2).rank() == 0 && addressing == Addressing::Rows {
-                old.iter_mut().for_each(|old| *old = function(*old, updates[0]));
-            } else {
-                let new = &updates[part * len..][..len];
-                old.iter_mut()
-                    .zip(new)
-                    .for_each(|(old, &new)| *old = function(*old, new));
-            }
+        if context.input_shape(2).rank() == 0 && addressing == Addressing::Rows {
+            scatter_rows(&offsets, len, &vec![updates[0]; len], variable, function);
+        } else {
+            scatter_rows(&offsets, len, updates, variable, function);
         }
         hand_on(context);
         Ok(())
