@@ -6,6 +6,7 @@
 
 mod halves;
 mod relu_grad;
+pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -192,55 +193,17 @@ fn larger<T: PartialOrd>(a: T, b: T) -> T {
     if a < b { b } else { a }
 }
 
-/// Of windows of any kind: the maxima down their rows, for a whole row of windows at once, and of these along it.
+/// Of windows of any kind.
 fn max_image<T: PoolElement>(g: &Pool2dGeometry, image: &[T], out: &mut [T]) {
     let width = g.columns.input * g.channels;
-    with_scratch(width, |down: &mut [T]| {
+    with_scratch(width, |maxima: &mut [T]| {
         for (y, out) in out.chunks_mut(g.columns.output * g.channels).enumerate() {
             let rows = g.rows.pixels(y);
-            max_down(&image[rows.start * width..rows.end * width], down);
-            max_along(g, down, out);
+            maxima.fill(T::min_value());
+            rows::down(&image[rows.start * width..rows.end * width], maxima, larger);
+            rows::along(g.channels, &g.columns, maxima, out, T::min_value(), larger);
         }
     });
-}
-
-multiversion! {
-    /// The largest of each column of `rows`, which are as long as `out`.
-    fn max_down[T: PoolElement](rows: &[T], out: &mut [T]) {
-        out.fill(T::min_value());
-        for row in rows.chunks_exact(out.len()) {
-            out.iter_mut().zip(row).for_each(|(best, &x)| *best = larger(*best, x));
-        }
-    }
-}
-
-multiversion! {
-    /// The largest of each window of one row.
-    fn max_along[T: PoolElement](g: &Pool2dGeometry, row: &[T], out: &mut [T]) {
-        /// Channels that stay in registers along a window.
-        const GROUP: usize = 8;
-        let channels = g.channels;
-        for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-            let columns = g.columns.pixels(x);
-            let window = &row[columns.start * channels..columns.end * channels];
-            if channels < GROUP {
-                max_down(window, out);
-                continue;
-            }
-            for start in (0..channels).step_by(GROUP) {
-                // The last group moves back to fit in.
-                let start = start.min(channels - GROUP);
-                let mut best = [T::min_value(); GROUP];
-                for pixel in window.chunks_exact(channels) {
-                    let pixel = &pixel[start..start + GROUP];
-                    for i in 0..GROUP {
-                        best[i] = larger(best[i], pixel[i]);
-                    }
-                }
-                out[start..start + GROUP].copy_from_slice(&best);
-            }
-        }
-    }
 }
 
 /// The gradient of [`max_pool`]: `gradient`, shaped as its output, goes to where the maxima of `images` are.
@@ -355,28 +318,31 @@ where
         let image = &images[n * g.image_len()..(n + 1) * g.image_len()];
         // SAFETY: each image has its own output.
         let out = unsafe { out.slice(n * g.out_image_len()..(n + 1) * g.out_image_len()) };
-        with_scratch(out.len(), |sums: &mut [T::Wide]| avg_image(g, image, sums, out));
+        avg_image(g, image, out);
     });
 }
 
-multiversion! {
-    fn avg_image[T: Real](g: &Pool2dGeometry, image: &[T], sums: &mut [T::Wide], out: &mut [T]) {
-        use super::element::Wide;
-        sums.fill(T::Wide::zero());
-        let c = g.channels;
-        g.windows(|_, _| (), |to, from| {
-            let (sums, image) = (&mut sums[to..to + c], &image[from..from + c]);
-            sums.iter_mut().zip(image).for_each(|(s, x)| *s += x.widen());
-        });
-        g.windows(
-            |to, count| {
-                let count = T::Wide::from_usize(count);
-                let (sums, out) = (&sums[to..to + c], &mut out[to..to + c]);
-                out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::narrow(s / count));
-            },
-            |_, _| (),
-        );
+/// [`avg_pool`] of one image, on this thread.
+fn avg_image<T: Real>(g: &Pool2dGeometry, image: &[T], out: &mut [T])
+where
+    T::Wide: Plain,
+{
+    if out.is_empty() {
+        return;
     }
+    let [width, out_width] = [g.columns.input, g.columns.output].map(|columns| columns * g.channels);
+    with_scratch(width + out_width, |scratch: &mut [T::Wide]| {
+        let (down, along) = scratch.split_at_mut(width);
+        for (y, out) in out.chunks_mut(out_width).enumerate() {
+            let rows = g.rows.pixels(y);
+            down.fill(T::Wide::zero());
+            rows::down(&image[rows.start * width..rows.end * width], down, |sum, x: T| {
+                sum + x.widen()
+            });
+            rows::along(g.channels, &g.columns, down, along, T::Wide::zero(), |sum, x| sum + x);
+            rows::means(g.channels, &g.columns, rows.len(), along, out);
+        }
+    });
 }
 
 /// The gradient of [`avg_pool`]: each output's gradient, divided by its window's pixels, is added to all of them.

@@ -59,6 +59,20 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// The numbers, each divided by their sum.
+    fn shares[T: Real](numbers: &[T::Wide], sum: T::Wide, out: &mut [T]) {
+        out.iter_mut().zip(numbers).for_each(|(out, &x)| *out = T::narrow(x / sum));
+    }
+}
+
+multiversion! {
+    /// The numbers, each less another.
+    fn differences[T: Real](numbers: &[T::Wide], less: T::Wide, out: &mut [T]) {
+        out.iter_mut().zip(numbers).for_each(|(out, &x)| *out = T::narrow(x - less));
+    }
+}
+
 /// Calls `f` for each row of `classes` logits, in parallel.
 fn each_row<T: Real>(logits: &[T], classes: usize, f: impl Fn(usize, Row<'_, T::Wide>) + Sync + Send)
 where
@@ -99,8 +113,7 @@ where
     each_row(logits, classes, |index, row| {
         // SAFETY: each row has its own output.
         let out = unsafe { out.slice(index * classes..(index + 1) * classes) };
-        let each = out.iter_mut().zip(row.exponentials);
-        each.for_each(|(o, &e)| *o = T::narrow(e / row.sum));
+        shares(row.exponentials, row.sum, out);
     });
 }
 
@@ -117,10 +130,7 @@ where
     each_row(logits, classes, |index, row| {
         // SAFETY: each row has its own output.
         let out = unsafe { out.slice(index * classes..(index + 1) * classes) };
-        let log = row.sum.ln();
-        out.iter_mut()
-            .zip(row.shifted)
-            .for_each(|(o, &z)| *o = T::narrow(z - log));
+        differences(row.shifted, row.sum.ln(), out);
     });
 }
 

@@ -5,6 +5,7 @@
 use super::element::Wide;
 use super::gemm::{GemmElement, Product, gemm};
 use super::parallel::for_each_chunk;
+use super::pooling::rows;
 use super::scratch::with_scratch;
 use super::window::{Padding, Window};
 
@@ -229,20 +230,40 @@ impl Volume {
     }
 }
 
-/// The largest element of each window.
-pub fn max_pool3d<W: Wide>(g: &Volume, volumes: &[W], out: &mut [W]) {
-    let [len, pooled_len] = g.image_lens();
+/// Fills `out`, the windows of `volumes` row by row: `f` gets the rows that have one window's depth and height for all columns,
+/// how many they are, and the results' part.
+fn each_row_of_windows<W: Wide>(
+    g: &Volume,
+    volumes: &[W],
+    out: &mut [W],
+    f: impl Fn(&mut dyn Iterator<Item = &[W]>, usize, &mut [W]) + Sync + Send,
+) {
+    let [depth, rows, columns] = g.windows;
+    let ([len, pooled_len], width) = (g.image_lens(), columns.input * g.channels);
     each_image(out, pooled_len, |image, out| {
         let volume = &volumes[image * len..][..len];
-        out.fill(W::min_value());
-        each_window(g, |to, inside| {
-            let best = &mut out[to..to + g.channels];
-            for &from in inside {
-                let voxel = &volume[from..from + g.channels];
-                best.iter_mut()
-                    .zip(voxel)
-                    .for_each(|(best, &x)| *best = if *best < x { x } else { *best });
-            }
+        let row_len = (columns.output * g.channels).max(1);
+        for (row, out) in out.chunks_exact_mut(row_len).enumerate() {
+            let (planes, rows_covered) = (depth.pixels(row / rows.output), rows.pixels(row % rows.output));
+            let count = planes.len() * rows_covered.len();
+            let mut covered = planes.map(|plane| {
+                let start = plane * rows.input;
+                &volume[(start + rows_covered.start) * width..(start + rows_covered.end) * width]
+            });
+            f(&mut covered, count, out);
+        }
+    });
+}
+
+/// The largest element of each window.
+pub fn max_pool3d<W: Wide>(g: &Volume, volumes: &[W], out: &mut [W]) {
+    let columns = g.windows[2];
+    let larger = |best: W, x: W| if best < x { x } else { best };
+    each_row_of_windows(g, volumes, out, |covered, _, out| {
+        with_scratch(columns.input * g.channels, |maxima: &mut [W]| {
+            maxima.fill(W::min_value());
+            covered.for_each(|covered| rows::down(covered, maxima, larger));
+            rows::along(g.channels, &columns, maxima, out, W::min_value(), larger);
         });
     });
 }
@@ -285,17 +306,15 @@ pub fn max_pool3d_grad_grad<W: Wide>(g: &Volume, volumes: &[W], pooled: &[W], gr
 
 /// The mean of each window.
 pub fn avg_pool3d<W: Wide>(g: &Volume, volumes: &[W], out: &mut [W]) {
-    let [len, pooled_len] = g.image_lens();
-    each_image(out, pooled_len, |image, out| {
-        let volume = &volumes[image * len..][..len];
-        each_window(g, |to, inside| {
-            let out = &mut out[to..to + g.channels];
-            out.fill(W::zero());
-            for &from in inside {
-                out.iter_mut().zip(&volume[from..]).for_each(|(out, &x)| *out += x);
-            }
-            let count = W::from_usize(inside.len());
-            out.iter_mut().for_each(|out| *out = *out / count);
+    let columns = g.windows[2];
+    let plus = |sum: W, x: W| sum + x;
+    each_row_of_windows(g, volumes, out, |covered, count, out| {
+        with_scratch(columns.input * g.channels + out.len(), |scratch: &mut [W]| {
+            let (down, along) = scratch.split_at_mut(columns.input * g.channels);
+            down.fill(W::zero());
+            covered.for_each(|covered| rows::down(covered, down, plus));
+            rows::along(g.channels, &columns, down, along, W::zero(), plus);
+            rows::means(g.channels, &columns, count, along, out);
         });
     });
 }
