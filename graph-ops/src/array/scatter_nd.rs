@@ -88,6 +88,7 @@ fn picking(request: &KernelRequest<'_>) -> Result<Planned> {
     let n = address.count * inner;
     let defines = [("W", word), ("I", type_name(address.index_type)?)];
     let function = Cuda::of(request)?.function(&super::gather::SOURCE, "gather_points", &defines)?;
+    let function = function.moving(super::gather::picked_bytes(request));
     Ok(Planned::new(move |context| {
         let (params, indices) = (context.input_address(0), context.input_address(1));
         let output = context.output_address(0);
@@ -409,7 +410,7 @@ fn scattered(request: &KernelRequest<'_>, indices: usize, change: &str) -> Resul
         repeated: false,
     };
     let len = output.num_elements();
-    let (zeros, copy) = (Fill::zeros(request, dtype)?, Transfer::all(request, dtype, len)?);
+    let (zeros, copy) = (Fill::zeros(request, dtype, len)?, Transfer::all(request, dtype, len)?);
     let scatter = Scatter::new(request, dtype, address.index_type, change)?;
     let planned = Planned::new(move |context| {
         let (numbers, updates) = (context.input_address(indices), context.input_address(indices + 1));
@@ -417,7 +418,7 @@ fn scattered(request: &KernelRequest<'_>, indices: usize, change: &str) -> Resul
         // SAFETY: the sizes are those of the tensors.
         unsafe {
             match indices {
-                0 => zeros.run(output, len)?,
+                0 => zeros.run(output)?,
                 _ => copy.run(context.input_address(0), output)?,
             }
             scatter.run(output, numbers, updates, extent, scratch)

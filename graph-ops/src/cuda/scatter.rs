@@ -20,6 +20,9 @@ pub(crate) struct Scatter {
     merge_far: Function,
     merge_near: Function,
     apply: Function,
+    /// Bytes of an element, and of a number.
+    size: usize,
+    numbers_size: usize,
 }
 
 /// The dimensions that the numbers of a row speak of, as kernels take them.
@@ -105,6 +108,8 @@ impl Scatter {
             merge_far: function("merge_far")?,
             merge_near: function("merge_near")?,
             apply: function("scatter_rows")?,
+            size: dtype.size().unwrap_or(0),
+            numbers_size: numbers.size().unwrap_or(0),
         })
     }
 
@@ -135,24 +140,37 @@ impl Scatter {
         }
         let (keys, bits) = (keys(count), extent.bits()? as i32);
         let (updates_of, chunks) = (count as i64, [(keys / CHUNK) as u32, 1, 1]);
+        let key_bytes = keys * size_of::<u64>();
+        let (merge_far, merge_near) = (
+            self.merge_far.clone().moving(2 * key_bytes),
+            self.merge_near.clone().moving(2 * key_bytes),
+        );
+        // As if each update had a row of its own.
+        let elements = count * inner;
+        let updates_read = if repeated { 1 } else { elements };
+        let apply = self
+            .apply
+            .clone()
+            .moving(key_bytes + (updates_read + 2 * elements) * self.size)
+            .doing(elements);
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
         unsafe {
             self.sort
+                .clone()
+                .moving(self.numbers_size * count * dims.depth as usize + key_bytes)
                 .launch(chunks, THREADS, arguments![scratch, numbers, updates_of, bits, dims])?;
             let mut size = 2 * CHUNK;
             while size <= keys {
                 let mut distance = size / 2;
                 while distance >= CHUNK {
                     let pairs = keys / 2;
-                    self.merge_far
-                        .launch_over(pairs, arguments![scratch, pairs as i64, size as i64, distance as i64])?;
+                    merge_far.launch_over(pairs, arguments![scratch, pairs as i64, size as i64, distance as i64])?;
                     distance /= 2;
                 }
-                self.merge_near
-                    .launch(chunks, THREADS, arguments![scratch, size as i64])?;
+                merge_near.launch(chunks, THREADS, arguments![scratch, size as i64])?;
                 size *= 2;
             }
-            self.apply.launch_over(
+            apply.launch_over(
                 count * inner,
                 arguments![
                     to,

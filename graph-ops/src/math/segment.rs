@@ -123,15 +123,15 @@ fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<
         inner: width(request.input_shape(0), numbers.rank()),
         repeated: false,
     };
-    let fill = Fill::new(request, dtype, first)?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(1), change)?;
     let len = output.num_elements();
+    let fill = Fill::new(request, dtype, len, first)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), change)?;
     let planned = Planned::new(move |context| {
         let (data, numbers) = (context.input_address(0), context.input_address(1));
         let (output, scratch) = (context.output_address(0), context.scratch_address());
         // SAFETY: the sizes are those of the tensors.
         unsafe {
-            fill.run(output, len)?;
+            fill.run(output)?;
             scatter.run(output, numbers, data, extent, scratch)
         }
     });

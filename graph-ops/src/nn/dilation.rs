@@ -198,7 +198,9 @@ impl Plan {
         let windows = [&self.rows, &self.columns].into_iter().flat_map(window_numbers);
         let structure: Vec<usize> = windows.chain([self.batch, self.channels]).collect();
         let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
-        Ok(launch.with_structure(&structure))
+        // A sum and a comparison for each tap.
+        let operations = 2 * self.outputs() * self.rows.size * self.columns.size;
+        Ok(launch.doing(operations).with_structure(&structure))
     }
 
     /// Calls `f` with each output's place, its greatest sum if a pixel is inside, and the places of the first pixel and the
@@ -248,7 +250,12 @@ fn back_on_device(request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Wo
     let outputs = plan.outputs();
     let taps = plan.launch_of(request, "find_taps", Work::Elements, outputs)?;
     let back = plan.launch(request, name, work)?;
-    Ok(with_scratch(vec![taps, back], &[0, 1, 2], outputs * 4))
+    let (scratch, gradient) = (outputs * 4, outputs * request.input_dtype(2).size().unwrap_or(0));
+    let launches = vec![
+        taps.moving(request.input_bytes() - gradient + scratch),
+        back.moving(scratch + gradient + request.output_bytes()).doing(outputs),
+    ];
+    Ok(with_scratch(launches, &[0, 1, 2], scratch))
 }
 
 /// A real dtype.

@@ -113,7 +113,8 @@ fn on_device(
     let structure: Vec<usize> = windows.chain([geometry.batch, geometry.channels, image_len]).collect();
     let n = request.output_shape(0)?.num_elements();
     let launch = Launch::new(request, &SOURCE, name, &defines, Work::Elements(n), &[n])?;
-    Ok(launch.with_structure(&structure).over(inputs))
+    let compared = geometry.batch * geometry.out_image_len() * geometry.rows.size * geometry.columns.size;
+    Ok(launch.doing(compared).with_structure(&structure).over(inputs))
 }
 
 fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {

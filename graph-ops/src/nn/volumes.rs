@@ -174,11 +174,13 @@ impl Sliding3d {
     }
 }
 
-/// A kernel of `volumes.cu`, a thread (or a block, where the kernel is one of blocks) an element of output 0.
+/// A kernel of `volumes.cu`, a thread (or a block, where the kernel is one of blocks) an element of output 0. For each element
+/// that a window sees it does `per_visit` operations.
 pub(super) fn on_device(
     request: &KernelRequest<'_>,
     name: &str,
     (volume, outputs, format): (&Volume, usize, Format3d),
+    per_visit: usize,
     work: fn(usize) -> Work,
     inputs: &'static [usize],
 ) -> Result<Planned> {
@@ -190,7 +192,8 @@ pub(super) fn on_device(
     let structure: Vec<usize> = windows.chain([volume.batch, volume.channels, outputs, last]).collect();
     let n = request.output_shape(0)?.num_elements();
     let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
-    Ok(launch.with_structure(&structure).over(inputs))
+    let operations = volume.visits() * per_visit;
+    Ok(launch.doing(operations).with_structure(&structure).over(inputs))
 }
 
 /// An error unless input `index` has the shape that windows give.

@@ -45,8 +45,10 @@ enum Gradient {
     Chain(usize, Box<Strides>),
 }
 
-/// The kernel of a formula, the gradient's shape, and where it is.
+/// The kernel of a formula, the gradient's shape, and where it is. It reads and writes the variables, and reads the gradient.
 fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) -> Result<(Function, Shape, Gradient)> {
+    let updated =
+        |shape: &Shape, dtype: DType| 2 * formula.variables * shape.num_elements() * dtype.size().unwrap_or(0);
     let (count, scalars) = (formula.variables.to_string(), scalars.to_string());
     let mut defines = vec![
         ("VARIABLES", count.as_str()),
@@ -56,9 +58,14 @@ fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) ->
     ];
     let cuda = Cuda::of(request)?;
     let Some(first) = first_operand(request)? else {
-        defines.push(("T", type_name(request.input_dtype(formula.gradient))?));
+        let (shape, dtype) = (
+            request.input_shape(formula.gradient).clone(),
+            request.input_dtype(formula.gradient),
+        );
+        defines.push(("T", type_name(dtype)?));
         let function = cuda.function(&SOURCE, "apply", &defines)?;
-        let shape = request.input_shape(formula.gradient).clone();
+        let read = shape.num_elements() * dtype.size().unwrap_or(0);
+        let function = function.moving(updated(&shape, dtype) + read);
         return Ok((function, shape, Gradient::Input(formula.gradient)));
     };
     let shape: PartialShape = request.attr("shape")?;
@@ -68,7 +75,12 @@ fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) ->
     let (layouts, instructions) = elementwise::parts(request, request.input_shapes[first..].iter(), &shape)?;
     let text = Text::new(request.attr("T")?, &layouts, &[instructions])?;
     defines.extend(text.defines());
+    let operands = request.input_dtypes[first..].iter().zip(&request.input_shapes[first..]);
+    let read: usize = operands
+        .map(|(dtype, shape)| shape.num_elements() * dtype.size().unwrap_or(0))
+        .sum();
     let function = cuda.function(&OF_CHAIN, "apply", &defines)?;
+    let function = function.moving(updated(&shape, request.attr("T")?) + read);
     Ok((function, shape, Gradient::Chain(first, Box::new(text.strides))))
 }
 
@@ -131,6 +143,11 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         ("I", type_name(request.input_dtype(indices))?),
     ];
     let function = Cuda::of(request)?.function(&SOURCE, "apply_rows", &defines)?;
+    // As if each number named a row of its own.
+    let gradient_bytes =
+        request.input_shape(gradient).num_elements() * request.input_dtype(gradient).size().unwrap_or(0);
+    let index_bytes = request.input_shape(indices).num_elements() * request.input_dtype(indices).size().unwrap_or(0);
+    let function = function.moving(index_bytes + (2 * variables + 1) * gradient_bytes);
     let (named, updates) = (
         request.input_shape(indices).clone(),
         request.input_shape(gradient).clone(),
