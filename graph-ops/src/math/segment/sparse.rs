@@ -223,9 +223,8 @@ fn grad_on_device(request: &KernelRequest<'_>, divisor: &str) -> Result<Planned>
     let shares = Launch::new(request, &SOURCE, "shares", &defines, Work::Elements(n), &numbers)?;
     let shares = shares.moving(request.input_bytes() + n * dtype.size().unwrap_or(0));
     let fill = Fill::zeros(request, dtype, len)?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(1), "old + update")?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), count, "old + update")?;
     let extent = Extent {
-        count,
         dims: Depth::new(&output[..1])?,
         inner: width,
         repeated: false,

@@ -8,14 +8,18 @@ use graph_cuda::{Cuda, Function, Source, arguments, source};
 use super::super::assign::different_shapes;
 use super::super::update::hand_on;
 use crate::cuda::chain::{Operands, Strides, Text};
+use crate::cuda::row_order::{self, Depth, SortRows};
 use crate::cuda::window::joined_source;
-use crate::cuda::{NOWHERE, blocks, type_name};
+use crate::cuda::{NOWHERE, type_name};
 use crate::rewrite::elementwise;
 
 const SOURCE: Source = source!("apply.cu");
 
 /// With a chain of element-wise operations for the gradient.
 const OF_CHAIN: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
+
+/// Of rows that numbers name.
+const OF_ROWS: Source = joined_source!("apply.cu": "../../cuda/row_order.cuh", "apply.cu");
 
 /// A rule's formula, in the words of `apply.cu`.
 #[derive(Clone, Copy)]
@@ -32,6 +36,11 @@ pub(super) struct Formula<'a> {
 
 /// The most variables and numbers that a formula has.
 const MOST: [usize; 2] = [4, 8];
+
+/// Where a formula's variables lie, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Variables([DeviceAddress; MOST[0]]);
 
 /// Where a formula's numbers lie, as the kernel takes them.
 #[repr(C)]
@@ -102,7 +111,7 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
 ///
 /// # Errors
 /// `InvalidArgument` if two are one variable, or if their shapes differ.
-fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<([DeviceAddress; MOST[0]], Shape)> {
+fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<(Variables, Shape)> {
     let mut places = [NOWHERE; MOST[0]];
     let mut shape: Option<Shape> = None;
     for index in 0..variables {
@@ -121,10 +130,11 @@ fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<([DeviceA
         }
         places[index] = place;
     }
-    Ok((places, shape.unwrap_or_default()))
+    Ok((Variables(places), shape.unwrap_or_default()))
 }
 
-/// A kernel that updates the rows that the input behind the gradient names; numbers that name none are left out.
+/// A kernel that updates the rows that the input behind the gradient names, those that come up again in turn; numbers that name
+/// none are left out.
 ///
 /// # Errors
 /// `InvalidArgument` for numbers that are no scalars.
@@ -140,20 +150,22 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         ("PREPARE", formula.prepare),
         ("STEP", formula.step),
         ("T", type_name(request.input_dtype(gradient))?),
-        ("I", type_name(request.input_dtype(indices))?),
+        ("ROWS", ""),
     ];
-    let function = Cuda::of(request)?.function(&SOURCE, "apply_rows", &defines)?;
+    let count = request.input_shape(indices).num_elements();
+    let sort = SortRows::new(request, request.input_dtype(indices), count)?;
     // As if each number named a row of its own.
-    let gradient_bytes =
-        request.input_shape(gradient).num_elements() * request.input_dtype(gradient).size().unwrap_or(0);
-    let index_bytes = request.input_shape(indices).num_elements() * request.input_dtype(indices).size().unwrap_or(0);
-    let function = function.moving(index_bytes + (2 * variables + 1) * gradient_bytes);
+    let elements = (2 * variables + 1) * request.input_shape(gradient).num_elements();
+    let bytes = count * size_of::<u64>() + elements * request.input_dtype(gradient).size().unwrap_or(0);
+    let function = Cuda::of(request)?
+        .function(&OF_ROWS, "apply_rows", &defines)?
+        .moving(bytes);
     let (named, updates) = (
         request.input_shape(indices).clone(),
         request.input_shape(gradient).clone(),
     );
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let ([a, b, c, d], shape) = places(context, variables)?;
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let (places, shape) = places(context, variables)?;
         let (&rows, row) = shape.split_first().ok_or_else(super::no_rows)?;
         let expected: Shape = named.iter().chain(row).copied().collect();
         if named.rank() != 1 || updates != expected {
@@ -165,16 +177,22 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         }
         let (addresses, whole) = number_addresses(context, &numbers, whole);
         let (gradient, indices) = (context.input_address(gradient), context.input_address(indices));
-        let (count, inner) = (named[0], row.iter().product::<usize>());
+        let (inner, dims) = (row.iter().product::<usize>(), Depth::new(&[rows])?);
         if count > 0 && inner > 0 {
-            let (named, rows, inner) = (count as i64, rows as i64, inner as i64);
-            let arguments = arguments![a, b, c, d, gradient, indices, named, rows, inner, addresses, whole];
-            // SAFETY: these are the kernel's parameters, which say how many rows there are and how long they are (checked).
-            unsafe { function.launch(blocks(count), [256, 1, 1], arguments)? };
+            // SAFETY: these are the kernel's parameters: the order is that of the gradient's rows, which are as long as the
+            // variables' (checked); the scratch memory is that of the keys.
+            unsafe {
+                let order = sort.run(indices, dims, context.scratch_address())?;
+                function.launch_over(
+                    count * inner,
+                    arguments![places, gradient, order, inner as i64, addresses, whole],
+                )?
+            };
         }
         hand_on(context);
         Ok(())
-    }))
+    });
+    Ok(planned.with_scratch(row_order::scratch(count)))
 }
 
 /// The inputs that are a formula's numbers, and before them the one that counts, if there is one.
@@ -224,7 +242,7 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
     let len = shape.num_elements();
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let ([a, b, c, d], own) = places(context, variables)?;
+        let (places, own) = places(context, variables)?;
         if own != shape {
             return Err(different_shapes("the variable and its gradient", &own, &shape));
         }
@@ -235,16 +253,13 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
             Gradient::Input(input) => {
                 let gradient = context.input_address(*input);
                 // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
-                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count, mask])? };
+                unsafe { function.launch_over(len, arguments![places, gradient, n, addresses, count, mask])? };
             }
             Gradient::Chain(first, strides) => {
                 let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
                 // SAFETY: as above; the operands have the shapes from which the strides were made.
                 unsafe {
-                    function.launch_over(
-                        len,
-                        arguments![a, b, c, d, operands, **strides, n, addresses, count, mask],
-                    )?
+                    function.launch_over(len, arguments![places, operands, **strides, n, addresses, count, mask])?
                 };
             }
         }
