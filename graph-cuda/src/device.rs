@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress, KernelStats};
 use graph_core::op::kernel::KernelRequest;
@@ -18,7 +17,7 @@ use crate::gate::Gate;
 use crate::pool::Pool;
 use crate::source::{Source, whole};
 use crate::staging::Staging;
-use crate::trace::Tracer;
+use crate::trace::{Tracer, copy_stats, product_stats, unnamed};
 
 /// Threads of a block in [`Function::launch_over`].
 const THREADS: u32 = 256;
@@ -362,37 +361,6 @@ impl Cuda {
 impl From<Arc<Inner>> for Cuda {
     fn from(inner: Arc<Inner>) -> Self {
         Self { inner, moved: 0 }
-    }
-}
-
-fn unnamed() -> KernelStats {
-    KernelStats {
-        name: String::new(),
-        blocks: [0; 3],
-        threads: [0; 3],
-        time: Duration::ZERO,
-        bytes: 0,
-        flops: 0,
-    }
-}
-
-fn product_stats(product: &Product, name: &str) -> KernelStats {
-    KernelStats {
-        name: format!(
-            "{name} {}x{}x{} {}",
-            product.rows, product.inner, product.columns, product.dtype
-        ),
-        bytes: product.bytes(),
-        flops: product.flops(),
-        ..unnamed()
-    }
-}
-
-fn copy_stats(name: &str, bytes: usize) -> KernelStats {
-    KernelStats {
-        name: name.to_owned(),
-        bytes: bytes as u64,
-        ..unnamed()
     }
 }
 

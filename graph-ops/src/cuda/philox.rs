@@ -11,7 +11,7 @@ use super::{NOWHERE, type_name};
 use crate::cpu::philox::Key;
 use crate::random::generator::{Generator, check_dimensions};
 
-const SOURCE: Source = joined_source!("philox.cu": "philox.cuh", "philox.cu");
+const SOURCE: Source = joined_source!("philox.cu": "philox.cuh", "numbers.cuh", "philox.cu");
 
 /// The generator alone.
 const GENERATOR: Source = source!("philox.cuh");
