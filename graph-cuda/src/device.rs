@@ -343,6 +343,7 @@ impl Cuda {
         tensors: [DeviceAddress; 3],
         workspace: DeviceAddress,
     ) -> Result<()> {
+        let library = self.inner.driver.convolutions()?;
         let _inside = self.inner.gate.enter();
         count(&self.inner.counters.kernels);
         let stats = || KernelStats {
@@ -353,7 +354,7 @@ impl Cuda {
         };
         let tensors = tensors.map(|address| address.0);
         // SAFETY: the caller's promise.
-        let give = || unsafe { self.inner.driver.convolve(convolution, algorithm, tensors, workspace.0) };
+        let give = || unsafe { library.convolve(convolution, algorithm, tensors, workspace.0) };
         self.inner.traced(stats, give)
     }
 }

@@ -4,7 +4,7 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, Shape, typed_builder};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 use half::{bf16, f16};
 use num_traits::Zero;
 
@@ -12,7 +12,7 @@ use super::windows::{Attrs, Format, four, output_dim, require_shape, with_attrs_
 use crate::cpu::window::{Padding, Window};
 use crate::cuda::elementwise::lowest;
 use crate::cuda::launch::{Launch, Work, with_scratch};
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 use crate::cuda::{NUMBERS, type_name};
 
 const ATTRS: [&str; 3] = ["strides", "rates", "padding"];
@@ -192,7 +192,7 @@ impl Plan {
     }
 
     fn launch_of(&self, request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Work, n: usize) -> Result<Launch> {
-        const SOURCE: Source = source!("dilation.cu");
+        const SOURCE: Source = joined_source!("dilation.cu": "../cuda/window.cuh", "dilation.cu");
         let dtype = request.output_dtype(0);
         let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
         let windows = [&self.rows, &self.columns].into_iter().flat_map(window_numbers);

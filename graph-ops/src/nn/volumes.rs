@@ -2,7 +2,7 @@
 
 use graph_core::op::{InferenceContext, KernelRequest, Planned};
 use graph_core::{Dim, Error, PartialShape, Result, Shape};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 
 use super::windows::{Attrs, output_dim, window_too_large};
 use crate::cpu::element::Real;
@@ -12,7 +12,7 @@ use crate::cpu::window::Padding;
 use crate::cuda::elementwise::lowest;
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::type_name;
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 
 /// The order of a volume batch's five axes; ours, inside, is always batch, planes, rows, columns, channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,7 +184,7 @@ pub(super) fn on_device(
     work: fn(usize) -> Work,
     inputs: &'static [usize],
 ) -> Result<Planned> {
-    const SOURCE: Source = source!("volumes.cu");
+    const SOURCE: Source = joined_source!("volumes.cu": "../cuda/window.cuh", "volumes.cu");
     let dtype = request.output_dtype(0);
     let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
     let windows = volume.windows.iter().flat_map(window_numbers);
