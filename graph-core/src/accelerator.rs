@@ -38,7 +38,7 @@ pub struct KernelStats {
     pub time: Duration,
     /// Bytes that it has to read and to write, each once; 0 where it does not say so.
     pub bytes: u64,
-    /// Floating-point operations that it has to do; 0 where it does not say so.
+    /// Operations of arithmetic that it has to do; 0 where it does not say so, as element-wise kernels.
     pub flops: u64,
 }
 

@@ -163,8 +163,8 @@ impl Choices {
             return Ok(method);
         }
         let asked = driver
-            .convolution_library()
-            .and_then(|library| Ok((library, driver.convolution_algorithms(convolution, self.workspace)?)));
+            .convolutions()
+            .and_then(|library| Ok((library.identity()?, library.algorithms(convolution, self.workspace)?)));
         let (library, algorithms) = match asked {
             Ok(asked) => asked,
             Err(error) if only_library => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use graph_core::DType;
+use graph_core::{DType, Result};
 
 /// Which of the three tensors of a convolution is made from the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,4 +93,38 @@ pub struct Algorithm {
     pub math: i32,
     /// Bytes that it works in.
     pub workspace: usize,
+}
+
+/// A device's library of convolutions.
+///
+/// # Safety
+/// That of [`Driver`](crate::driver::Driver).
+pub unsafe trait Convolutions {
+    /// Its name and version.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be used after all, `FailedPrecondition` if it is too old.
+    fn identity(&self) -> Result<String>;
+
+    /// The algorithms by which it can do a convolution with at most `workspace` bytes of memory to work in, which give the same
+    /// bits each time; what it thinks fastest is first.
+    ///
+    /// # Errors
+    /// Those of [`Convolutions::identity`], and the library's.
+    fn algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>>;
+
+    /// Does a convolution by one of its algorithms. One of the three tensors, as its op says, becomes the result.
+    ///
+    /// # Errors
+    /// Those of [`Convolutions::identity`], and the library's.
+    ///
+    /// # Safety
+    /// That of the trait; the tensors lie as [`Convolution`] says, and the workspace is as large as the algorithm says.
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()>;
 }

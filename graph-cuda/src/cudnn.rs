@@ -10,7 +10,7 @@ use graph_core::{DType, Error, Result};
 use rustc_hash::FxHashMap;
 
 use crate::convolution::{Algorithm, Convolution, ConvolutionOp};
-use crate::library::{self, functions};
+use crate::library::{self, factor, functions};
 
 const TITLE: &str = "cuDNN";
 
@@ -101,11 +101,27 @@ functions! {
 type ErrorText = unsafe extern "C" fn(c_int) -> *const c_char;
 
 /// What the library knows of one convolution.
+#[derive(Clone, Copy)]
 struct Descriptors {
     images: Object,
     filter: Object,
     outputs: Object,
     convolution: Object,
+}
+
+impl Descriptors {
+    fn tensors(&self) -> [Object; 3] {
+        [self.images, self.filter, self.outputs]
+    }
+}
+
+/// Of images, filter and outputs, or what is of each, both operands of an op and then the result.
+fn in_order<T>(op: ConvolutionOp, [images, filter, outputs]: [T; 3]) -> [T; 3] {
+    match op {
+        ConvolutionOp::Forward => [images, filter, outputs],
+        ConvolutionOp::BackwardData => [filter, outputs, images],
+        ConvolutionOp::BackwardFilter => [images, outputs, filter],
+    }
 }
 
 /// The library with a handle for one stream.
@@ -210,31 +226,15 @@ impl Cudnn {
             let check = |status| self.check("describing a convolution", status);
             // SAFETY: each object is made before it is set, and the addresses are valid.
             unsafe {
-                check((f.create_tensor)(&mut all.images))?;
-                check((f.set_tensor)(
-                    all.images, format, dtype, batch, channels, rows, columns,
-                ))?;
+                let tensor = |object: &mut Object, channels: c_int, rows: c_int, columns: c_int| {
+                    check((f.create_tensor)(object))?;
+                    check((f.set_tensor)(*object, format, dtype, batch, channels, rows, columns))
+                };
+                tensor(&mut all.images, channels, rows, columns)?;
+                tensor(&mut all.outputs, filters, out_rows, out_columns)?;
                 check((f.create_filter)(&mut all.filter))?;
-                let [tap_rows, tap_columns] = c.taps;
-                check((f.set_filter)(
-                    all.filter,
-                    dtype,
-                    format,
-                    filters,
-                    channels,
-                    tap_rows,
-                    tap_columns,
-                ))?;
-                check((f.create_tensor)(&mut all.outputs))?;
-                check((f.set_tensor)(
-                    all.outputs,
-                    format,
-                    dtype,
-                    batch,
-                    filters,
-                    out_rows,
-                    out_columns,
-                ))?;
+                let ([down, across], filter) = (c.taps, all.filter);
+                check((f.set_filter)(filter, dtype, format, filters, channels, down, across))?;
                 check((f.create_convolution)(&mut all.convolution))?;
                 let ([pad_rows, pad_columns], [down, right], [apart, aside]) = (c.padding, c.strides, c.dilations);
                 check((f.set_convolution)(
@@ -300,19 +300,14 @@ impl Cudnn {
         }
     }
 
-    /// See [`Driver::convolution_algorithms`](crate::driver::Driver::convolution_algorithms).
+    /// See [`Convolutions::algorithms`](crate::convolution::Convolutions::algorithms).
     pub(crate) fn algorithms(&mut self, c: &Convolution, most_workspace: usize) -> Result<Vec<Algorithm>> {
         let (handle, op) = (self.handle, c.op);
         let allowed = self.math_of(c.dtype);
-        let Some(&Descriptors {
-            images,
-            filter,
-            outputs,
-            convolution,
-        }) = self.describe(c)?
-        else {
+        let Some(&all) = self.describe(c)? else {
             return Ok(Vec::new());
         };
+        let ([a, b, d], convolution) = (in_order(op, all.tensors()), all.convolution);
         let f = &self.functions;
         let mut count: c_int = 0;
         let mut found = [Performance {
@@ -325,10 +320,10 @@ impl Cudnn {
             reserved: [0; 3],
         }; MOST_ALGORITHMS];
         let (most, first) = (MOST_ALGORITHMS as c_int, found.as_mut_ptr());
-        let (ask, [a, b, d]) = match op {
-            ConvolutionOp::Forward => (f.forward_algorithms, [images, filter, outputs]),
-            ConvolutionOp::BackwardData => (f.backward_data_algorithms, [filter, outputs, images]),
-            ConvolutionOp::BackwardFilter => (f.backward_filter_algorithms, [images, outputs, filter]),
+        let ask = match op {
+            ConvolutionOp::Forward => f.forward_algorithms,
+            ConvolutionOp::BackwardData => f.backward_data_algorithms,
+            ConvolutionOp::BackwardFilter => f.backward_filter_algorithms,
         };
         // SAFETY: the descriptors live, and there is room for as many as are asked for.
         let asked = unsafe { ask(handle, a, b, convolution, d, most, &mut count, first) };
@@ -373,7 +368,7 @@ impl Cudnn {
         Ok(algorithms)
     }
 
-    /// See [`Driver::convolve`](crate::driver::Driver::convolve).
+    /// See [`Convolutions::convolve`](crate::convolution::Convolutions::convolve).
     ///
     /// # Safety
     /// As there.
@@ -381,48 +376,23 @@ impl Cudnn {
         &mut self,
         c: &Convolution,
         algorithm: Algorithm,
-        [images_at, filter_at, outputs_at]: [u64; 3],
+        tensors: [u64; 3],
         workspace: u64,
     ) -> Result<()> {
         let handle = self.handle;
-        let Some(&Descriptors {
-            images,
-            filter,
-            outputs,
-            convolution,
-        }) = self.describe(c)?
-        else {
+        let Some(&all) = self.describe(c)? else {
             return Err(Error::unimplemented("cuDNN has no such convolution").got(c));
         };
+        let convolution = all.convolution;
         let f = &self.functions;
-        let one = |double: bool, value: f64| match double {
-            true => value.to_ne_bytes(),
-            false => {
-                let mut bytes = [0; 8];
-                bytes[..4].copy_from_slice(&(value as f32).to_ne_bytes());
-                bytes
-            }
-        };
-        let double = c.dtype == DType::Float64;
-        // Numbers of their own alignment.
-        let (alpha, beta) = (
-            u64::from_ne_bytes(one(double, 1.0)),
-            u64::from_ne_bytes(one(double, 0.0)),
-        );
+        let (alpha, beta) = (factor(c.dtype, 1.0), factor(c.dtype, 0.0));
         let (alpha, beta): (Pointer, Pointer) = ((&raw const alpha).cast(), (&raw const beta).cast());
-        let (run, [a, b, d], [a_at, b_at, d_at]) = match c.op {
-            ConvolutionOp::Forward => (f.forward, [images, filter, outputs], [images_at, filter_at, outputs_at]),
-            ConvolutionOp::BackwardData => (
-                f.backward_data,
-                [filter, outputs, images],
-                [filter_at, outputs_at, images_at],
-            ),
-            ConvolutionOp::BackwardFilter => (
-                f.backward_filter,
-                [images, outputs, filter],
-                [images_at, outputs_at, filter_at],
-            ),
+        let run = match c.op {
+            ConvolutionOp::Forward => f.forward,
+            ConvolutionOp::BackwardData => f.backward_data,
+            ConvolutionOp::BackwardFilter => f.backward_filter,
         };
+        let ([a, b, d], [a_at, b_at, d_at]) = (in_order(c.op, all.tensors()), in_order(c.op, tensors));
         // SAFETY: the descriptors live; the caller's promise is of the addresses.
         let status = unsafe {
             let set = (f.set_math)(convolution, algorithm.math);

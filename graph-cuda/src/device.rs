@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress, KernelStats};
 use graph_core::op::kernel::KernelRequest;
@@ -18,7 +17,7 @@ use crate::gate::Gate;
 use crate::pool::Pool;
 use crate::source::{Source, whole};
 use crate::staging::Staging;
-use crate::trace::Tracer;
+use crate::trace::{Tracer, copy_stats, product_stats, unnamed};
 
 /// Threads of a block in [`Function::launch_over`].
 const THREADS: u32 = 256;
@@ -82,7 +81,11 @@ fn count(counter: &AtomicU64) {
 
 /// A CUDA device: its memory, its compiled kernels, its one stream of work. Cheap to clone: clones are the same device.
 #[derive(Clone)]
-pub struct Cuda(Arc<Inner>);
+pub struct Cuda {
+    inner: Arc<Inner>,
+    /// The bytes that its kernels are taken to move unless they say so themselves: those of the node that they are made for.
+    moved: u64,
+}
 
 struct Inner {
     driver: Box<dyn Driver>,
@@ -106,7 +109,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Cuda {
     /// A device of this driver, whose kernels this compiler makes.
     pub fn new(driver: Box<dyn Driver>, compiler: Box<dyn Compiler>, cache: Cache, options: &DeviceOptions) -> Self {
-        Self(Arc::new(Inner {
+        Self::from(Arc::new(Inner {
             driver,
             compiler,
             cache,
@@ -121,7 +124,8 @@ impl Cuda {
         }))
     }
 
-    /// The device that a kernel is made for.
+    /// The device that a kernel is made for. A kernel that does not say what it moves ([`Function::moving`]) is taken to read all
+    /// inputs of the node and to write all outputs.
     ///
     /// # Errors
     /// `Internal` if that is no CUDA device.
@@ -129,33 +133,36 @@ impl Cuda {
         let accelerator = request.accelerator.map(|accelerator| accelerator.clone().as_any());
         let inner = accelerator.and_then(|any| any.downcast::<Inner>().ok());
         inner
-            .map(Self)
+            .map(|inner| Self {
+                inner,
+                moved: (request.input_bytes() + request.output_bytes()) as u64,
+            })
             .ok_or_else(|| Error::internal("a CUDA kernel is made for another device"))
     }
 
     /// The device behind an accelerator of a session; none if it is no CUDA device.
     pub fn behind(accelerator: &Arc<dyn Accelerator>) -> Option<Self> {
-        accelerator.clone().as_any().downcast::<Inner>().ok().map(Self)
+        accelerator.clone().as_any().downcast::<Inner>().ok().map(Self::from)
     }
 
     /// The device as a session takes it.
     pub fn accelerator(&self) -> Arc<dyn Accelerator> {
-        self.0.clone()
+        self.inner.clone()
     }
 
     /// What the device is.
     pub fn info(&self) -> &DeviceInfo {
-        self.0.driver.info()
+        self.inner.driver.info()
     }
 
     /// Bytes of device memory that are handed out.
     pub fn held_bytes(&self) -> usize {
-        lock(&self.0.pool).held_bytes()
+        lock(&self.inner.pool).held_bytes()
     }
 
     /// What it was given so far.
     pub fn work(&self) -> WorkCounts {
-        let counters = &self.0.counters;
+        let counters = &self.inner.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WorkCounts {
             kernels: read(&counters.kernels),
@@ -182,36 +189,36 @@ impl Cuda {
         let text = whole(title, text, defines);
         let key = format!("{name}\n{text}");
         let named = format!("{title}/{name}");
-        if let Some(&function) = lock(&self.0.functions).get(&key) {
+        if let Some(&function) = lock(&self.inner.functions).get(&key) {
             return Ok(self.kernel(function, named));
         }
         let module = self.module(title, text)?;
         let function = {
-            let _inside = self.0.gate.enter();
-            self.0.driver.function(module, name)?
+            let _inside = self.inner.gate.enter();
+            self.inner.driver.function(module, name)?
         };
-        lock(&self.0.functions).insert(key, function);
+        lock(&self.inner.functions).insert(key, function);
         Ok(self.kernel(function, named))
     }
 
     /// The whole texts of the kernels that were asked for so far, as the compiler gets them.
     pub fn texts(&self) -> Vec<String> {
-        lock(&self.0.modules).keys().cloned().collect()
+        lock(&self.inner.modules).keys().cloned().collect()
     }
 
     fn kernel(&self, function: Handle, name: String) -> Function {
         Function {
-            device: self.0.clone(),
+            device: self.inner.clone(),
             function,
             name: name.into(),
-            bytes: 0,
+            bytes: self.moved,
             flops: 0,
         }
     }
 
     fn module(&self, title: &str, text: String) -> Result<Handle> {
         // The lock is held while compiling, so that threads do not compile the same text.
-        let mut modules = lock(&self.0.modules);
+        let mut modules = lock(&self.inner.modules);
         if let Some(&module) = modules.get(&text) {
             return Ok(module);
         }
@@ -220,10 +227,10 @@ impl Cuda {
             compiler,
             cache,
             ..
-        } = &*self.0;
+        } = &*self.inner;
         let identity = compiler.identity();
         let load = |code: &[u8]| {
-            let _inside = self.0.gate.enter();
+            let _inside = self.inner.gate.enter();
             driver.load(code)
         };
         let kept = cache.get(&identity, &text).and_then(|code| load(&code).ok());
@@ -257,12 +264,12 @@ impl Cuda {
         if product.rows == 0 || product.columns == 0 || product.batch == 0 {
             return Ok(());
         }
-        let _inside = self.0.gate.enter();
-        count(&self.0.counters.kernels);
-        self.0.traced(
+        let _inside = self.inner.gate.enter();
+        count(&self.inner.counters.kernels);
+        self.inner.traced(
             || product_stats(product, "product"),
             // SAFETY: the caller's promise.
-            || unsafe { self.0.driver.multiply(product, a.0, b.0, c.0) },
+            || unsafe { self.inner.driver.multiply(product, a.0, b.0, c.0) },
         )
     }
 
@@ -284,16 +291,16 @@ impl Cuda {
         if product.rows == 0 || product.columns == 0 {
             return Ok(true);
         }
-        let _inside = self.0.gate.enter();
+        let _inside = self.inner.gate.enter();
         let epilogue = Epilogue { bias: bias.0, relu };
         let name = if relu { "product, bias, Relu" } else { "product, bias" };
-        let given = self.0.traced(
+        let given = self.inner.traced(
             || product_stats(product, name),
             // SAFETY: the caller's promise.
-            || unsafe { self.0.driver.multiply_with(product, epilogue, a.0, b.0, c.0) },
+            || unsafe { self.inner.driver.multiply_with(product, epilogue, a.0, b.0, c.0) },
         )?;
         if given {
-            count(&self.0.counters.kernels);
+            count(&self.inner.counters.kernels);
         }
         Ok(given)
     }
@@ -316,7 +323,7 @@ impl Cuda {
             cache,
             choices,
             ..
-        } = &*self.0;
+        } = &*self.inner;
         choices.choose(&**driver, gate, cache, convolution, prepare)
     }
 
@@ -336,8 +343,9 @@ impl Cuda {
         tensors: [DeviceAddress; 3],
         workspace: DeviceAddress,
     ) -> Result<()> {
-        let _inside = self.0.gate.enter();
-        count(&self.0.counters.kernels);
+        let library = self.inner.driver.convolutions()?;
+        let _inside = self.inner.gate.enter();
+        count(&self.inner.counters.kernels);
         let stats = || KernelStats {
             name: format!("cuDNN {:?}, algorithm {}", convolution.op, algorithm.number),
             bytes: convolution.bytes(),
@@ -346,39 +354,14 @@ impl Cuda {
         };
         let tensors = tensors.map(|address| address.0);
         // SAFETY: the caller's promise.
-        let give = || unsafe { self.0.driver.convolve(convolution, algorithm, tensors, workspace.0) };
-        self.0.traced(stats, give)
+        let give = || unsafe { library.convolve(convolution, algorithm, tensors, workspace.0) };
+        self.inner.traced(stats, give)
     }
 }
 
-fn unnamed() -> KernelStats {
-    KernelStats {
-        name: String::new(),
-        blocks: [0; 3],
-        threads: [0; 3],
-        time: Duration::ZERO,
-        bytes: 0,
-        flops: 0,
-    }
-}
-
-fn product_stats(product: &Product, name: &str) -> KernelStats {
-    KernelStats {
-        name: format!(
-            "{name} {}x{}x{} {}",
-            product.rows, product.inner, product.columns, product.dtype
-        ),
-        bytes: product.bytes(),
-        flops: product.flops(),
-        ..unnamed()
-    }
-}
-
-fn copy_stats(name: &str, bytes: usize) -> KernelStats {
-    KernelStats {
-        name: name.to_owned(),
-        bytes: bytes as u64,
-        ..unnamed()
+impl From<Arc<Inner>> for Cuda {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self { inner, moved: 0 }
     }
 }
 
@@ -394,11 +377,19 @@ pub struct Function {
 }
 
 impl Function {
-    /// Says what each launch has to read and write at least, in bytes, and how many floating-point operations it has to do; a
-    /// traced run tells it beside the time.
+    /// Says how many bytes each launch has to read and to write, each once; a traced run tells it beside the time. Where it is not
+    /// said, they are those of the inputs and outputs of the node that the kernel was made for ([`Cuda::of`]).
     #[must_use]
-    pub fn declaring(mut self, bytes: u64, flops: u64) -> Self {
-        (self.bytes, self.flops) = (bytes, flops);
+    pub fn moving(mut self, bytes: usize) -> Self {
+        self.bytes = bytes as u64;
+        self
+    }
+
+    /// Says how many operations of arithmetic each launch has to do; a traced run tells it beside the time. Element-wise kernels,
+    /// whose time is that of memory, need not say so.
+    #[must_use]
+    pub fn doing(mut self, operations: usize) -> Self {
+        self.flops = operations as u64;
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use graph_core::{DType, Error, Result};
 
-use crate::convolution::{Algorithm, Convolution};
+use crate::convolution::Convolutions;
 
 /// The version of a GPU's instruction set: (9, 0) for Hopper.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -276,40 +276,12 @@ pub unsafe trait Driver: Send + Sync {
         Ok(false)
     }
 
-    /// The library of convolutions that the device has, by name and version.
+    /// The library of convolutions that the device has.
     ///
     /// # Errors
-    /// `Unavailable` if there is none, `FailedPrecondition` for one that is too old.
-    fn convolution_library(&self) -> Result<String> {
+    /// `Unavailable` if there is none.
+    fn convolutions(&self) -> Result<&dyn Convolutions> {
         Err(Error::unavailable("the device has no library of convolutions"))
-    }
-
-    /// The algorithms by which the library can do a convolution with at most `workspace` bytes of memory to work in, which give
-    /// the same bits each time; what it thinks fastest is first.
-    ///
-    /// # Errors
-    /// Those of [`Driver::convolution_library`], and the library's.
-    fn convolution_algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
-        let _ = (convolution, workspace);
-        self.convolution_library().map(|_| Vec::new())
-    }
-
-    /// Does a convolution by one of its algorithms. One of the three tensors, as its op says, becomes the result.
-    ///
-    /// # Errors
-    /// Those of [`Driver::convolution_library`], and the library's.
-    ///
-    /// # Safety
-    /// That of the trait; the tensors lie as [`Convolution`] says, and the workspace is as large as the algorithm says.
-    unsafe fn convolve(
-        &self,
-        convolution: &Convolution,
-        algorithm: Algorithm,
-        tensors: [u64; 3],
-        workspace: u64,
-    ) -> Result<()> {
-        let _ = (convolution, algorithm, tensors, workspace);
-        self.convolution_library().map(drop)
     }
 
     /// Waits until all work is done.

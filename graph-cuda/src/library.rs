@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use graph_core::{Error, Result};
+use graph_core::{DType, Error, Result};
 use libloading::Library;
 
 /// Loads a library for good: the one that the environment variable names by its path, or else the first of these names that
@@ -51,6 +51,16 @@ pub(crate) unsafe fn function<F: Copy>(library: &'static Library, title: &str, n
             .hint(format!("install a version of {title} that has it"))
             .caused_by(error)
     })
+}
+
+/// A factor of a result of this dtype, as NVIDIA's libraries read it: a `double` for `Float64`, else a `float` in the first bytes.
+pub(crate) fn factor(dtype: DType, value: f64) -> u64 {
+    if dtype == DType::Float64 {
+        return value.to_bits();
+    }
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&(value as f32).to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }
 
 /// A struct of functions of a library, each of which returns a status, with `load` that finds them all.

@@ -13,9 +13,10 @@ use graph_core::{DType, Error, Result};
 use smallvec::SmallVec;
 
 use crate::blas_lt::BlasLt;
-use crate::convolution::{Algorithm, Convolution};
+use crate::convolution::{Algorithm, Convolution, Convolutions};
 use crate::cudnn::Cudnn;
 use crate::driver::{Argument, Capability, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
+use crate::library::factor;
 
 /// What cuBLAS is given to work in, in bytes: what it asks for on Hopper. It may not allocate while work is recorded.
 const BLAS_WORKSPACE: usize = 32 << 20;
@@ -343,16 +344,8 @@ unsafe impl Driver for Nvidia {
         let operation = |transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
         let step_a = if product.transpose_a { rows } else { inner };
         let step_b = if product.transpose_b { inner } else { columns };
-        let (mut alpha, mut beta) = ([0u8; 8], [0u8; 8]);
-        let factor = f64::from(u8::from(product.accumulate));
-        if product.dtype == DType::Float64 {
-            (alpha, beta) = (1f64.to_ne_bytes(), factor.to_ne_bytes());
-        } else {
-            alpha[..4].copy_from_slice(&1f32.to_ne_bytes());
-            beta[..4].copy_from_slice(&(factor as f32).to_ne_bytes());
-        }
-        // Numbers of their own alignment.
-        let (alpha, beta) = (u64::from_ne_bytes(alpha), u64::from_ne_bytes(beta));
+        let accumulate = f64::from(u8::from(product.accumulate));
+        let (alpha, beta) = (factor(product.dtype, 1.0), factor(product.dtype, accumulate));
         let [stride_a, stride_b, stride_c] = product.strides.map(|stride| stride as i64);
         let (handle, _) = self.blas()?;
         // cuBLAS takes matrices column by column: the transposed product of the same memory.
@@ -405,23 +398,8 @@ unsafe impl Driver for Nvidia {
         unsafe { library.multiply(product, epilogue, [a, b, c], (workspace, BLAS_WORKSPACE), stream) }
     }
 
-    fn convolution_library(&self) -> Result<String> {
-        self.with_cudnn(|cudnn| Ok(cudnn.identity()))
-    }
-
-    fn convolution_algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
-        self.with_cudnn(|cudnn| cudnn.algorithms(convolution, workspace))
-    }
-
-    unsafe fn convolve(
-        &self,
-        convolution: &Convolution,
-        algorithm: Algorithm,
-        tensors: [u64; 3],
-        workspace: u64,
-    ) -> Result<()> {
-        // SAFETY: the caller's promise.
-        self.with_cudnn(|cudnn| unsafe { cudnn.run(convolution, algorithm, tensors, workspace) })
+    fn convolutions(&self) -> Result<&dyn Convolutions> {
+        Ok(self)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -512,6 +490,28 @@ unsafe impl Driver for Nvidia {
             // SAFETY: nobody launches it any more; the driver lets it run to its end.
             let _ = unsafe { result::graph::exec_destroy(graph as sys::CUgraphExec) };
         }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Convolutions for Nvidia {
+    fn identity(&self) -> Result<String> {
+        self.with_cudnn(|cudnn| Ok(cudnn.identity()))
+    }
+
+    fn algorithms(&self, convolution: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        self.with_cudnn(|cudnn| cudnn.algorithms(convolution, workspace))
+    }
+
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.with_cudnn(|cudnn| unsafe { cudnn.run(convolution, algorithm, tensors, workspace) })
     }
 }
 

@@ -299,7 +299,8 @@ fn traced_work_is_timed_and_says_what_it_is() {
     let scale = cuda
         .function(&SOURCE, "scale", &[("T", "float")])
         .unwrap()
-        .declaring(32, 4);
+        .moving(32)
+        .doing(4);
     // SAFETY: the arguments are the kernel's, and the memory is as large.
     let double = || unsafe { scale.launch_over(4, arguments![x, x, 2f32, 4i64]) }.unwrap();
     double();

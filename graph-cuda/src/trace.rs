@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use graph_core::Result;
 use graph_core::accelerator::KernelStats;
 
-use crate::driver::{Driver, Handle};
+use crate::driver::{Driver, Handle, Product};
 
 /// A piece of work with the marks before and behind it.
 type Marked = (KernelStats, Handle, Handle);
@@ -80,5 +81,39 @@ impl Tracer {
         let to = driver.record_time()?;
         self.lock().work.push((stats(), from, to));
         given
+    }
+}
+
+/// Of something without a grid, before anything is said of it.
+pub(crate) fn unnamed() -> KernelStats {
+    KernelStats {
+        name: String::new(),
+        blocks: [0; 3],
+        threads: [0; 3],
+        time: Duration::ZERO,
+        bytes: 0,
+        flops: 0,
+    }
+}
+
+/// Of a product of matrices.
+pub(crate) fn product_stats(product: &Product, name: &str) -> KernelStats {
+    KernelStats {
+        name: format!(
+            "{name} {}x{}x{} {}",
+            product.rows, product.inner, product.columns, product.dtype
+        ),
+        bytes: product.bytes(),
+        flops: product.flops(),
+        ..unnamed()
+    }
+}
+
+/// Of a copy that reads and writes `bytes` bytes in all.
+pub(crate) fn copy_stats(name: &str, bytes: usize) -> KernelStats {
+    KernelStats {
+        name: name.to_owned(),
+        bytes: bytes as u64,
+        ..unnamed()
     }
 }

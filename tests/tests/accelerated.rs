@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use graph_core::accelerator::Accelerator;
 use graph_core::graph::scope::{control_dependencies, device};
-use graph_core::session::{Feedable, RunOptions, SessionOptions};
+use graph_core::session::{Feedable, NodeStats, RunOptions, SessionOptions};
 use graph_core::{Graph, Session, Value, Variable, feed};
 use graph_cuda::{Cuda, DeviceOptions, emulator};
 use graph_ops::gpu::DeviceChoice;
@@ -240,6 +240,23 @@ fn training_follows_the_cpu_and_recording_changes_no_bit() {
     }
 }
 
+/// The operations of a traced step of the small network.
+fn traced_step(trainer: &Trainer) -> Vec<NodeStats> {
+    let training = trainer.network.training().unwrap();
+    let train = &trainer.dataset.train;
+    let feeds = feed! {
+        trainer.network.images => Value::from_vec([10, PIXELS], train.images(0..10).unwrap()).unwrap(),
+        training.labels => Value::from_vec([10, CLASSES], train.labels(0..10).unwrap()).unwrap(),
+        trainer.network.dropout_prob => 0.5f32,
+    };
+    let traced = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let ((), metadata) = trainer.session.run_with(&training.back_prop, feeds, &traced).unwrap();
+    metadata.nodes
+}
+
 #[test]
 fn a_training_step_is_one_launch_and_waits_for_nothing_it_does_not_fetch() {
     let Some(gpu) = gpu(0) else { return };
@@ -316,6 +333,54 @@ fn the_tutorial_follows_tensorflow_on_a_card() {
         "recording changes the result"
     );
     println!("on the GPU, two runs and one without recording are the same bits");
+}
+
+#[test]
+fn a_profile_of_training_has_the_bytes_of_each_kernel() {
+    let Some(gpu) = gpu(0) else { return };
+    for optimizer in [OptimizerName::Sgd, OptimizerName::Adam] {
+        let trainer = small_trainer(optimizer, options(&[&gpu]));
+        let nodes = traced_step(&trainer);
+        let (mut moved, mut multiplied) = (0, 0);
+        for node in nodes.iter().filter(|node| !node.kernels.is_empty()) {
+            let bytes: u64 = node.kernels.iter().map(|kernel| kernel.bytes).sum();
+            let least: u64 = node
+                .outputs
+                .iter()
+                .map(|(dtype, shape)| (dtype.size().unwrap_or(0) * shape.num_elements()) as u64)
+                .sum();
+            assert!(bytes >= least, "{} writes {least} bytes: {:?}", node.name, node.kernels);
+            for kernel in &node.kernels {
+                assert!(kernel.bytes > 0, "{} = {}: {kernel:?}", node.name, node.op);
+                // No kernel of this network reads anything often: what it moves is in proportion to what it is given.
+                assert!(
+                    kernel.bytes <= 4 * (node.bytes() + (1 << 16)),
+                    "{} = {}: {kernel:?}",
+                    node.name,
+                    node.op
+                );
+                moved += 1;
+                multiplied += usize::from(kernel.flops > 0);
+            }
+            if [
+                "MatMul",
+                "_FusedMatMul",
+                "Conv2D",
+                "_FusedConv2D",
+                "Conv2DBackpropFilter",
+            ]
+            .contains(&node.op)
+            {
+                assert!(node.kernels.iter().any(|kernel| kernel.flops > 0), "{node:?}");
+            }
+        }
+        assert!(
+            moved > 20 && multiplied > 5,
+            "{moved} kernels, {multiplied} with arithmetic"
+        );
+        let lines = graph_ops::gpu::profile_lines(&[nodes], None);
+        assert!(lines.len() > 10, "{lines:#?}");
+    }
 }
 
 #[test]

@@ -335,6 +335,22 @@ impl KernelRequest<'_> {
             .ok_or_else(|| Error::internal(format!("input {index} is not declared as a plan-time input")))
     }
 
+    /// Bytes of the inputs, as far as their elements have a size: strings and handles have none.
+    pub fn input_bytes(&self) -> usize {
+        let sizes = self.input_dtypes.iter().zip(self.input_shapes);
+        sizes
+            .map(|(dtype, shape)| dtype.size().unwrap_or(0) * shape.num_elements())
+            .sum()
+    }
+
+    /// Bytes of the outputs, as far as their shapes are known and their elements have a size.
+    pub fn output_bytes(&self) -> usize {
+        let sizes = self.output_dtypes.iter().zip(self.output_shapes);
+        sizes
+            .map(|(dtype, shape)| dtype.size().unwrap_or(0) * shape.as_ref().map_or(0, Shape::num_elements))
+            .sum()
+    }
+
     /// The number of inputs, lists counted by their members.
     pub fn num_inputs(&self) -> usize {
         self.input_shapes.len()

@@ -209,6 +209,8 @@ static inline double bits_double(unsigned long long bits) {
   memcpy(&value, &bits, 8);
   return value;
 }
+static inline float rounded_product(float x, float y) { return x * y; }
+static inline double rounded_product(double x, double y) { return x * y; }
 static inline unsigned multiply_high(unsigned x, unsigned y) {
   return unsigned((unsigned long long)x * y >> 32);
 }

@@ -50,6 +50,9 @@ DEVICE u64 double_bits(double value) { return u64(__double_as_longlong(value)); 
 DEVICE double bits_double(u64 bits) { return __longlong_as_double(i64(bits)); }
 // The upper half of the product.
 DEVICE u32 multiply_high(u32 x, u32 y) { return __umulhi(x, y); }
+// The product, rounded before anything is added to it.
+DEVICE float rounded_product(float x, float y) { return __fmul_rn(x, y); }
+DEVICE double rounded_product(double x, double y) { return __dmul_rn(x, y); }
 #endif
 
 // IEEE half precision: 16 bits in memory, calculated in float.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use graph_core::{DType, Error, Result};
 
-use crate::convolution::{Algorithm, Convolution, ConvolutionOp};
+use super::Host;
+use super::work::Work;
+use crate::convolution::{Algorithm, Convolution, ConvolutionOp, Convolutions};
 
 /// One of the library's algorithms. All sum in `f64`, in the same order.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +54,13 @@ impl ConvolutionLibrary {
         }
     }
 
-    pub(super) fn identity(&self) -> Result<String> {
+    fn identity(&self) -> Result<String> {
         self.version
             .clone()
             .map_err(|reason| Error::unavailable(reason).hint("this library is emulated"))
     }
 
-    pub(super) fn find(&self, algorithm: Algorithm) -> Result<&EmulatedAlgorithm> {
+    fn find(&self, algorithm: Algorithm) -> Result<&EmulatedAlgorithm> {
         let mut known = self.algorithms.iter();
         known.find(|one| one.algorithm == algorithm).ok_or_else(|| {
             Error::invalid_argument("the emulated library has no such algorithm").got(format!("{algorithm:?}"))
@@ -66,7 +68,7 @@ impl ConvolutionLibrary {
     }
 
     /// # Safety
-    /// That of [`Driver::convolve`](crate::driver::Driver::convolve).
+    /// That of [`Convolutions::convolve`].
     pub(super) unsafe fn run(&self, c: &Convolution, one: &EmulatedAlgorithm, tensors: [u64; 3], workspace: u64) {
         self.runs.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(one.delay);
@@ -85,6 +87,45 @@ impl ConvolutionLibrary {
             // SAFETY: as above.
             _ => unsafe { convolve::<half::bf16>(c, tensors, f64::from, |sum| half::bf16::from_f32(sum as f32)) },
         }
+    }
+}
+
+// SAFETY: addresses are the host's own; the conditions are handed on.
+unsafe impl Convolutions for Host {
+    fn identity(&self) -> Result<String> {
+        self.library()?.identity()
+    }
+
+    fn algorithms(&self, _: &Convolution, workspace: usize) -> Result<Vec<Algorithm>> {
+        let library = self.library()?;
+        library.identity()?;
+        let offered = library.algorithms.iter().filter(|one| !one.hidden);
+        let offered = offered.map(|one| one.algorithm);
+        Ok(offered.filter(|one| one.workspace <= workspace).collect())
+    }
+
+    unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        algorithm: Algorithm,
+        tensors: [u64; 3],
+        workspace: u64,
+    ) -> Result<()> {
+        let library = self.library()?;
+        let one = *library.find(algorithm)?;
+        if one.fails {
+            library.runs.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::internal("the emulated library's algorithm fails").got(algorithm.number));
+        }
+        let work = Work::Convolve {
+            library: library.clone(),
+            convolution: *convolution,
+            algorithm: one,
+            tensors,
+            workspace,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.give(work) }
     }
 }
 

@@ -415,6 +415,12 @@ fn kernel(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Pla
     plan(request, [0], pick)
 }
 
+/// Bytes that are moved where indices (input 1) pick parts of a tensor: the indices, and each part twice.
+pub(crate) fn picked_bytes(request: &KernelRequest<'_>) -> usize {
+    let indices = request.input_shape(1).num_elements() * request.input_dtype(1).size().unwrap_or(0);
+    indices + 2 * request.output_bytes()
+}
+
 /// On a device, where an index outside of the axis picks zeros.
 fn on_device(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<Planned> {
     let pick = Pick::new(request, axis, batch_dims)?;
@@ -425,6 +431,7 @@ fn on_device(request: &KernelRequest<'_>, axis: i64, batch_dims: i64) -> Result<
     let n = pick.batches * outer * pick.indices * inner;
     let defines = [("W", word), ("I", type_name(pick.index_type)?)];
     let function = Cuda::of(request)?.function(&SOURCE, "gather", &defines)?;
+    let function = function.moving(picked_bytes(request));
     Ok(Planned::new(move |context| {
         let (params, indices) = (context.input_address(0), context.input_address(1));
         let output = context.output_address(0);

@@ -89,6 +89,7 @@ fn picking(request: &KernelRequest<'_>) -> Result<Planned> {
     let n = address.count * inner;
     let defines = [("W", word), ("I", type_name(address.index_type)?)];
     let function = Cuda::of(request)?.function(&super::gather::SOURCE, "gather_points", &defines)?;
+    let function = function.moving(super::gather::picked_bytes(request));
     Ok(Planned::new(move |context| {
         let (params, indices) = (context.input_address(0), context.input_address(1));
         let output = context.output_address(0);
@@ -404,27 +405,26 @@ fn scattered(request: &KernelRequest<'_>, indices: usize, change: &str) -> Resul
     let (dtype, output) = (request.output_dtype(0), request.output_shape(0)?);
     let address = Address::new(output, request.input_shape(indices), indices, request)?;
     let extent = Extent {
-        count: address.count,
         dims: Depth::new(&address.dims)?,
         inner: address.slice,
         repeated: false,
     };
     let len = output.num_elements();
-    let (zeros, copy) = (Fill::zeros(request, dtype)?, Transfer::all(request, dtype, len)?);
-    let scatter = Scatter::new(request, dtype, address.index_type, change)?;
+    let (zeros, copy) = (Fill::zeros(request, dtype, len)?, Transfer::all(request, dtype, len)?);
+    let scatter = Scatter::new(request, dtype, address.index_type, address.count, change)?;
     let planned = Planned::new(move |context| {
         let (numbers, updates) = (context.input_address(indices), context.input_address(indices + 1));
         let (output, scratch) = (context.output_address(0), context.scratch_address());
         // SAFETY: the sizes are those of the tensors.
         unsafe {
             match indices {
-                0 => zeros.run(output, len)?,
+                0 => zeros.run(output)?,
                 _ => copy.run(context.input_address(0), output)?,
             }
             scatter.run(output, numbers, updates, extent, scratch)
         }
     });
-    Ok(planned.with_scratch(scatter::scratch(extent.count)))
+    Ok(planned.with_scratch(scatter::scratch(address.count)))
 }
 
 /// Updates (input 1) at indices (input 0) among zeros.

@@ -234,16 +234,16 @@ fn putting(request: &KernelRequest<'_>) -> Result<Planned> {
     axes.iter_mut()
         .for_each(|axis| (axis.from, axis.to) = (axis.to, axis.from));
     let dtype = request.input_dtype(4);
+    let count = request.output_shape(0)?.num_elements();
     let (zeros, copy) = (
-        Fill::zeros(request, dtype)?,
+        Fill::zeros(request, dtype, count)?,
         Transfer::new(request, dtype, 0, to, &axes)?,
     );
-    let count = request.output_shape(0)?.num_elements();
     Ok(Planned::new(move |context| {
         let (input, output) = (context.input_address(4), context.output_address(0));
         // SAFETY: the output has `count` elements, and the copy was made for both shapes.
         unsafe {
-            zeros.run(output, count)?;
+            zeros.run(output)?;
             copy.run(input, output)
         }
     }))

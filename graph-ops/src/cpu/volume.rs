@@ -34,6 +34,12 @@ impl Volume {
         })
     }
 
+    /// How many elements all windows see, each as often as a window sees it.
+    pub fn visits(&self) -> usize {
+        let windows = self.windows.iter().map(|window| window.size * window.output);
+        self.batch * self.channels * windows.product::<usize>()
+    }
+
     /// The shape of results with `channels` channels.
     pub fn out_shape(&self, channels: usize) -> [usize; 5] {
         let [d, h, w] = self.windows.map(|window| window.output);

@@ -73,6 +73,22 @@ pub(crate) fn forward(
     )?;
     let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
     let (channels, len) = (sides.channels, sides.pixels() * sides.channels);
+    let (elements, vector) = (
+        len * request.input_dtype(0).size().unwrap_or(0),
+        channels * size_of::<f32>(),
+    );
+    let partial = slabs.count * vector;
+    let sums = sums.moving(elements + partial).doing(len);
+    let means = means.moving(partial + 2 * vector).doing(slabs.count * channels);
+    let square_sums = square_sums.moving(elements + vector + partial).doing(3 * len);
+    let variances = variances.moving(partial + 2 * vector).doing(slabs.count * channels);
+    let given = given.moving(6 * vector);
+    let normalize = normalize.moving(2 * elements + 4 * vector);
+    let reserved_len = match reserved {
+        Some(reserved) => request.output_shape(reserved)?.num_elements(),
+        None => 0,
+    };
+    let zero = zero.moving(reserved_len * size_of::<f32>());
     let planned = Planned::new(move |context| {
         let [x, scale, offset] = [0, 1, 2].map(|index| context.input_address(index));
         let y = context.output_address(0);
@@ -111,13 +127,15 @@ pub(crate) fn forward(
                 arguments![y, x, scale, offset, saved_mean, saved_variance, len as i64, norm],
             )?;
             if let Some(reserved) = reserved {
-                let count = context.output_shape(reserved).num_elements();
-                zero.launch_over(count, arguments![context.output_address(reserved), count as i64])?;
+                zero.launch_over(
+                    reserved_len,
+                    arguments![context.output_address(reserved), reserved_len as i64],
+                )?;
             }
         }
         Ok(())
     });
-    Ok(planned.with_scratch(slabs.count * channels * size_of::<f32>()))
+    Ok(planned.with_scratch(partial))
 }
 
 /// The gradient of [`forward`]: of the gradient of y, x, scale, mean and variance to the gradients of x, scale and offset.
@@ -131,6 +149,14 @@ pub(crate) fn backward(request: &KernelRequest<'_>, sides: Sides, epsilon: f32, 
     let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
     let (channels, len) = (sides.channels, sides.pixels() * sides.channels);
     let sums_len = 2 * slabs.count * channels;
+    let (elements, vector) = (
+        len * request.input_dtype(0).size().unwrap_or(0),
+        channels * size_of::<f32>(),
+    );
+    let partial = sums_len * size_of::<f32>();
+    let sums = sums.moving(2 * elements + vector + partial).doing(4 * len);
+    let gradient_terms = gradient_terms.moving(partial + 7 * vector).doing(sums_len);
+    let gradient_of_x = gradient_of_x.moving(3 * elements + 4 * vector);
     let planned = Planned::new(move |context| {
         let [gradient, x, scale, mean, variance] = [0, 1, 2, 3, 4].map(|index| context.input_address(index));
         let [to_x, to_scale, to_offset] = [0, 1, 2].map(|index| context.output_address(index));

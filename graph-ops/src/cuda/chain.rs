@@ -286,15 +286,26 @@ impl Sums {
     ) -> Result<Self> {
         let text = Text::new(dtype, layouts, chains)?;
         let (cuda, defines) = (Cuda::of(request)?, text.defines());
+        // By the length alone, so that the order of a sum does not depend on the device.
+        let blocks = len.div_ceil(THREADS * 16).clamp(1, 1024);
+        let (count, size) = (chains.len(), dtype.size().unwrap_or(8));
+        // Each element is calculated and added.
+        let operations = chains.iter().map(|chain| chain.len() + 1).sum::<usize>() * len;
+        let (function, finish) = (
+            cuda.function(&SOURCE, "chain_sums", &defines)?,
+            cuda.function(&SOURCE, "finish_sums", &defines)?,
+        );
+        let finished = count.min(OPERANDS);
         Ok(Self {
-            function: cuda.function(&SOURCE, "chain_sums", &defines)?,
-            finish: cuda.function(&SOURCE, "finish_sums", &defines)?,
+            function: function
+                .moving(request.input_bytes() + count * blocks * size)
+                .doing(operations),
+            finish: finish.moving(finished * (blocks + 1) * size).doing(finished * blocks),
             strides: text.strides,
             scales,
             len,
-            // By the length alone, so that the order of a sum does not depend on the device.
-            blocks: len.div_ceil(THREADS * 16).clamp(1, 1024),
-            size: dtype.size().unwrap_or(8),
+            blocks,
+            size,
         })
     }
 

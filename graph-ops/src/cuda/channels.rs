@@ -90,16 +90,19 @@ impl ChannelSums {
         small(sides.channels)?;
         let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
         let direct = slabs.count == 1 && dtype.size() == Some(compute_size(dtype));
+        let size = compute_size(dtype);
+        let bytes = sides.len() * dtype.size().unwrap_or(0) + slabs.count * sides.channels * size;
+        let function = Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?;
         Ok(Self {
-            function: Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?,
+            function: function.moving(bytes).doing(sides.len()),
             finish: if direct {
                 None
             } else {
-                Some(SumRows::new(request, dtype)?)
+                Some(SumRows::new(request, dtype, slabs.count, sides.channels)?)
             },
             sides,
             slabs,
-            size: compute_size(dtype),
+            size,
         })
     }
 
@@ -119,7 +122,7 @@ impl ChannelSums {
     /// Both are of the dtype and the sizes that [`ChannelSums::new`] was told of, and there is as much scratch memory as
     /// [`ChannelSums::scratch`] says.
     pub(crate) unsafe fn run(&self, x: DeviceAddress, out: DeviceAddress, scratch: DeviceAddress) -> Result<()> {
-        let (Sides { channels, inner, .. }, Slabs { width, len, count, .. }) = (self.sides, self.slabs);
+        let (Sides { channels, inner, .. }, Slabs { width, len, .. }) = (self.sides, self.slabs);
         let partial = if self.finish.is_some() { scratch } else { out };
         let pixels = self.sides.pixels() as i64;
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
@@ -138,7 +141,7 @@ impl ChannelSums {
                 ],
             )?;
             match &self.finish {
-                Some(finish) => finish.run(out, partial, channels, count),
+                Some(finish) => finish.run(out, partial),
                 None => Ok(()),
             }
         }
@@ -157,7 +160,11 @@ impl BiasAdd {
     pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
         small(sides.channels)?;
         let function = Cuda::of(request)?.function(&SOURCE, "bias_add", &[("T", type_name(dtype)?)])?;
-        Ok(Self { function, sides })
+        let bytes = (2 * sides.len() + sides.channels) * dtype.size().unwrap_or(0);
+        Ok(Self {
+            function: function.moving(bytes),
+            sides,
+        })
     }
 
     /// `out = value + bias`; `out` may be `value`.
@@ -191,10 +198,10 @@ impl BiasRelu {
     /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
     pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
         small(sides.channels)?;
-        let bytes = 2 * sides.len() * dtype.size().unwrap_or(0);
+        let bytes = (2 * sides.len() + sides.channels) * dtype.size().unwrap_or(0);
         let function = Cuda::of(request)?.function(&SOURCE, "bias_relu", &[("T", type_name(dtype)?)])?;
         Ok(Self {
-            function: function.declaring(bytes as u64, 2 * sides.len() as u64),
+            function: function.moving(bytes).doing(2 * sides.len()),
             sides,
         })
     }

@@ -2,8 +2,8 @@
 //
 // Defined from outside: T; TILE_M and TILE_N, the rows and columns of a block's tile of the product; BLOCK_M, the rows of a
 // thread's part of it; CHANNELS_LAST, whether the images' channels are their last axis; and which kernel it is: FORWARD,
-// BACKPROP_INPUT or BACKPROP_FILTER. Neighbouring threads fetch neighbours in memory: channels where they are last, else pixels. All three run with THREADS threads,
-// and a grid of tiles of rows, tiles of columns, and parts of the sums.
+// BACKPROP_INPUT or BACKPROP_FILTER. Neighbouring threads fetch neighbours in memory: channels where they are last, else pixels.
+// All three run with THREADS threads, and a grid of tiles of rows, tiles of columns, and parts of the sums.
 
 typedef typename Compute<T>::type A;
 
@@ -111,11 +111,28 @@ DEVICE void each_sum(const A (&sums)[BLOCK_M][BLOCK_N], i64 height, i32 width, c
       if (row + m < height && column + n < width) write(row + m, column + n, sums[m][n]);
 }
 
-// Tiles whose terms are taps and channels: neighbouring threads fetch neighbouring terms of one row (or column).
+// Tiles in which neighbouring threads fetch neighbouring terms of one row (or column).
 struct AlongTerms {
   static DEVICE i32 term() { return i32(threadIdx.x) % DEPTH; }
   static DEVICE i32 index(int r) { return i32(threadIdx.x) / DEPTH + r * (THREADS / DEPTH); }
   DEVICE void prepare(i32, i32) {}
+  template <class Tile, int COUNT>
+  DEVICE void store(Tile& tile, const A (&values)[COUNT]) const {
+#pragma unroll
+    for (int r = 0; r < COUNT; ++r) tile[term()][index(r)] = values[r];
+  }
+};
+
+// Tiles in which neighbouring threads fetch one term of neighbouring rows (or columns), of which there are SIZE.
+template <int SIZE>
+struct AcrossTerms {
+  static DEVICE i32 index() { return i32(threadIdx.x) % SIZE; }
+  static DEVICE i32 term(int r) { return i32(threadIdx.x) / SIZE + r * (THREADS / SIZE); }
+  template <class Tile, int COUNT>
+  DEVICE void store(Tile& tile, const A (&values)[COUNT]) const {
+#pragma unroll
+    for (int r = 0; r < COUNT; ++r) tile[term(r)][index()] = values[r];
+  }
 };
 
 // The window that begins `distance` before a pixel, if there is one.
@@ -125,185 +142,119 @@ DEVICE i32 window(i32 distance, i32 stride) {
   return whole * u32(stride) == u32(distance) ? i32(whole) : -1;
 }
 
+// What lies under the windows of output pixels: pixels of images.
+struct UnderWindows {
+  static constexpr i32 DIRECTION = 1;
+  static DEVICE Image image(const Convolution& g) { return g.input(); }
+  // How many there are along an axis of what the rows of the product are, and of what is fetched.
+  static DEVICE i32 rows(const Axis& axis) { return axis.output; }
+  static DEVICE i32 fetched(const Axis& axis) { return axis.input; }
+  // Where a pixel's reach begins, and where a tap that is so far away leads from there.
+  static DEVICE i32 begin(const Axis& axis, i32 pixel) { return pixel * axis.stride - axis.before; }
+  static DEVICE i32 lead(const Axis&, i32 begin, i32 far) { return begin + far; }
+};
+
+// The windows that reach input pixels: pixels of gradients.
+struct OverPixels {
+  static constexpr i32 DIRECTION = -1;
+  static DEVICE Image image(const Convolution& g) { return g.output(); }
+  static DEVICE i32 rows(const Axis& axis) { return axis.input; }
+  static DEVICE i32 fetched(const Axis& axis) { return axis.output; }
+  static DEVICE i32 begin(const Axis& axis, i32 pixel) { return pixel + axis.before; }
+  static DEVICE i32 lead(const Axis& axis, i32 begin, i32 far) { return window(begin - far, axis.stride); }
+};
+
+// Where the reach of a row of the product begins, a pixel.
+template <class Side>
+DEVICE Pixel reach_of(i64 row_of_product, const Convolution& g, const Image& image) {
+  if (row_of_product >= g.height) return {0, NOWHERE, NOWHERE};
+  Pixel pixel = pixel_of(row_of_product, Side::rows(g.rows), Side::rows(g.columns), image.elements());
+  return {pixel.image, Side::begin(g.rows, pixel.row), Side::begin(g.columns, pixel.column)};
+}
+
 #if CHANNELS_LAST
-// Pixels of images under the windows of output pixels.
-struct UnderWindows : AlongTerms {
-  const T* images;
+// Pixels that taps lead to, whose terms are taps and channels.
+template <class Side>
+struct Pixels : AlongTerms {
+  const T* pixels;
   const Convolution& g;
   Image image;
-  Pixel pixels[LEFT];
+  Pixel reaches[LEFT];
 
-  DEVICE UnderWindows(const T* images, const Convolution& g) : images(images), g(g), image(g.input()) {
+  DEVICE Pixels(const T* pixels, const Convolution& g) : pixels(pixels), g(g), image(Side::image(g)) {
 #pragma unroll
-    for (int r = 0; r < LEFT; ++r) {
-      i64 at = i64(blockIdx.x) * TILE_M + index(r);
-      if (at < g.height) {
-        pixels[r] = pixel_of(at, g.rows.output, g.columns.output, image.elements());
-        pixels[r].row = pixels[r].row * g.rows.stride - g.rows.before;
-        pixels[r].column = pixels[r].column * g.columns.stride - g.columns.before;
-      } else {
-        pixels[r] = {0, NOWHERE, NOWHERE};
-      }
-    }
+    for (int r = 0; r < LEFT; ++r) reaches[r] = reach_of<Side>(i64(blockIdx.x) * TILE_M + index(r), g, image);
   }
   DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
     i32 at = k + term();
-    Tap tap = tap_of(at, g.in_channels, g.columns.size);
+    Tap tap = tap_of(at, image.channels, g.columns.size);
     i32 down = tap.row * g.rows.dilation, right = tap.column * g.columns.dilation;
     i32 row_step = i32(image.row()), column_step = i32(image.column()), channel = tap.channel * i32(image.channel());
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
-      i32 row = pixels[r].row + down, column = pixels[r].column + right;
-      bool inside = at < to && u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
-      values[r] = inside ? A(images[pixels[r].image + (row * row_step + column * column_step + channel)]) : A(0);
+      i32 row = Side::lead(g.rows, reaches[r].row, down), column = Side::lead(g.columns, reaches[r].column, right);
+      bool inside = at < to && u32(row) < u32(Side::fetched(g.rows)) && u32(column) < u32(Side::fetched(g.columns));
+      values[r] = inside ? A(pixels[reaches[r].image + (row * row_step + column * column_step + channel)]) : A(0);
     }
-  }
-  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
-  }
-};
-
-// Pixels of gradients whose windows reach input pixels.
-struct OverPixels : AlongTerms {
-  const T* gradients;
-  const Convolution& g;
-  Image image;
-  Pixel pixels[LEFT];
-
-  DEVICE OverPixels(const T* gradients, const Convolution& g) : gradients(gradients), g(g), image(g.output()) {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) {
-      i64 at = i64(blockIdx.x) * TILE_M + index(r);
-      if (at < g.height) {
-        pixels[r] = pixel_of(at, g.rows.input, g.columns.input, image.elements());
-        pixels[r].row += g.rows.before;
-        pixels[r].column += g.columns.before;
-      } else {
-        pixels[r] = {0, NOWHERE, NOWHERE};
-      }
-    }
-  }
-  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
-    i32 at = k + term();
-    Tap tap = tap_of(at, g.out_channels, g.columns.size);
-    i32 up = tap.row * g.rows.dilation, left = tap.column * g.columns.dilation;
-    i32 row_step = i32(image.row()), column_step = i32(image.column()), channel = tap.channel * i32(image.channel());
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) {
-      i32 row = window(pixels[r].row - up, g.rows.stride), column = window(pixels[r].column - left, g.columns.stride);
-      bool inside = at < to && u32(row) < u32(g.rows.output) && u32(column) < u32(g.columns.output);
-      values[r] = inside ? A(gradients[pixels[r].image + (row * row_step + column * column_step + channel)]) : A(0);
-    }
-  }
-  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
   }
 };
 #else
 // What a term adds to a pixel: a tap and a channel.
-struct Reach {
+struct Far {
   i32 row, column, channel;
 };
+typedef Far Fars[2][DEPTH];
 
-// Tiles whose rows are pixels: neighbouring threads fetch the same term of neighbouring pixels.
-struct AlongPixels {
+// Pixels that taps lead to; rows of the product, which are pixels too, are neighbours in memory.
+template <class Side>
+struct Pixels : AcrossTerms<TILE_M> {
+  const T* pixels;
   const Convolution& g;
   Image image;
-  Reach (&reaches)[2][DEPTH];
-  Pixel pixel;
+  Fars& fars;
+  Pixel reach;
 
-  static DEVICE i32 index() { return i32(threadIdx.x) % TILE_M; }
-  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
-  static DEVICE i64 row_of_product() { return i64(blockIdx.x) * TILE_M + index(); }
+  DEVICE Pixels(const T* pixels, const Convolution& g, Fars& fars) : pixels(pixels), g(g), image(Side::image(g)), fars(fars) {
+    reach = reach_of<Side>(i64(blockIdx.x) * TILE_M + index(), g, image);
+  }
   // Takes terms apart, for `fetch` after the next barrier. What is no term lies nowhere, in the direction that terms are added.
-  DEVICE void prepare(i32 k, i32 to, i32 direction) const {
+  DEVICE void prepare(i32 k, i32 to) const {
     if (threadIdx.x >= DEPTH) return;
     i32 at = k + i32(threadIdx.x);
-    Reach& reach = reaches[k / DEPTH % 2][threadIdx.x];
+    Far& far = fars[k / DEPTH % 2][threadIdx.x];
     if (at >= to) {
-      reach = {direction * NOWHERE, direction * NOWHERE, 0};
+      far = {Side::DIRECTION * NOWHERE, Side::DIRECTION * NOWHERE, 0};
       return;
     }
     Tap tap = tap_of(at, image.channels, g.columns.size);
-    reach = {tap.row * g.rows.dilation, tap.column * g.columns.dilation, tap.channel * i32(image.channel())};
+    far = {tap.row * g.rows.dilation, tap.column * g.columns.dilation, tap.channel * i32(image.channel())};
   }
-  DEVICE const Reach& reach(i32 k, int r) const { return reaches[k / DEPTH % 2][term(r)]; }
-  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) lefts[term(r)][index()] = values[r];
-  }
-};
-typedef Reach Reaches[2][DEPTH];
-
-// Pixels of images under the windows of output pixels.
-struct UnderWindows : AlongPixels {
-  const T* images;
-
-  DEVICE UnderWindows(const T* images, const Convolution& g, Reaches& reaches)
-      : AlongPixels{g, g.input(), reaches, {0, NOWHERE, NOWHERE}}, images(images) {
-    i64 at = row_of_product();
-    if (at >= g.height) return;
-    pixel = pixel_of(at, g.rows.output, g.columns.output, image.elements());
-    pixel.row = pixel.row * g.rows.stride - g.rows.before;
-    pixel.column = pixel.column * g.columns.stride - g.columns.before;
-  }
-  DEVICE void prepare(i32 k, i32 to) const { AlongPixels::prepare(k, to, 1); }
   DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+    i32 columns = Side::fetched(g.columns);
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
-      Reach far = reach(k, r);
-      i32 row = pixel.row + far.row, column = pixel.column + far.column;
-      bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
-      values[r] = inside ? A(images[pixel.image + (row * g.columns.input + column + far.channel)]) : A(0);
-    }
-  }
-};
-
-// Pixels of gradients whose windows reach input pixels.
-struct OverPixels : AlongPixels {
-  const T* gradients;
-
-  DEVICE OverPixels(const T* gradients, const Convolution& g, Reaches& reaches)
-      : AlongPixels{g, g.output(), reaches, {0, NOWHERE, NOWHERE}}, gradients(gradients) {
-    i64 at = row_of_product();
-    if (at >= g.height) return;
-    pixel = pixel_of(at, g.rows.input, g.columns.input, image.elements());
-    pixel.row += g.rows.before;
-    pixel.column += g.columns.before;
-  }
-  DEVICE void prepare(i32 k, i32 to) const { AlongPixels::prepare(k, to, -1); }
-  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) {
-      Reach far = reach(k, r);
-      i32 row = window(pixel.row - far.row, g.rows.stride), column = window(pixel.column - far.column, g.columns.stride);
-      bool inside = u32(row) < u32(g.rows.output) && u32(column) < u32(g.columns.output);
-      values[r] = inside ? A(gradients[pixel.image + (row * g.columns.output + column + far.channel)]) : A(0);
+      Far far = fars[k / DEPTH % 2][term(r)];
+      i32 row = Side::lead(g.rows, reach.row, far.row), column = Side::lead(g.columns, reach.column, far.column);
+      bool inside = u32(row) < u32(Side::fetched(g.rows)) && u32(column) < u32(columns);
+      values[r] = inside ? A(pixels[reach.image + (row * columns + column + far.channel)]) : A(0);
     }
   }
 };
 #endif
 
 // The filter with taps and input channels for rows.
-struct Filter {
+struct Filter : AcrossTerms<TILE_N> {
   const T* filter;
   i32 width;
 
-  static DEVICE i32 column() { return i32(threadIdx.x) % TILE_N; }
-  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_N + r * (THREADS / TILE_N); }
+  DEVICE Filter(const T* filter, i32 width) : filter(filter), width(width) {}
   DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
-    i32 n = i32(blockIdx.y) * TILE_N + column();
+    i32 n = i32(blockIdx.y) * TILE_N + index();
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
       i32 at = k + term(r);
       values[r] = at < to && n < width ? A(filter[i64(at) * width + n]) : A(0);
     }
-  }
-  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
-#pragma unroll
-    for (int r = 0; r < RIGHT; ++r) rights[term(r)][column()] = values[r];
   }
 };
 
@@ -323,10 +274,6 @@ struct FilterBackwards : AlongTerms {
       i32 n = i32(blockIdx.y) * TILE_N + index(r);
       values[r] = at < to && n < g.in_channels ? A(filter[(row + n) * g.out_channels + channel]) : A(0);
     }
-  }
-  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
-#pragma unroll
-    for (int r = 0; r < RIGHT; ++r) rights[term()][index(r)] = values[r];
   }
 };
 
@@ -372,16 +319,14 @@ DEVICE TapPlace tap_place_of(i64 at, const Convolution& g, const Image& image) {
 
 #if CHANNELS_LAST
 // Pixels of images under the same tap of many windows.
-struct UnderTaps : OverWindows {
+struct UnderTaps : OverWindows, AcrossTerms<TILE_M> {
   const T* images;
   TapPlace tap;
 
   DEVICE UnderTaps(const T* images, const Convolution& g, Terms& terms)
       : OverWindows{g, g.input(), g.output(), terms}, images(images) {
-    tap = tap_place_of(i64(blockIdx.x) * TILE_M + row(), g, image);
+    tap = tap_place_of(i64(blockIdx.x) * TILE_M + index(), g, image);
   }
-  static DEVICE i32 row() { return i32(threadIdx.x) % TILE_M; }
-  static DEVICE i32 term(int r) { return i32(threadIdx.x) / TILE_M + r * (THREADS / TILE_M); }
   DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
     i32 row_step = i32(image.row()), column_step = i32(image.column());
 #pragma unroll
@@ -392,31 +337,24 @@ struct UnderTaps : OverWindows {
       values[r] = inside ? A(images[window.image + (row * row_step + column * column_step) + tap.channel]) : A(0);
     }
   }
-  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) lefts[term(r)][row()] = values[r];
-  }
 };
 
 // The gradients of output pixels.
-struct Gradients {
+struct Gradients : AcrossTerms<TILE_N> {
   const T* gradients;
   const Convolution& g;
   const Terms& terms;
 
+  DEVICE Gradients(const T* gradients, const Convolution& g, const Terms& terms)
+      : gradients(gradients), g(g), terms(terms) {}
   DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
-    i32 n = i32(blockIdx.y) * TILE_N + Filter::column();
+    i32 n = i32(blockIdx.y) * TILE_N + index();
     i64 channel = n * g.output().channel();
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
-      i32 term = Filter::term(r);
-      bool inside = k + term < to && n < g.out_channels;
-      values[r] = inside ? A(gradients[terms[k / DEPTH % 2][term].gradient + channel]) : A(0);
+      bool inside = k + term(r) < to && n < g.out_channels;
+      values[r] = inside ? A(gradients[terms[k / DEPTH % 2][term(r)].gradient + channel]) : A(0);
     }
-  }
-  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
-#pragma unroll
-    for (int r = 0; r < RIGHT; ++r) rights[Filter::term(r)][Filter::column()] = values[r];
   }
 };
 #else
@@ -440,10 +378,6 @@ struct UnderTaps : OverWindows, AlongTerms {
       values[r] = inside ? A(images[window.image + (row * g.columns.input + column) + taps[r].channel]) : A(0);
     }
   }
-  DEVICE void store(Lefts& lefts, const A (&values)[LEFT]) const {
-#pragma unroll
-    for (int r = 0; r < LEFT; ++r) lefts[term()][index(r)] = values[r];
-  }
 };
 
 // The gradients of output pixels.
@@ -463,10 +397,6 @@ struct Gradients : AlongTerms {
       values[r] = inside ? A(gradients[pixel + n * channel]) : A(0);
     }
   }
-  DEVICE void store(Rights& rights, const A (&values)[RIGHT]) const {
-#pragma unroll
-    for (int r = 0; r < RIGHT; ++r) rights[term()][index(r)] = values[r];
-  }
 };
 #endif
 
@@ -482,12 +412,12 @@ DEVICE i64 pixel_element(const Image& image, i64 pixel, i32 channel) {
 // With a bias where there is one, and then `Relu`; each step is rounded as it is between operations.
 BLOCK_KERNEL(conv2d, THREADS, T* out, const T* images, const T* filter, const T* bias, Convolution g, i32 relu) {
 #if CHANNELS_LAST
-  UnderWindows left(images, g);
+  Pixels<UnderWindows> left(images, g);
 #else
-  SHARED Reaches reaches;
-  UnderWindows left(images, g, reaches);
+  SHARED Fars fars;
+  Pixels<UnderWindows> left(images, g, fars);
 #endif
-  Filter right{filter, g.out_channels};
+  Filter right(filter, g.out_channels);
   A sums[BLOCK_M][BLOCK_N];
   multiply(left, right, 0, g.rows.size * g.columns.size * g.in_channels, sums);
   Image image = g.output();
@@ -503,10 +433,10 @@ BLOCK_KERNEL(conv2d, THREADS, T* out, const T* images, const T* filter, const T*
 #ifdef BACKPROP_INPUT
 BLOCK_KERNEL(conv2d_backprop_input, THREADS, T* out, const T* gradients, const T* filter, Convolution g) {
 #if CHANNELS_LAST
-  OverPixels left(gradients, g);
+  Pixels<OverPixels> left(gradients, g);
 #else
-  SHARED Reaches reaches;
-  OverPixels left(gradients, g, reaches);
+  SHARED Fars fars;
+  Pixels<OverPixels> left(gradients, g, fars);
 #endif
   FilterBackwards right(filter, g);
   A sums[BLOCK_M][BLOCK_N];
@@ -523,7 +453,7 @@ BLOCK_KERNEL(conv2d_backprop_filter, THREADS, A* partial, const T* images, const
              i32 part) {
   SHARED Terms terms;
   UnderTaps left(images, g, terms);
-  Gradients right{gradients, g, terms};
+  Gradients right(gradients, g, terms);
   A sums[BLOCK_M][BLOCK_N];
   i32 from = i32(blockIdx.z) * part, to = pixels - from < part ? pixels : from + part;
   multiply(left, right, from, to, sums);

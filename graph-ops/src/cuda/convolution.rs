@@ -126,9 +126,9 @@ impl Tile {
         let size = dtype.size().unwrap_or(0);
         let outputs = g.batch * g.out_image_len();
         let elements = g.batch * g.image_len() + g.filter_len() + outputs;
-        let flops = 2 * g.filter_len() as u64 * (outputs / g.out_channels.max(1)) as u64;
+        let flops = 2 * g.filter_len() * (outputs / g.out_channels.max(1));
         let function = Cuda::of(request)?.function(&SOURCE, name, &defines)?;
-        Ok(function.declaring((elements * size) as u64, flops))
+        Ok(function.moving(elements * size).doing(flops))
     }
 }
 
@@ -324,9 +324,8 @@ pub(crate) struct BackpropFilter {
     finish: SumRows,
     pixels: i32,
     part: usize,
-    parts: usize,
-    len: usize,
-    size: usize,
+    /// Bytes of the parts' sums.
+    scratch: usize,
 }
 
 impl BackpropFilter {
@@ -349,20 +348,21 @@ impl BackpropFilter {
             return Err(too_large());
         }
         let which = ["BACKPROP_FILTER", "conv2d_backprop_filter"];
+        let (len, size) = (g.filter_len(), compute_size(dtype));
+        let read = g.batch * (g.image_len() + g.out_image_len()) * dtype.size().unwrap_or(0);
+        let function = tile.function(request, dtype, (g, channels_last), which)?;
         let kernel = Self {
             own: Product {
-                function: tile.function(request, dtype, (g, channels_last), which)?,
+                function: function.moving(read + parts * len * size),
                 convolution,
                 blocks: tile.blocks(height, g.out_channels, parts),
                 threads: tile.threads(),
             },
             library: None,
-            finish: SumRows::new(request, dtype)?,
+            finish: SumRows::new(request, dtype, parts, len)?,
             pixels: pixels as i32,
             part,
-            parts,
-            len: g.filter_len(),
-            size: compute_size(dtype),
+            scratch: parts * len * size,
         };
         let own = |[images, filter, gradients]: [DeviceAddress; 3], scratch: DeviceAddress| {
             // SAFETY: the tensors and the scratch memory are of these sizes.
@@ -382,8 +382,7 @@ impl BackpropFilter {
 
     /// Bytes of scratch memory that it wants.
     pub(crate) fn scratch(&self) -> usize {
-        let own = self.parts * self.len * self.size;
-        self.library.as_ref().map_or(own, Library::scratch)
+        self.library.as_ref().map_or(self.scratch, Library::scratch)
     }
 
     /// # Errors
@@ -430,7 +429,7 @@ impl BackpropFilter {
                     self.part as i32
                 ],
             )?;
-            self.finish.run(out, scratch, self.len, self.parts)
+            self.finish.run(out, scratch)
         }
     }
 }

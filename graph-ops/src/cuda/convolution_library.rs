@@ -83,7 +83,7 @@ impl Library {
         Ok(Self {
             reorder: cuda
                 .function(&SOURCE, name, &[("W", word), ("CHANNELS_LAST", last)])?
-                .declaring(2 * bytes as u64, 0),
+                .moving(2 * bytes),
             cuda,
             convolution,
             algorithm,

@@ -56,13 +56,19 @@ impl Transfer {
         let cuda = Cuda::of(request)?;
         let (size, word) = word_of(dtype)?;
         let mut axes = merged(axes);
+        let elements = |axes: &mut dyn Iterator<Item = &CopyAxis>| axes.map(|axis| axis.len).product::<usize>();
+        // What is repeated is read once.
+        let read = elements(&mut axes.iter().filter(|axis| axis.from != 0));
+        let moved_bytes = (elements(&mut axes.iter()) + read) * size;
         let (from, to) = (from * size, to * size);
         if let Some([batch, rows, columns]) = transposition(&axes)
             && from == 0
             && to == 0
         {
             return Ok(Self {
-                function: cuda.function(&SOURCE, "transpose_tiles", &[("W", word)])?,
+                function: cuda
+                    .function(&SOURCE, "transpose_tiles", &[("W", word)])?
+                    .moving(moved_bytes),
                 from,
                 to,
                 work: Work::Transpose { batch, rows, columns },
@@ -84,7 +90,9 @@ impl Transfer {
             (moved.sizes[at], moved.from[at], moved.to[at]) = (axis.len as i64, axis.from as i64, axis.to as i64);
         }
         Ok(Self {
-            function: cuda.function(&SOURCE, "copy_strided", &[("W", word_name(bytes)?)])?,
+            function: cuda
+                .function(&SOURCE, "copy_strided", &[("W", word_name(bytes)?)])?
+                .moving(moved_bytes),
             from,
             to,
             work: Work::Strided {

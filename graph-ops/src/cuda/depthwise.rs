@@ -38,6 +38,11 @@ impl Geometry {
     }
 }
 
+/// Multiplications and additions of a convolution, or of one of its gradients.
+fn operations(g: &DepthwiseGeometry) -> usize {
+    2 * g.batch * g.out_image_len() * g.rows.size * g.columns.size
+}
+
 /// `DepthwiseConv2dNative` or its gradient with respect to the images.
 pub(crate) struct Depthwise {
     function: Function,
@@ -58,8 +63,9 @@ impl Depthwise {
         g: &DepthwiseGeometry,
         channels_last: bool,
     ) -> Result<Self> {
+        let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?;
         Ok(Self {
-            function: Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?,
+            function: function.doing(operations(g)),
             geometry: Geometry::new(g, channels_last)?,
             images: g.batch * g.image_len(),
             out: g.batch * g.out_image_len(),
@@ -117,8 +123,8 @@ pub(crate) struct BackpropFilter {
     slabs: Slabs,
     pixels: usize,
     taps: usize,
-    len: usize,
-    size: usize,
+    /// Bytes of the slabs' sums.
+    scratch: usize,
 }
 
 impl BackpropFilter {
@@ -135,21 +141,25 @@ impl BackpropFilter {
             return Err(too_large());
         }
         let pixels = g.batch * g.rows.output * g.columns.output;
+        let slabs = Slabs::new(pixels, g.outputs(), channels_last);
+        let scratch = slabs.count * g.filter_len() * compute_size(dtype);
+        let function =
+            Cuda::of(request)?.function(&SOURCE, "depthwise_backprop_filter", &[("T", type_name(dtype)?)])?;
+        let read = g.batch * (g.image_len() + g.out_image_len()) * dtype.size().unwrap_or(0);
         Ok(Self {
-            function: Cuda::of(request)?.function(&SOURCE, "depthwise_backprop_filter", &[("T", type_name(dtype)?)])?,
-            finish: SumRows::new(request, dtype)?,
+            function: function.moving(read + scratch).doing(operations(g)),
+            finish: SumRows::new(request, dtype, slabs.count, g.filter_len())?,
             geometry: Geometry::new(g, channels_last)?,
-            slabs: Slabs::new(pixels, g.outputs(), channels_last),
+            slabs,
             pixels,
             taps,
-            len: g.filter_len(),
-            size: compute_size(dtype),
+            scratch,
         })
     }
 
     /// Bytes of scratch memory that it wants.
     pub(crate) fn scratch(&self) -> usize {
-        self.slabs.count * self.len * self.size
+        self.scratch
     }
 
     /// # Errors
@@ -165,7 +175,7 @@ impl BackpropFilter {
         out: DeviceAddress,
         scratch: DeviceAddress,
     ) -> Result<()> {
-        let Slabs { width, len, count, .. } = self.slabs;
+        let Slabs { width, len, .. } = self.slabs;
         let [x, y, _] = self.slabs.blocks();
         let (pixels, slab, width) = (self.pixels as i64, len as i64, width as i32);
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
@@ -175,7 +185,7 @@ impl BackpropFilter {
                 [256, 1, 1],
                 arguments![scratch, images, gradients, pixels, slab, width, self.geometry],
             )?;
-            self.finish.run(out, scratch, self.len, count)
+            self.finish.run(out, scratch)
         }
     }
 }

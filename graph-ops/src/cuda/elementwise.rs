@@ -141,21 +141,33 @@ fn map_with(
 }
 
 /// An expression of operands of one type and one number of elements, ready to be given to the device.
-pub(crate) struct Flat(Function);
+pub(crate) struct Flat {
+    function: Function,
+    len: usize,
+}
 
 impl Flat {
-    /// An expression in CUDA C of operands of these names, one to three.
+    /// An expression in CUDA C of operands of these names, one to three, each of `len` elements.
     ///
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, names: &[&str], expression: &str) -> Result<Self> {
+    pub(crate) fn new(
+        request: &KernelRequest<'_>,
+        (dtype, len): (DType, usize),
+        names: &[&str],
+        expression: &str,
+    ) -> Result<Self> {
         let count = names.len().to_string();
         let element = type_name(dtype)?;
         let mut defines = vec![("INPUTS", count.as_str()), ("O", element), ("EXPRESSION", expression)];
         for (name, (letter, own)) in names.iter().zip([("N0", "X0"), ("N1", "X1"), ("N2", "X2")]) {
             defines.extend([(letter, *name), (own, element)]);
         }
-        Cuda::of(request)?.function(&SOURCE, "map_flat", &defines).map(Self)
+        let function = Cuda::of(request)?.function(&SOURCE, "map_flat", &defines)?;
+        Ok(Self {
+            function: function.moving((names.len() + 1) * len * dtype.size().unwrap_or(0)),
+            len,
+        })
     }
 
     /// Gives the work to the device; the result may lie over an operand.
@@ -164,12 +176,12 @@ impl Flat {
     /// The device's.
     ///
     /// # Safety
-    /// The result and the operands are tensors of `n` elements of the dtype.
-    pub(crate) unsafe fn run(&self, out: DeviceAddress, [x, y, z]: [DeviceAddress; 3], n: usize) -> Result<()> {
+    /// The result and the operands are tensors of as many elements of the dtype.
+    pub(crate) unsafe fn run(&self, out: DeviceAddress, [x, y, z]: [DeviceAddress; 3]) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
-            self.0
-                .launch_over(n.div_ceil(4), arguments![out, x, y, z, n as i64, 0i32])
+            self.function
+                .launch_over(self.len.div_ceil(4), arguments![out, x, y, z, self.len as i64, 0i32])
         }
     }
 }

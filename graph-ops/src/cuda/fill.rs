@@ -10,26 +10,36 @@ use super::type_name;
 const SOURCE: Source = source!("fill.cu");
 
 /// One number in many places, ready to be given to the device.
-pub(crate) struct Fill(Function);
+pub(crate) struct Fill {
+    function: Function,
+    count: usize,
+}
 
 impl Fill {
-    /// Of elements of `dtype`; the number is an expression in CUDA C.
+    /// Of `count` elements of `dtype`; the number is an expression in CUDA C.
     ///
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, value: &str) -> Result<Self> {
-        let defines = [("O", type_name(dtype)?), ("VALUE", value)];
-        Cuda::of(request)?.function(&SOURCE, "fill", &defines).map(Self)
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, count: usize, value: &str) -> Result<Self> {
+        Self::of(request, dtype, count, [("O", type_name(dtype)?), ("VALUE", value)])
     }
 
-    /// Of zeros of any dtype: their bits are zero.
+    /// Of `count` zeros of any dtype: their bits are zero.
     ///
     /// # Errors
     /// `Unimplemented` for elements that have no size.
-    pub(crate) fn zeros(request: &KernelRequest<'_>, dtype: DType) -> Result<Self> {
+    pub(crate) fn zeros(request: &KernelRequest<'_>, dtype: DType, count: usize) -> Result<Self> {
         let (_, word) = super::word_of(dtype)?;
-        let defines = [("O", word), ("VALUE", if word == "u128" { "u128{}" } else { "0" })];
-        Cuda::of(request)?.function(&SOURCE, "fill", &defines).map(Self)
+        let value = if word == "u128" { "u128{}" } else { "0" };
+        Self::of(request, dtype, count, [("O", word), ("VALUE", value)])
+    }
+
+    fn of(request: &KernelRequest<'_>, dtype: DType, count: usize, defines: [(&str, &str); 2]) -> Result<Self> {
+        let function = Cuda::of(request)?.function(&SOURCE, "fill", &defines)?;
+        Ok(Self {
+            function: function.moving(count * dtype.size().unwrap_or(0)),
+            count,
+        })
     }
 
     /// Gives the work to the device.
@@ -38,10 +48,13 @@ impl Fill {
     /// The device's.
     ///
     /// # Safety
-    /// The address is of a tensor of `count` elements of the dtype.
-    pub(crate) unsafe fn run(&self, out: DeviceAddress, count: usize) -> Result<()> {
+    /// The address is of a tensor of as many elements of the dtype.
+    pub(crate) unsafe fn run(&self, out: DeviceAddress) -> Result<()> {
         // SAFETY: these are the kernel's parameters; the caller's promise is of the address.
-        unsafe { self.0.launch_over(count.div_ceil(4), arguments![out, count as i64]) }
+        unsafe {
+            self.function
+                .launch_over(self.count.div_ceil(4), arguments![out, self.count as i64])
+        }
     }
 }
 
@@ -50,7 +63,8 @@ impl Fill {
 /// # Errors
 /// Those of [`Fill::new`].
 pub(crate) fn fill(request: &KernelRequest<'_>, value: &str) -> Result<Planned> {
-    filling(request, Fill::new(request, request.output_dtype(0), value)?)
+    let count = request.output_shape(0)?.num_elements();
+    Fill::new(request, request.output_dtype(0), count, value).map(filling)
 }
 
 /// A kernel that fills output 0 with zeros.
@@ -58,13 +72,13 @@ pub(crate) fn fill(request: &KernelRequest<'_>, value: &str) -> Result<Planned> 
 /// # Errors
 /// Those of [`Fill::zeros`].
 pub(crate) fn zeros(request: &KernelRequest<'_>) -> Result<Planned> {
-    filling(request, Fill::zeros(request, request.output_dtype(0))?)
+    let count = request.output_shape(0)?.num_elements();
+    Fill::zeros(request, request.output_dtype(0), count).map(filling)
 }
 
-fn filling(request: &KernelRequest<'_>, fill: Fill) -> Result<Planned> {
-    let count = request.output_shape(0)?.num_elements();
-    Ok(Planned::new(move |context| {
+fn filling(fill: Fill) -> Planned {
+    Planned::new(move |context| {
         // SAFETY: the output has this many elements.
-        unsafe { fill.run(context.output_address(0), count) }
-    }))
+        unsafe { fill.run(context.output_address(0)) }
+    })
 }

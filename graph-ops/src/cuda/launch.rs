@@ -51,6 +51,18 @@ impl Launch {
         })
     }
 
+    /// Says how many bytes the launch moves, where they are not those of the node's inputs and outputs; see [`Function::moving`].
+    pub(crate) fn moving(mut self, bytes: usize) -> Self {
+        self.function = self.function.moving(bytes);
+        self
+    }
+
+    /// Says how many operations of arithmetic the launch does; see [`Function::doing`].
+    pub(crate) fn doing(mut self, operations: usize) -> Self {
+        self.function = self.function.doing(operations);
+        self
+    }
+
     /// Has the kernel take a structure of 24 whole numbers before the others; it begins with these, and the rest is zero.
     pub(crate) fn with_structure(mut self, numbers: &[usize]) -> Self {
         self.structure = Some(std::array::from_fn(|at| {

@@ -17,6 +17,7 @@ pub(crate) mod launch;
 pub(crate) mod philox;
 pub(crate) mod pooling;
 pub(crate) mod reduce;
+pub(crate) mod row_order;
 pub(crate) mod scatter;
 pub(crate) mod softmax;
 pub(crate) mod window;

@@ -11,7 +11,7 @@ use super::{NOWHERE, type_name};
 use crate::cpu::philox::Key;
 use crate::random::generator::{Generator, check_dimensions};
 
-const SOURCE: Source = joined_source!("philox.cu": "philox.cuh", "philox.cu");
+const SOURCE: Source = joined_source!("philox.cu": "philox.cuh", "numbers.cuh", "philox.cu");
 
 /// The generator alone.
 const GENERATOR: Source = source!("philox.cuh");
@@ -42,9 +42,7 @@ fn kernel(request: &KernelRequest<'_>, distribution: Distribution) -> Result<(Fu
     };
     let defines = [("T", type_name(request.output_dtype(0))?), (which, "")];
     let bytes = request.output_shape(0)?.num_elements() * request.output_dtype(0).size().unwrap_or(0);
-    let function = Cuda::of(request)?
-        .function(&SOURCE, "fill", &defines)?
-        .declaring(bytes as u64, 0);
+    let function = Cuda::of(request)?.function(&SOURCE, "fill", &defines)?.moving(bytes);
     Ok((function, 16 / request.output_dtype(0).size().unwrap_or(4).max(4)))
 }
 
@@ -54,7 +52,8 @@ fn kernel(request: &KernelRequest<'_>, distribution: Distribution) -> Result<(Fu
 /// The compiler's.
 pub(crate) fn mixing(request: &KernelRequest<'_>, seeds: usize) -> Result<Launch> {
     let defines = [("SEED", type_name(request.input_dtype(seeds))?)];
-    Launch::new(request, &GENERATOR, "mix_seeds", &defines, Work::Elements(1), &[])
+    let launch = Launch::new(request, &GENERATOR, "mix_seeds", &defines, Work::Elements(1), &[])?;
+    Ok(launch.moving(BYTES + 2 * request.input_dtype(seeds).size().unwrap_or(0)))
 }
 
 /// Writes a place as kernels take it.

@@ -43,8 +43,17 @@ impl Pooling {
         channels_last: bool,
     ) -> Result<Self> {
         small(g.rows.input.saturating_mul(g.columns.input))?;
+        let (images, pooled) = (g.batch * g.image_len(), g.batch * g.out_image_len());
+        // Where maxima are is looked for in the images, of which there are then two: as operands, and gradients of theirs.
+        let elements = match name {
+            "max_pool_grad" | "max_pool_grad_grad" => 2 * images + pooled,
+            _ => images + pooled,
+        };
+        let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?;
         Ok(Self {
-            function: Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?,
+            function: function
+                .moving(elements * dtype.size().unwrap_or(0))
+                .doing(pooled * g.rows.size * g.columns.size),
             pool: Pool {
                 rows: Axis::new(&g.rows)?,
                 columns: Axis::new(&g.columns)?,
@@ -52,8 +61,8 @@ impl Pooling {
                 channels_last: channels_last.into(),
                 halves: g.halves().into(),
             },
-            images: g.batch * g.image_len(),
-            pooled: g.batch * g.out_image_len(),
+            images,
+            pooled,
         })
     }
 

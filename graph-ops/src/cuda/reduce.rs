@@ -4,6 +4,7 @@ use graph_core::op::{KernelRequest, Planned};
 use graph_core::{Error, Result};
 use graph_cuda::{Cuda, Source, arguments, source};
 
+use super::window::compute_size;
 use super::{blocks, type_name};
 
 const SOURCE: Source = source!("reduce.cu");
@@ -94,14 +95,20 @@ pub(crate) fn reduce(request: &KernelRequest<'_>, reduced: &[bool], reduction: &
         Cut::Columns { .. } => "reduce_columns",
     };
     let cuda = Cuda::of(request)?;
-    let function = cuda.function(&SOURCE, name, &defines)?;
     let parts = match cut {
         Cut::ShortRows => 1,
         Cut::Rows { parts } | Cut::Columns { parts, .. } => parts,
     };
-    let join = match parts {
-        1 => None,
-        _ => Some(cuda.function(&SOURCE, "join", &defines)?),
+    let partial = parts * kept * compute_size(request.output_dtype(0));
+    let (input, output) = (request.input_bytes(), request.output_bytes());
+    let function = cuda.function(&SOURCE, name, &defines)?.doing(kept * count);
+    let (function, join) = match parts {
+        1 => (function, None),
+        _ => {
+            let join = cuda.function(&SOURCE, "join", &defines)?;
+            let join = join.moving(partial + output).doing(parts * kept);
+            (function.moving(input + partial), Some(join))
+        }
     };
     // An accumulator has at most eight bytes.
     let scratch = if parts > 1 { parts * kept * 8 } else { 0 };

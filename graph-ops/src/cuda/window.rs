@@ -95,42 +95,40 @@ pub(crate) fn compute_size(dtype: DType) -> usize {
 }
 
 /// The second level of sums: rows of partial sums are added.
-pub(crate) struct SumRows(Function);
+pub(crate) struct SumRows {
+    function: Function,
+    rows: usize,
+    columns: usize,
+}
 
 impl SumRows {
-    /// To elements of `dtype`.
+    /// Of `rows` rows of `columns` numbers, to elements of `dtype`.
     ///
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType) -> Result<Self> {
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, rows: usize, columns: usize) -> Result<Self> {
         const SOURCE: Source = source!("partials.cu");
-        Cuda::of(request)?
-            .function(&SOURCE, "sum_rows", &[("T", type_name(dtype)?)])
-            .map(Self)
+        let function = Cuda::of(request)?.function(&SOURCE, "sum_rows", &[("T", type_name(dtype)?)])?;
+        let bytes = columns * (rows * compute_size(dtype) + dtype.size().unwrap_or(0));
+        Ok(Self {
+            function: function.moving(bytes).doing(rows * columns),
+            rows,
+            columns,
+        })
     }
 
-    /// Adds `rows` rows of `columns` numbers.
-    ///
     /// # Errors
     /// The device's.
     ///
     /// # Safety
-    /// They lie at `partial`, of the type that the dtype is calculated in, and there is room for a row at `out`.
-    pub(crate) unsafe fn run(
-        &self,
-        out: DeviceAddress,
-        partial: DeviceAddress,
-        columns: usize,
-        rows: usize,
-    ) -> Result<()> {
-        let blocks = [columns.div_ceil(32) as u32, 1, 1];
+    /// The rows lie at `partial`, of the type that the dtype is calculated in, and there is room for one at `out`.
+    pub(crate) unsafe fn run(&self, out: DeviceAddress, partial: DeviceAddress) -> Result<()> {
+        let blocks = [self.columns.div_ceil(32) as u32, 1, 1];
+        let (rows, columns) = (self.rows as i32, self.columns as i64);
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
         unsafe {
-            self.0.launch(
-                blocks,
-                [256, 1, 1],
-                arguments![out, partial, columns as i64, rows as i32],
-            )
+            self.function
+                .launch(blocks, [256, 1, 1], arguments![out, partial, columns, rows])
         }
     }
 }

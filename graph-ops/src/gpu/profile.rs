@@ -34,7 +34,7 @@ struct Row<'a> {
 }
 
 /// The lines of a table of traced runs of the same plan: each operation that takes a thousandth of the time or more, with the
-/// median of its times, and beneath it what it gave a GPU. Bytes are those that a kernel says it must read and write, or else
+/// median of its times, and beneath it what it gave a GPU. Bytes are those that its kernels have to read and to write, on the host
 /// those of the operation's operands and results. With `rates`, a line says what share of what the device can do that was: of
 /// its memory or of its arithmetic, whichever is nearer to its limit.
 ///

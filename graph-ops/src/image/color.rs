@@ -196,7 +196,8 @@ fn contrast_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let defines = [("T", type_name(request.input_dtype(0))?)];
     let numbers = [lines, pixels, channels];
     let launch = Launch::new(request, &SOURCE, "contrast", &defines, Work::Blocks(lines), &numbers)?;
-    Ok(launch.over(&[0, 1]))
+    // A mean is taken.
+    Ok(launch.doing(n).over(&[0, 1]))
 }
 
 /// Rows, columns and channels of pictures.

@@ -1,9 +1,5 @@
 // Windows of pictures, each laid out along the channels. Elements are moved as words W.
 
-struct Window {
-  i64 input, size, stride, dilation, before, output;
-};
-
 struct Patches {
   Window rows, columns;
   i64 channels, spare[11];
@@ -18,10 +14,9 @@ KERNEL(extract, W* out, const W* in, Patches p, i64 n) {
     rest /= p.rows.size;
     i64 x = rest % p.columns.output;
     rest /= p.columns.output;
-    i64 row = rest % p.rows.output * p.rows.stride + i * p.rows.dilation - p.rows.before;
-    i64 column = x * p.columns.stride + j * p.columns.dilation - p.columns.before, picture = rest / p.rows.output;
+    i64 row = p.rows.under(rest % p.rows.output, i), column = p.columns.under(x, j), picture = rest / p.rows.output;
     W word = {};
-    if (row >= 0 && row < p.rows.input && column >= 0 && column < p.columns.input) {
+    if (row >= 0 && column >= 0) {
       word = in[((picture * p.rows.input + row) * p.columns.input + column) * p.channels + channel];
     }
     out[at] = word;

@@ -6,12 +6,12 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Operand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Dim, Error, PartialShape, Result, Value, typed_builder};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 
 use crate::array::moving::{Movement, Word, plan};
 use crate::cpu::window::{Padding, Window};
 use crate::cuda::launch::{Launch, Work};
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 use crate::cuda::{SIZED, word_of};
 use crate::math::nodes::Nodes;
 
@@ -112,7 +112,7 @@ struct Patches {
 }
 
 fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    const SOURCE: Source = source!("patches.cu");
+    const SOURCE: Source = joined_source!("patches.cu": "../cuda/window.cuh", "patches.cu");
     let patches = Patches::new(request)?;
     let (_, word) = word_of(request.input_dtype(0))?;
     let windows = [&patches.rows, &patches.columns].into_iter().flat_map(window_numbers);

@@ -25,6 +25,11 @@ fn factors(request: &KernelRequest<'_>, count: usize, n: usize) -> (usize, usize
     (rows + count * n * 4, rows)
 }
 
+/// Operations of the factorization of `count` matrices of `n` rows into triangles.
+fn elimination(count: usize, n: usize) -> usize {
+    count * n * n * n * 2 / 3
+}
+
 /// `MatrixDeterminant` and `LogMatrixDeterminant`
 pub(super) fn determinant(request: &KernelRequest<'_>) -> Result<Planned> {
     let (count, n) = square_sizes(request.input_shape(0))?;
@@ -32,6 +37,7 @@ pub(super) fn determinant(request: &KernelRequest<'_>) -> Result<Planned> {
     let defines = [("T", type_name(request.input_dtype(0))?)];
     let numbers = [count, n, whole.into()];
     let launch = Launch::new(request, &SOURCE, "determinant", &defines, Work::Blocks(count), &numbers)?;
+    let launch = launch.doing(elimination(count, n));
     let (bytes, rows) = factors(request, count, n);
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let logarithm = if whole { NOWHERE } else { context.output_address(1) };
@@ -53,6 +59,7 @@ pub(super) fn solve(request: &KernelRequest<'_>) -> Result<Planned> {
     let numbers = [count, n, columns, transposed.into(), inverse.into()];
     let work = Work::Blocks(if columns == 0 { 0 } else { count });
     let launch = Launch::new(request, &SOURCE, "solve", &defines, work, &numbers)?;
+    let launch = launch.doing(elimination(count, n) + 2 * count * n * n * columns);
     let (bytes, rows) = factors(request, count, n);
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let right = if inverse { NOWHERE } else { context.input_address(1) };
@@ -70,7 +77,8 @@ pub(super) fn lu(request: &KernelRequest<'_>) -> Result<Planned> {
         ("T", type_name(request.input_dtype(0))?),
         ("I", type_name(request.output_dtype(1))?),
     ];
-    Ok(Launch::new(request, &SOURCE, "lu", &defines, Work::Blocks(count), &[count, n])?.over(&[0]))
+    let launch = Launch::new(request, &SOURCE, "lu", &defines, Work::Blocks(count), &[count, n])?;
+    Ok(launch.doing(elimination(count, n)).over(&[0]))
 }
 
 /// `Cholesky`
@@ -78,7 +86,7 @@ pub(super) fn cholesky(request: &KernelRequest<'_>) -> Result<Planned> {
     let (count, n) = square_sizes(request.input_shape(0))?;
     let defines = [("T", type_name(request.input_dtype(0))?)];
     let launch = Launch::new(request, &SOURCE, "cholesky", &defines, Work::Blocks(count), &[count, n])?;
-    Ok(launch.over(&[0]))
+    Ok(launch.doing(elimination(count, n) / 2).over(&[0]))
 }
 
 /// `MatrixTriangularSolve`
@@ -94,6 +102,7 @@ pub(super) fn solve_triangular(request: &KernelRequest<'_>) -> Result<Planned> {
     let numbers = [count, n, columns, lower.into(), transposed.into(), placed.into()];
     let work = Work::Elements(count * columns);
     let launch = Launch::new(request, &SOURCE, "solve_triangular", &defines, work, &numbers)?;
+    let launch = launch.doing(count * n * n * columns);
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let places = if placed { context.parameters_address()? } else { NOWHERE };
         let (matrices, right) = (context.input_address(0), context.input_address(1));

@@ -1,6 +1,7 @@
 //! `Einsum`: sums of products by index notation.
 
 mod contraction;
+mod device;
 mod equation;
 
 use graph_core::gradients::GradientContext;
@@ -11,6 +12,7 @@ use half::{bf16, f16};
 
 use self::contraction::{Contraction, Number};
 use self::equation::{ELLIPSIS, Equation};
+use crate::cuda::FLOATS;
 use crate::math::nodes::Nodes;
 
 /// `Einsum`
@@ -35,6 +37,7 @@ pub(crate) fn einsum_op() -> OpDefinition {
         Float32 f32, Float64 f64, Half f16, BFloat16 bf16, Int32 i32, Int64 i64, Complex64 Complex<f32>,
         Complex128 Complex<f64>
     )
+    .kernel(KernelDefinition::cuda(device::kernel).types("T", FLOATS))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {

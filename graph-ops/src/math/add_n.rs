@@ -55,7 +55,7 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     const SOURCE: Source = source!("add_n.cu");
     let defines = [("T", type_name(request.output_dtype(0))?)];
     let function = Cuda::of(request)?.function(&SOURCE, "add_n", &defines)?;
-    let n = request.output_shape(0)?.num_elements();
+    let (n, bytes) = (request.output_shape(0)?.num_elements(), request.output_bytes());
     Ok(Planned::new(move |context| {
         let output = context.output_address(0);
         let mut next = 0;
@@ -70,6 +70,7 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
                 count += 1;
             }
             next += count - usize::from(next > 0);
+            let function = function.clone().moving((count + 1) * bytes).doing((count - 1) * n);
             // SAFETY: these are the kernel's parameters; all tensors have `n` elements.
             unsafe { function.launch_over(n, arguments![output, terms, count as i32, n as i64])? };
         }

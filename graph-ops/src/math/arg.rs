@@ -96,6 +96,7 @@ fn on_device(request: &KernelRequest<'_>, better: &str) -> Result<Planned> {
     ];
     let rows = inner == 1 && len >= 32;
     let function = Cuda::of(request)?.function(&SOURCE, if rows { "arg_rows" } else { "arg_along" }, &defines)?;
+    let function = function.doing(outer * len * inner);
     let results = outer * inner;
     Ok(Planned::new(move |context| {
         let (input, output) = (context.input_address(0), context.output_address(0));

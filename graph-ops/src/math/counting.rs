@@ -70,9 +70,9 @@ fn bincount_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let sizes = [numbers, size, usize::from(weights > 0)];
     if dtype.is_floating() {
         let sums = Launch::new(request, &SOURCE, "sum_bins", &defines, Work::Blocks(size), &sizes)?;
-        return Ok(sums.over(&[0, 2]));
+        return Ok(sums.doing(numbers).over(&[0, 2]));
     }
-    let fill = Fill::zeros(request, dtype)?;
+    let fill = Fill::zeros(request, dtype, size)?;
     let counts = Launch::new(
         request,
         &SOURCE,
@@ -86,7 +86,7 @@ fn bincount_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         let bins = context.output_address(0);
         // SAFETY: these are the kernels' parameters, which say how many elements each tensor has.
         unsafe {
-            fill.run(bins, size)?;
+            fill.run(bins)?;
             counts.run([bins, numbers, weights])
         }
     }))

@@ -45,7 +45,8 @@ fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let defines = [("T", type_name(request.input_dtype(0))?), ("O", counter)];
     let cuda = Cuda::of(request)?;
     let (clear, add) = (
-        cuda.function(&SOURCE, "clear", &defines)?,
+        cuda.function(&SOURCE, "clear", &defines)?
+            .moving(request.output_bytes()),
         cuda.function(&SOURCE, "count", &defines)?,
     );
     let n = request.input_shape(0).num_elements();

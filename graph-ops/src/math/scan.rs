@@ -180,6 +180,7 @@ fn on_device(request: &KernelRequest<'_>, operation: &str, first: &str) -> Resul
     ];
     let rows = inner == 1 && len >= 64;
     let function = Cuda::of(request)?.function(&SOURCE, if rows { "scan_rows" } else { "scan_lines" }, &defines)?;
+    let function = function.doing(lines * len * inner);
     Ok(Planned::new(move |context| {
         if lines == 0 || len == 0 {
             return Ok(());

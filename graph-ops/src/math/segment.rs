@@ -117,25 +117,25 @@ macro_rules! on_device {
 fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<Planned> {
     let (dtype, numbers) = (request.input_dtype(0), request.input_shape(1));
     let output = request.output_shape(0)?;
+    let count = numbers.num_elements();
     let extent = Extent {
-        count: numbers.num_elements(),
         dims: Depth::new(&output[..1])?,
         inner: width(request.input_shape(0), numbers.rank()),
         repeated: false,
     };
-    let fill = Fill::new(request, dtype, first)?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(1), change)?;
     let len = output.num_elements();
+    let fill = Fill::new(request, dtype, len, first)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), count, change)?;
     let planned = Planned::new(move |context| {
         let (data, numbers) = (context.input_address(0), context.input_address(1));
         let (output, scratch) = (context.output_address(0), context.scratch_address());
         // SAFETY: the sizes are those of the tensors.
         unsafe {
-            fill.run(output, len)?;
+            fill.run(output)?;
             scatter.run(output, numbers, data, extent, scratch)
         }
     });
-    Ok(planned.with_scratch(scatter::scratch(extent.count)))
+    Ok(planned.with_scratch(scatter::scratch(count)))
 }
 
 /// The least and the greatest finite number of a dtype in CUDA C.

@@ -108,9 +108,9 @@ fn add_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     check_add(request)?;
     let (dtype, shape) = (request.input_dtype(1), request.input_shape(3));
     let copy = Transfer::all(request, dtype, shape.num_elements())?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(0), "old + update")?;
+    let count = request.input_shape(0)[0];
+    let scatter = Scatter::new(request, dtype, request.input_dtype(0), count, "old + update")?;
     let extent = Extent {
-        count: request.input_shape(0)[0],
         dims: Depth::new(shape)?,
         inner: 1,
         repeated: false,
@@ -128,7 +128,7 @@ fn add_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
             scatter.run(output, positions, values, extent, scratch)
         }
     });
-    Ok(planned.with_scratch(scatter::scratch(extent.count)))
+    Ok(planned.with_scratch(scatter::scratch(count)))
 }
 
 /// An error unless the sparse and the dense tensor fit together.
@@ -223,9 +223,8 @@ fn dense_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
         to: 1,
     }];
     let fill = Transfer::new(request, dtype, 0, 0, &axes)?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(0), "update")?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(0), count, "update")?;
     let extent = Extent {
-        count,
         dims: Depth::new(shape)?,
         inner: 1,
         repeated: request.input_shape(2).num_elements() == 1,

@@ -109,9 +109,12 @@ pub(super) fn backward() -> OpDefinition {
                 request.input_shape(0).num_elements(),
                 request.input_shape(1).num_elements(),
             );
+            let size = request.input_dtype(0).size().unwrap_or(0);
             let launches = vec![
-                launch(request, "normalize_back", Work::Elements(images))?,
-                launch(request, "vectors_back", Work::Blocks(vectors))?,
+                launch(request, "normalize_back", Work::Elements(images))?.moving((2 * images + 2 * vectors) * size),
+                launch(request, "vectors_back", Work::Blocks(vectors))?
+                    .moving((2 * images + 7 * vectors) * size)
+                    .doing(4 * images),
             ];
             Ok(in_turn(launches, &[0, 1, 2, 3, 4]))
         })

@@ -211,7 +211,8 @@ impl Plan {
         work: fn(usize) -> Work,
         inputs: &'static [usize],
     ) -> Result<Planned> {
-        on_device(request, name, (&self.volume, self.outputs, self.format), work, inputs)
+        let volume = (&self.volume, self.outputs, self.format);
+        on_device(request, name, volume, 2 * self.outputs, work, inputs)
     }
 }
 

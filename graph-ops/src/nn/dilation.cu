@@ -4,23 +4,6 @@
 
 typedef typename Compute<T>::type A;
 
-// One spatial axis: pixels of the input, taps of the window, and how it slides.
-struct Window {
-  i64 input, size, stride, dilation, before, output;
-
-  // The pixel under a tap of window `index`; -1 outside.
-  DEVICE i64 pixel(i64 index, i64 tap) const {
-    i64 pixel = index * stride + tap * dilation - before;
-    return pixel < input ? pixel : -1;
-  }
-
-  // The window whose tap lies over `pixel`; -1 if there is none.
-  DEVICE i64 window(i64 pixel, i64 tap) const {
-    i64 start = pixel + before - tap * dilation;
-    return start >= 0 && start % stride == 0 && start / stride < output ? start / stride : -1;
-  }
-};
-
 struct Images {
   Window rows, columns;
   i64 batch, channels, spare[10];
@@ -34,10 +17,10 @@ DEVICE A greatest(const T* images, const T* filter, const Images& g, i64 at, i64
   A best = A(LOWEST);
   best_tap = -1;
   for (i64 i = 0; i < g.rows.size; ++i) {
-    i64 row = g.rows.pixel(y, i);
+    i64 row = g.rows.under(y, i);
     if (row < 0) continue;
     for (i64 j = 0; j < g.columns.size; ++j) {
-      i64 column = g.columns.pixel(x, j), tap = i * g.columns.size + j;
+      i64 column = g.columns.under(x, j), tap = i * g.columns.size + j;
       if (column < 0) continue;
       // Rounded as the elements are, before sums are compared.
       A sum = A(T(A(image[(row * g.columns.input + column) * g.channels]) + A(filter[tap * g.channels + channel])));
@@ -74,10 +57,10 @@ KERNEL(dilate_back_to_images, T* out, const T* images, const T* filter, const T*
     i64 image = rest / g.columns.input / g.rows.input;
     T sum = T(A(0));
     for (i64 i = g.rows.size - 1; i >= 0; --i) {
-      i64 y = g.rows.window(row, i);
+      i64 y = g.rows.over(row, i);
       if (y < 0) continue;
       for (i64 j = g.columns.size - 1; j >= 0; --j) {
-        i64 x = g.columns.window(column, j);
+        i64 x = g.columns.over(column, j);
         if (x < 0) continue;
         i64 window = ((image * g.rows.output + y) * g.columns.output + x) * g.channels + channel;
         if (i64(taps[window]) == i * g.columns.size + j) sum = T(A(sum) + A(gradient[window]));

@@ -4,7 +4,7 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Element, Error, PartialShape, Result, Shape, typed_builder};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 use half::{bf16, f16};
 use num_traits::Zero;
 
@@ -12,7 +12,7 @@ use super::windows::{Attrs, Format, four, output_dim, require_shape, with_attrs_
 use crate::cpu::window::{Padding, Window};
 use crate::cuda::elementwise::lowest;
 use crate::cuda::launch::{Launch, Work, with_scratch};
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 use crate::cuda::{NUMBERS, type_name};
 
 const ATTRS: [&str; 3] = ["strides", "rates", "padding"];
@@ -192,13 +192,15 @@ impl Plan {
     }
 
     fn launch_of(&self, request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Work, n: usize) -> Result<Launch> {
-        const SOURCE: Source = source!("dilation.cu");
+        const SOURCE: Source = joined_source!("dilation.cu": "../cuda/window.cuh", "dilation.cu");
         let dtype = request.output_dtype(0);
         let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
         let windows = [&self.rows, &self.columns].into_iter().flat_map(window_numbers);
         let structure: Vec<usize> = windows.chain([self.batch, self.channels]).collect();
         let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
-        Ok(launch.with_structure(&structure))
+        // A sum and a comparison for each tap.
+        let operations = 2 * self.outputs() * self.rows.size * self.columns.size;
+        Ok(launch.doing(operations).with_structure(&structure))
     }
 
     /// Calls `f` with each output's place, its greatest sum if a pixel is inside, and the places of the first pixel and the
@@ -248,7 +250,12 @@ fn back_on_device(request: &KernelRequest<'_>, name: &str, work: fn(usize) -> Wo
     let outputs = plan.outputs();
     let taps = plan.launch_of(request, "find_taps", Work::Elements, outputs)?;
     let back = plan.launch(request, name, work)?;
-    Ok(with_scratch(vec![taps, back], &[0, 1, 2], outputs * 4))
+    let (scratch, gradient) = (outputs * 4, outputs * request.input_dtype(2).size().unwrap_or(0));
+    let launches = vec![
+        taps.moving(request.input_bytes() - gradient + scratch),
+        back.moving(scratch + gradient + request.output_bytes()).doing(outputs),
+    ];
+    Ok(with_scratch(launches, &[0, 1, 2], scratch))
 }
 
 /// A real dtype.

@@ -142,7 +142,10 @@ fn on_device(request: &KernelRequest<'_>, name: &str) -> Result<(Function, Respo
         alpha: attributes.alpha,
         beta: attributes.beta,
     };
-    Ok((function, response, request.input_shape(0).num_elements()))
+    let n = request.input_shape(0).num_elements();
+    // Squares of the neighbours are added, or what they give to the gradient.
+    let neighbours = (2 * attributes.depth_radius.min(depth) + 1).min(depth);
+    Ok((function.doing(2 * n * neighbours), response, n))
 }
 
 fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {

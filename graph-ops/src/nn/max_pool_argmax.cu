@@ -2,10 +2,6 @@
 //
 // Defined from outside: T, the elements' type; I, that of indices.
 
-struct Window {
-  i64 input, size, stride, dilation, before, output;
-};
-
 struct Images {
   Window rows, columns;
   i64 batch, channels;

@@ -4,7 +4,7 @@ use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 
 use super::pooling::Pooling;
 use super::windows::{require_shape, with_attrs_of};
@@ -12,7 +12,7 @@ use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
 use crate::cuda::elementwise::lowest;
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::type_name;
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 
 const ATTRS: [&str; 4] = ["ksize", "strides", "padding", "include_batch_in_index"];
 
@@ -100,7 +100,7 @@ fn on_device(
     geometry: &Pool2dGeometry,
     inputs: &'static [usize],
 ) -> Result<Planned> {
-    const SOURCE: Source = source!("max_pool_argmax.cu");
+    const SOURCE: Source = joined_source!("max_pool_argmax.cu": "../cuda/window.cuh", "max_pool_argmax.cu");
     let dtype = request.output_dtype(0);
     let defines = [
         ("T", type_name(dtype)?),
@@ -113,7 +113,8 @@ fn on_device(
     let structure: Vec<usize> = windows.chain([geometry.batch, geometry.channels, image_len]).collect();
     let n = request.output_shape(0)?.num_elements();
     let launch = Launch::new(request, &SOURCE, name, &defines, Work::Elements(n), &[n])?;
-    Ok(launch.with_structure(&structure).over(inputs))
+    let compared = geometry.batch * geometry.out_image_len() * geometry.rows.size * geometry.columns.size;
+    Ok(launch.doing(compared).with_structure(&structure).over(inputs))
 }
 
 fn forward_on_device(request: &KernelRequest<'_>) -> Result<Planned> {

@@ -191,7 +191,7 @@ impl Pooling {
 impl Pooling {
     fn on_device(&self, request: &KernelRequest<'_>, name: &str, inputs: &'static [usize]) -> Result<Planned> {
         let volume = (&self.volume, self.volume.channels, self.format);
-        on_device(request, name, volume, Work::Elements, inputs)
+        on_device(request, name, volume, 1, Work::Elements, inputs)
     }
 }
 

@@ -79,21 +79,22 @@ impl Lstm {
         }
         let n = self.sizes.state();
         let numbers = [n, self.sizes.cells, usize::from(peepholes), step];
-        Launch::new(request, &SOURCE, name, &defines, Work::Elements(n), &numbers)
+        let launch = Launch::new(request, &SOURCE, name, &defines, Work::Elements(n), &numbers)?;
+        // Forward: the cell's state and four gates are read, and seven results written. Back: the state, six results and two
+        // gradients are read, and the gradients of the state and of four gates written.
+        let states = if name == "lstm_step" { 12 } else { 14 };
+        Ok(launch.moving(states * n * self.size))
     }
 
     fn sums(&self, request: &KernelRequest<'_>, rows: usize, peepholes: bool) -> Result<Launch> {
         let Sizes { batch, cells, .. } = self.sizes;
         let defines = [("T", type_name(self.dtype)?)];
         let numbers = [rows, cells, batch, usize::from(peepholes)];
-        Launch::new(
-            request,
-            &SOURCE,
-            "lstm_sums",
-            &defines,
-            Work::Blocks(4 * cells),
-            &numbers,
-        )
+        let work = Work::Blocks(4 * cells);
+        let launch = Launch::new(request, &SOURCE, "lstm_sums", &defines, work, &numbers)?;
+        // The gates' gradients and, where there are peepholes, the states before and behind them.
+        let read = rows * cells * if peepholes { 6 } else { 4 };
+        Ok(launch.moving((read + 7 * cells) * self.size).doing(read))
     }
 }
 
@@ -202,7 +203,7 @@ pub(super) fn lstm_sequence_grad(request: &KernelRequest<'_>, sizes: Sizes, time
         to: 1,
     };
     let others = Transfer::new(request, lstm.dtype, 0, sizes.state(), &[rest])?;
-    let zeros = Fill::zeros(request, lstm.dtype)?;
+    let zeros = Fill::zeros(request, lstm.dtype, sizes.state())?;
     let [state, gates] = lstm.bytes();
     let sizes_of_parts = [time * gates, time * state, state];
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
@@ -219,8 +220,8 @@ pub(super) fn lstm_sequence_grad(request: &KernelRequest<'_>, sizes: Sizes, time
         // of all steps, the states before them, and a cell.
         unsafe {
             if steps.is_empty() {
-                zeros.run(to_cs, lstm.sizes.state())?;
-                zeros.run(to_h, lstm.sizes.state())?;
+                zeros.run(to_cs)?;
+                zeros.run(to_h)?;
             }
             for (step, launch) in steps.iter().enumerate().rev() {
                 let now = |tensor: DeviceAddress| tensor.offset(step * state);
@@ -264,7 +265,14 @@ fn gru_launch(request: &KernelRequest<'_>, name: &str, sizes: Sizes) -> Result<L
     } else {
         &[n, sizes.cells]
     };
-    Launch::new(request, &SOURCE, name, &[("T", "float")], Work::Elements(n), numbers)
+    let launch = Launch::new(request, &SOURCE, name, &[("T", "float")], Work::Elements(n), numbers)?;
+    // Tensors as large as the state that are read and written; two gates are two.
+    let states = match name {
+        "gru_gates" | "gru_state_back" => 6,
+        "gru_back" => 7,
+        _ => 5,
+    };
+    Ok(launch.moving(states * n * size_of::<f32>()))
 }
 
 /// Products with the weights of the inputs and of the state, which lie behind them: each writes or adds.

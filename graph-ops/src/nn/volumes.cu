@@ -5,23 +5,6 @@
 
 typedef typename Accumulate<T>::type A;
 
-// One spatial axis: voxels of the input, taps of the window, and how it slides.
-struct Window {
-  i64 input, size, stride, dilation, before, output;
-
-  // The voxel under a tap of window `index`; -1 outside.
-  DEVICE i64 voxel(i64 index, i64 tap) const {
-    i64 voxel = index * stride + tap * dilation - before;
-    return voxel < input ? voxel : -1;
-  }
-
-  // The window whose tap lies over `voxel`; -1 if there is none.
-  DEVICE i64 window(i64 voxel, i64 tap) const {
-    i64 start = voxel + before - tap * dilation;
-    return start >= 0 && start % stride == 0 && start / stride < output ? start / stride : -1;
-  }
-};
-
 struct Volume {
   // Planes, rows and columns.
   Window windows[3];
@@ -75,8 +58,8 @@ DEVICE Layout output_of(const Volume& v) {
   for (i64 i = 0, tap = 0; i < v.windows[0].size; ++i)                                                          \
     for (i64 j = 0; j < v.windows[1].size; ++j)                                                                 \
       for (i64 k = 0; k < v.windows[2].size; ++k, ++tap)                                                        \
-        if (i64 plane = v.windows[0].voxel(place.at[0], i), row = v.windows[1].voxel(place.at[1], j),           \
-            column = v.windows[2].voxel(place.at[2], k);                                                        \
+        if (i64 plane = v.windows[0].under(place.at[0], i), row = v.windows[1].under(place.at[1], j),           \
+            column = v.windows[2].under(place.at[2], k);                                                        \
             plane >= 0 && row >= 0 && column >= 0)                                                              \
           if (i64 voxel = layout.index(place.image, plane, row, column, channel); voxel >= 0)
 
@@ -85,8 +68,8 @@ DEVICE Layout output_of(const Volume& v) {
   for (i64 i = v.windows[0].size - 1; i >= 0; --i)                                                              \
     for (i64 j = v.windows[1].size - 1; j >= 0; --j)                                                            \
       for (i64 k = v.windows[2].size - 1; k >= 0; --k)                                                          \
-        if (i64 plane = v.windows[0].window(place.at[0], i), row = v.windows[1].window(place.at[1], j),         \
-            column = v.windows[2].window(place.at[2], k);                                                       \
+        if (i64 plane = v.windows[0].over(place.at[0], i), row = v.windows[1].over(place.at[1], j),         \
+            column = v.windows[2].over(place.at[2], k);                                                       \
             plane >= 0 && row >= 0 && column >= 0)                                                              \
           if (i64 window = layout.index(place.image, plane, row, column, channel); window >= 0)
 
@@ -136,8 +119,8 @@ BLOCK_KERNEL(conv3d_backprop_filter, 256, T* out, const T* volumes, const T* gra
         place[axis] = image % output.sizes[axis];
         image /= output.sizes[axis];
       }
-      i64 plane = v.windows[0].voxel(place[0], taps[0]), row = v.windows[1].voxel(place[1], taps[1]);
-      i64 column = v.windows[2].voxel(place[2], taps[2]);
+      i64 plane = v.windows[0].under(place[0], taps[0]), row = v.windows[1].under(place[1], taps[1]);
+      i64 column = v.windows[2].under(place[2], taps[2]);
       if (plane < 0 || row < 0 || column < 0) continue;
       A x = A(volumes[input.index(image, plane, row, column, c)]);
       sum += x * A(gradient[output.index(image, place[0], place[1], place[2], o)]);
@@ -208,7 +191,7 @@ KERNEL(avg_pool3d, T* out, const T* volumes, Volume v, i64 n) {
 // The voxels inside window `index` along an axis.
 DEVICE i64 inside(const Window& window, i64 index) {
   i64 count = 0;
-  for (i64 tap = 0; tap < window.size; ++tap) count += window.voxel(index, tap) >= 0 ? 1 : 0;
+  for (i64 tap = 0; tap < window.size; ++tap) count += window.under(index, tap) >= 0 ? 1 : 0;
   return count;
 }
 

@@ -2,7 +2,7 @@
 
 use graph_core::op::{InferenceContext, KernelRequest, Planned};
 use graph_core::{Dim, Error, PartialShape, Result, Shape};
-use graph_cuda::{Source, source};
+use graph_cuda::Source;
 
 use super::windows::{Attrs, output_dim, window_too_large};
 use crate::cpu::element::Real;
@@ -12,7 +12,7 @@ use crate::cpu::window::Padding;
 use crate::cuda::elementwise::lowest;
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::type_name;
-use crate::cuda::window::window_numbers;
+use crate::cuda::window::{joined_source, window_numbers};
 
 /// The order of a volume batch's five axes; ours, inside, is always batch, planes, rows, columns, channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,15 +174,17 @@ impl Sliding3d {
     }
 }
 
-/// A kernel of `volumes.cu`, a thread (or a block, where the kernel is one of blocks) an element of output 0.
+/// A kernel of `volumes.cu`, a thread (or a block, where the kernel is one of blocks) an element of output 0. For each element
+/// that a window sees it does `per_visit` operations.
 pub(super) fn on_device(
     request: &KernelRequest<'_>,
     name: &str,
     (volume, outputs, format): (&Volume, usize, Format3d),
+    per_visit: usize,
     work: fn(usize) -> Work,
     inputs: &'static [usize],
 ) -> Result<Planned> {
-    const SOURCE: Source = source!("volumes.cu");
+    const SOURCE: Source = joined_source!("volumes.cu": "../cuda/window.cuh", "volumes.cu");
     let dtype = request.output_dtype(0);
     let defines = [("T", type_name(dtype)?), ("LOWEST", lowest(dtype))];
     let windows = volume.windows.iter().flat_map(window_numbers);
@@ -190,7 +192,8 @@ pub(super) fn on_device(
     let structure: Vec<usize> = windows.chain([volume.batch, volume.channels, outputs, last]).collect();
     let n = request.output_shape(0)?.num_elements();
     let launch = Launch::new(request, &SOURCE, name, &defines, work(n), &[n])?;
-    Ok(launch.with_structure(&structure).over(inputs))
+    let operations = volume.visits() * per_visit;
+    Ok(launch.doing(operations).with_structure(&structure).over(inputs))
 }
 
 /// An error unless input `index` has the shape that windows give.

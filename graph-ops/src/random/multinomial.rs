@@ -184,17 +184,16 @@ impl OnDevice {
             ("O", type_name(request.output_dtype(0))?),
         ];
         let (n, work) = (rows * samples, Work::Blocks(if samples == 0 { 0 } else { rows }));
+        let bytes = rows * classes * 8;
+        let accumulate = Launch::new(request, &SOURCE, "accumulate", &defines, work, &[rows, classes])?;
+        let (work, numbers) = (Work::Elements(n), [n, samples, classes]);
+        let draw = Launch::new(request, &SOURCE, "draw", &defines, work, &numbers)?;
+        let logits = rows * classes * request.input_dtype(0).size().unwrap_or(0);
         Ok(Self {
-            accumulate: Launch::new(request, &SOURCE, "accumulate", &defines, work, &[rows, classes])?,
-            draw: Launch::new(
-                request,
-                &SOURCE,
-                "draw",
-                &defines,
-                Work::Elements(n),
-                &[n, samples, classes],
-            )?,
-            bytes: rows * classes * 8,
+            // Of each logit: the greatest, the difference from it, its power, the sum.
+            accumulate: accumulate.moving(logits + bytes).doing(4 * rows * classes),
+            draw: draw.moving(bytes + request.output_bytes()),
+            bytes,
         })
     }
 

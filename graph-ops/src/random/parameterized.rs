@@ -1,14 +1,19 @@
 //! `ParameterizedTruncatedNormal`: normal numbers between bounds, of one distribution or one for each row.
 
 use graph_core::graph::IntoOperand;
-use graph_core::op::{KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Result, Shape, typed_builder};
+use graph_cuda::Source;
 use half::{bf16, f16};
 
 use super::generator::{Generator, check_dimensions, shape_of_input};
 use super::seed::get_seed;
 use crate::composite::Composite;
 use crate::cpu::random_truncated::{Bounded, BoundedReal, Failure, MOST_ITERATIONS, fill_bounded};
+use crate::cuda::launch::{Launch, Work};
+use crate::cuda::philox::{BYTES, write_place};
+use crate::cuda::window::joined_source;
+use crate::cuda::{FLOATS, type_name};
 
 /// Numbers of one distribution are drawn in rows of this many, which decides how far a run moves the generator.
 const ROW: usize = 100;
@@ -48,21 +53,36 @@ pub(crate) fn definition() -> OpDefinition {
     .kernel(kernel(make::<f64>, &[DType::Float64]))
     .kernel(kernel(make::<f16>, &[DType::Half]))
     .kernel(kernel(make::<bf16>, &[DType::BFloat16]))
+    .kernel(
+        KernelDefinition::cuda(on_device)
+            .types("dtype", FLOATS)
+            .state(Generator::state),
+    )
 }
 
-fn make<T: Element + BoundedReal>(request: &KernelRequest<'_>) -> Result<Planned> {
-    check_dimensions(request)?;
-    let shape = request.output_shape(0)?;
-    let Some(&rows) = shape.dims().first() else {
-        return Err(Error::invalid_argument("the shape must have at least one dimension"));
-    };
-    let parameter = |index: usize| request.input_shape(index);
-    let single = |shape: &Shape| shape.num_elements() == 1;
-    let one_distribution =
-        single(parameter(1)) && single(parameter(2)) && parameter(3).rank() == 0 && parameter(4).rank() == 0;
-    let (rows, row) = if one_distribution {
-        (shape.num_elements().div_ceil(ROW), ROW)
-    } else {
+/// How the numbers lie in rows, each of one distribution.
+struct Rows {
+    count: usize,
+    len: usize,
+}
+
+impl Rows {
+    fn new(request: &KernelRequest<'_>) -> Result<Self> {
+        check_dimensions(request)?;
+        let shape = request.output_shape(0)?;
+        let Some(&rows) = shape.dims().first() else {
+            return Err(Error::invalid_argument("the shape must have at least one dimension").got(shape));
+        };
+        let parameter = |index: usize| request.input_shape(index);
+        let single = |shape: &Shape| shape.num_elements() == 1;
+        let one_distribution =
+            single(parameter(1)) && single(parameter(2)) && parameter(3).rank() == 0 && parameter(4).rank() == 0;
+        if one_distribution {
+            return Ok(Self {
+                count: shape.num_elements().div_ceil(ROW),
+                len: ROW,
+            });
+        }
         for index in 1..5 {
             let len = parameter(index).num_elements();
             if len != 1 && len != rows {
@@ -73,15 +93,46 @@ fn make<T: Element + BoundedReal>(request: &KernelRequest<'_>) -> Result<Planned
                 .got(len));
             }
         }
-        (rows, shape[1..].iter().product())
-    };
+        Ok(Self {
+            count: rows,
+            len: shape[1..].iter().product(),
+        })
+    }
+
+    /// Blocks of the generator that a run takes: each number takes two of the generator's, at each try.
+    fn blocks(&self) -> u128 {
+        self.count as u128 * 2 * MOST_ITERATIONS as u128 * (self.len as u128 + 3) / 4
+    }
+}
+
+/// On a device, where parameters that make no sense give what is not a number.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    const SOURCE: Source = joined_source!("bounded.cu": "../cuda/philox.cuh", "../cuda/numbers.cuh", "bounded.cu");
+    let rows = Rows::new(request)?;
+    let n = request.output_shape(0)?.num_elements();
+    let many = |index: usize| usize::from(request.input_shape(index).num_elements() != 1);
+    let numbers = [n, rows.len, many(1), many(2), many(3), many(4)];
+    let defines = [("T", type_name(request.output_dtype(0))?)];
+    let work = Work::Blocks(usize::from(n > 0));
+    let launch = Launch::new(request, &SOURCE, "bounded", &defines, work, &numbers)?;
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let parameters = [1, 2, 3, 4].map(|index| context.input_address(index));
+        let (output, place) = (context.output_address(0), context.parameters_address()?);
+        // SAFETY: these are the kernel's parameters, which say how many numbers there are and which parameters are vectors.
+        unsafe { launch.run([output].into_iter().chain(parameters).chain([place])) }
+    });
+    Ok(planned.with_parameters(BYTES, move |context, bytes| {
+        write_place(context.state::<Generator>()?.reserve(rows.blocks()).place(), bytes)
+    }))
+}
+
+fn make<T: Element + BoundedReal>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let rows = Rows::new(request)?;
     Ok(Planned::new(move |context| {
         let parameters: Vec<&[T]> = (1..5).map(|index| context.input::<T>(index)).collect::<Result<_>>()?;
         let output = context.output::<T>(0)?;
-        // Each number takes two of the generator's, at each try.
-        let blocks = rows as u128 * 2 * MOST_ITERATIONS as u128 * (row as u128 + 3) / 4;
-        let mut place = context.state::<Generator>()?.reserve(blocks);
-        for (index, out) in output.chunks_mut(row.max(1)).enumerate() {
+        let mut place = context.state::<Generator>()?.reserve(rows.blocks());
+        for (index, out) in output.chunks_mut(rows.len.max(1)).enumerate() {
             let of = |which: usize| {
                 let values = parameters[which];
                 if values.len() == 1 { values[0] } else { values[index] }
@@ -200,7 +251,7 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
 mod tests {
     use super::*;
     use crate::testing::Case;
-    use graph_core::Session;
+    use graph_core::{Session, Value};
 
     #[test]
     fn parameters_that_make_no_sense_are_errors() {
@@ -213,6 +264,48 @@ mod tests {
         assert!(run(0.0f32.into(), 1.0, 1.0, -1.0).is_err());
         assert!(run(0.0f32.into(), 1.0, f32::NEG_INFINITY, f32::INFINITY).is_err());
         assert!(run([0.0f32, 1.0].into(), 1.0, -1.0, 1.0).is_err());
+    }
+
+    #[test]
+    fn a_gpu_draws_the_numbers_of_the_cpu() -> Result<()> {
+        let device = match crate::testing::gpu() {
+            Ok(device) => device,
+            Err(reason) => {
+                println!("skipped: {reason}");
+                return Ok(());
+            }
+        };
+        let graph = graph_core::Graph::new();
+        let _default = graph.as_default();
+        // Of rows of 100 and of rows of distributions of their own, two of which keep little of what is drawn; twice.
+        let mut drawn = Vec::new();
+        for dtype in [DType::Float32, DType::Float64, DType::Half, DType::BFloat16] {
+            let of = |numbers: &[f64]| -> Result<graph_core::Tensor> {
+                let value = match *numbers {
+                    [number] => Value::scalar(number),
+                    _ => Value::from_vec([numbers.len()], numbers)?,
+                };
+                crate::array::constant(value.cast_exactly(dtype)?).build()
+            };
+            for [min, max] in [[-1.0, 1.5], [0.5, 1.0], [2.0, f64::INFINITY], [f64::NEG_INFINITY, 0.25]] {
+                let numbers =
+                    parameterized_truncated_normal([25, 30], of(&[0.5])?, of(&[1.5])?, of(&[min])?, of(&[max])?);
+                drawn.push(numbers.seed(7).build()?);
+            }
+            let (mins, maxs) = (of(&[-1.0, 2.0, -0.25, -8.0])?, of(&[1.0, 9.0, 0.25, -3.0])?);
+            let numbers = parameterized_truncated_normal([4, 700], of(&[0.0, 1.0, 0.0, 0.5])?, of(&[1.0])?, mins, maxs);
+            drawn.push(numbers.seed(8).build()?);
+        }
+        let on_cpu = Session::new(&graph)?;
+        let options = graph_core::session::SessionOptions::default().accelerators(vec![device.accelerator()]);
+        let on_gpu = Session::with_options(&graph, options.allow_soft_placement(false))?;
+        for _ in 0..2 {
+            let (got, expected): (Vec<Value>, Vec<Value>) = (on_gpu.run(&drawn, ())?, on_cpu.run(&drawn, ())?);
+            for ((got, expected), tensor) in got.iter().zip(&expected).zip(&drawn) {
+                crate::testing::assert_close(got, expected, (1e-6, 1e-6), &tensor.name());
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -139,7 +139,8 @@ fn on_device(request: &KernelRequest<'_>, change: &'static str) -> Result<Planne
     }
     let defines = [("T", type_name(request.input_dtype(1))?), ("CHANGE", change)];
     let function = Cuda::of(request)?.function(&SOURCE, "masked", &defines)?;
-    let len = shape.num_elements();
+    let (len, size) = (shape.num_elements(), request.input_dtype(1).size().unwrap_or(0));
+    let function = function.moving(3 * len * size);
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let variable = context.variable_address(0)?;
         match context.variable(0)?.extent() {

@@ -8,7 +8,7 @@ use graph_cuda::{Cuda, arguments};
 
 use super::resource::existing;
 use super::scatter::{Addressing, places, updates_shape};
-use crate::array::gather::{SOURCE, add_up_rows};
+use crate::array::gather::{SOURCE, add_up_rows, picked_bytes};
 use crate::array::moving::{pick_rows, with_element};
 use crate::cuda::copy::longest_word;
 use crate::cuda::{SIZED, type_name, word_of};
@@ -64,6 +64,7 @@ fn gathering(request: &KernelRequest<'_>) -> Result<Planned> {
     let n = indices.num_elements() * inner;
     let defines = [("W", word), ("I", type_name(request.input_dtype(1))?)];
     let function = Cuda::of(request)?.function(&SOURCE, "gather", &defines)?;
+    let function = function.moving(picked_bytes(request));
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let shape = match context.variable(0)?.extent() {
             Some((_, shape)) => shape.clone(),

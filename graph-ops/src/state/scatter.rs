@@ -241,13 +241,13 @@ fn on_device(request: &KernelRequest<'_>, addressing: Addressing, change: Change
         Change::Min => "update < old ? update : old",
         Change::Max => "update > old ? update : old",
     };
-    let scatter = Scatter::new(request, request.input_dtype(2), request.input_dtype(1), change)?;
     let (numbers, updates) = (request.input_shape(1).clone(), request.input_shape(2).clone());
     let (depth, count) = match (addressing, numbers.split_last()) {
         (Addressing::Rows, _) => (1, numbers.num_elements()),
         (Addressing::Points, Some((&depth, places))) => (depth, places.iter().product()),
         (Addressing::Points, None) => return Err(Error::invalid_argument("the indices must have at least rank 1")),
     };
+    let scatter = Scatter::new(request, request.input_dtype(2), request.input_dtype(1), count, change)?;
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let (variable, scratch) = (context.variable_address(0)?, context.scratch_address());
         let shape = match context.variable(0)?.extent() {
@@ -257,7 +257,6 @@ fn on_device(request: &KernelRequest<'_>, addressing: Addressing, change: Change
         let expected = updates_shape(&shape.into(), &(&numbers).into(), addressing)?;
         check_updates(&expected, &(&updates).into(), addressing)?;
         let extent = Extent {
-            count,
             dims: Depth::new(shape.get(..depth).unwrap_or_default())?,
             inner: shape.iter().skip(depth).product(),
             repeated: updates.rank() == 0 && addressing == Addressing::Rows,

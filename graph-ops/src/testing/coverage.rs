@@ -48,10 +48,6 @@ const WITHOUT: &[(&str, &[&str])] = &[
         "the shape of what they work on is a variable's, which a run alone knows",
         &["ResourceGatherNd", "ResourceStridedSliceAssign", "StridedSliceAssign"],
     ),
-    (
-        "not written yet",
-        &["Einsum", "ParameterizedTruncatedNormal"],
-    ),
 ];
 
 /// The table of `docs/cuda.md`.

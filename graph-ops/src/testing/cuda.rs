@@ -68,7 +68,13 @@ fn run() -> Result<Outcome, String> {
             outcome.exercised.insert((node.definition.name, kernel));
             outcome.cases += 1;
         }
-        let outputs = graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &device.accelerator());
+        let gpu = device.accelerator();
+        gpu.begin_trace().unwrap();
+        let outputs = graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &gpu);
+        let kernels = gpu.end_trace().unwrap();
+        let nothing = case.inputs.iter().all(|input| input.num_elements() == 0);
+        let silent = kernels.iter().find(|kernel| kernel.bytes == 0 && !nothing);
+        assert!(silent.is_none(), "{} does not say what {silent:?} moves", case.op);
         case.compare(outputs);
     };
     in_parallel(

@@ -11,24 +11,24 @@ use crate::cpu::gemm::{GemmElement, Product, gemm};
 use crate::cpu::parallel::{for_each_chunk, grain_for};
 
 /// Axes of a walk: how far each goes, and how far apart its elements lie.
-type Walk = Vec<(usize, usize)>;
+pub(super) type Walk = Vec<(usize, usize)>;
 
 /// One operand: how its elements are packed into matrices.
-struct Packing {
+pub(super) struct Packing {
     /// The packed elements' axes, with strides in the operand.
-    kept: Walk,
+    pub(super) kept: Walk,
     /// Axes that only this operand has, and that are summed.
-    summed: Walk,
+    pub(super) summed: Walk,
 }
 
 /// What is done for an equation and shapes of operands.
 pub(super) struct Contraction {
-    operands: Vec<Packing>,
-    batches: usize,
-    product: Product,
+    pub(super) operands: Vec<Packing>,
+    pub(super) batches: usize,
+    pub(super) product: Product,
     /// The result's elements in the order of the products: batches, then what only the first operand has, then what only the
     /// second one has, with strides in the result.
-    result: Walk,
+    pub(super) result: Walk,
 }
 
 impl Contraction {
@@ -149,12 +149,12 @@ impl Contraction {
 }
 
 /// How far apart neighbours lie where the elements of a walk follow each other.
-fn strides_of(walk: &[(usize, usize)]) -> Short<usize> {
+pub(super) fn strides_of(walk: &[(usize, usize)]) -> Short<usize> {
     strides(&walk.iter().map(|axis| axis.0).collect::<Short<_>>())
 }
 
 /// Whether the elements of a walk follow each other.
-fn dense(walk: &[(usize, usize)]) -> bool {
+pub(super) fn dense(walk: &[(usize, usize)]) -> bool {
     let pairs = walk.iter().zip(strides_of(walk));
     pairs
         .into_iter()

@@ -219,16 +219,16 @@ fn grad_on_device(request: &KernelRequest<'_>, divisor: &str) -> Result<Planned>
     let n = count * width;
     let defines = [("T", type_name(dtype)?), ("DIVISOR", divisor)];
     let numbers = [n, width, count, request.input_shape(0)[0]];
+    let len = output.num_elements();
     let shares = Launch::new(request, &SOURCE, "shares", &defines, Work::Elements(n), &numbers)?;
-    let fill = Fill::zeros(request, dtype)?;
-    let scatter = Scatter::new(request, dtype, request.input_dtype(1), "old + update")?;
+    let shares = shares.moving(request.input_bytes() + n * dtype.size().unwrap_or(0));
+    let fill = Fill::zeros(request, dtype, len)?;
+    let scatter = Scatter::new(request, dtype, request.input_dtype(1), count, "old + update")?;
     let extent = Extent {
-        count,
         dims: Depth::new(&output[..1])?,
         inner: width,
         repeated: false,
     };
-    let len = output.num_elements();
     // The keys that a scatter sorts lie behind the shares.
     let shares_bytes = (n * dtype.size().unwrap_or(8)).next_multiple_of(256);
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
@@ -241,7 +241,7 @@ fn grad_on_device(request: &KernelRequest<'_>, divisor: &str) -> Result<Planned>
         // SAFETY: the sizes are those of the tensors and of the scratch memory.
         unsafe {
             shares.run([scratch, gradient, segments])?;
-            fill.run(output, len)?;
+            fill.run(output)?;
             scatter.run(output, indices, scratch, extent, scratch.offset(shares_bytes))
         }
     });

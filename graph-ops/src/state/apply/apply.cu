@@ -3,7 +3,7 @@
 // Defined from outside: T, the elements' type; VARIABLES, how many there are, with their slots; SCALARS, how many numbers the
 // formula has; PREPARE, what is calculated once; and STEP, what is done to the elements `a`, `b`, `c` and `d` of the variables
 // by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C. Where the gradient is a
-// chain of element-wise operations, there is also what `chain.cuh` says; where rows are updated, I, the type of their numbers.
+// chain of element-wise operations, there is also what `chain.cuh` says; where rows are updated, what `row_order.cuh` does, and ROWS.
 
 typedef typename Compute<T>::type C;
 
@@ -26,129 +26,90 @@ struct Numbers {
   const T* of[8];
 };
 
-// `gradient(at)` is the gradient's element `at`.
-template <class Gradient>
-DEVICE void update(T* pa, T* pb, T* pc, T* pd, i64 n, const Numbers& numbers, const i64* whole, const bool* mask,
-                   const Gradient& gradient) {
-  // Where there is a condition and it does not hold, nothing changes.
-  if (mask != nullptr && !*mask) return;
+// The variables.
+struct Variables {
+  T* of[4];
+};
+
+// An element of each variable.
+struct Elements {
+  C of[VARIABLES];
+
+  DEVICE Elements(const Variables& variables, i64 at) {
+    for (int k = 0; k < VARIABLES; ++k) of[k] = C(variables.of[k][at]);
+  }
+
+  DEVICE void store(const Variables& variables, i64 at) const {
+    for (int k = 0; k < VARIABLES; ++k) variables.of[k][at] = T(of[k]);
+  }
+
+  // Becomes what is found after `store`.
+  DEVICE void round() {
+    for (int k = 0; k < VARIABLES; ++k) of[k] = C(T(of[k]));
+  }
+};
+
+// Calls `body` with the formula: what does a step with the elements and the gradient that it is given.
+template <class Body>
+DEVICE void with_formula(const Numbers& numbers, const i64* whole, const Body& body) {
   C s[SCALARS + 1];
   for (int k = 0; k < SCALARS; ++k) s[k] = C(*numbers.of[k]);
   // A number that counts, where a formula has one.
   s[SCALARS] = whole != nullptr ? C(*whole) : C(0);
   PREPARE;
-  GRID_LOOP(at, n) {
-    C grad = gradient(at);
-    C a = C(pa[at]);
-#if VARIABLES > 1
-    C b = C(pb[at]);
-#endif
-#if VARIABLES > 2
-    C c = C(pc[at]);
-#endif
-#if VARIABLES > 3
-    C d = C(pd[at]);
-#endif
+  body([&](Elements& elements, C grad) {
+    // A formula names no more than there are.
+    C &a = elements.of[0], &b = elements.of[VARIABLES > 1 ? 1 : 0];
+    C &c = elements.of[VARIABLES > 2 ? 2 : 0], &d = elements.of[VARIABLES > 3 ? 3 : 0];
+    (void)b, (void)c, (void)d;
     STEP;
-    pa[at] = T(a);
-#if VARIABLES > 1
-    pb[at] = T(b);
-#endif
-#if VARIABLES > 2
-    pc[at] = T(c);
-#endif
-#if VARIABLES > 3
-    pd[at] = T(d);
-#endif
-  }
+  });
 }
 
-#ifdef I
-// The rows of the variables that numbers name: a block a number. The first of several that name a row takes them all, in their
-// order, so that no two blocks write to a row. Numbers that name no row are left out.
-BLOCK_KERNEL(apply_rows, 256, T* pa, T* pb, T* pc, T* pd, const T* gradient, const I* indices, i64 named, i64 rows, i64 inner,
-             Numbers numbers, const i64* whole) {
-  SHARED i32 found;
-  SHARED bool same[256];
-  C s[SCALARS + 1];
-  for (int k = 0; k < SCALARS; ++k) s[k] = C(*numbers.of[k]);
-  s[SCALARS] = whole != nullptr ? C(*whole) : C(0);
-  PREPARE;
-  int thread = threadIdx.x;
-  for (i64 first = blockIdx.x; first < named; first += gridDim.x) {
-    i64 row = i64(indices[first]);
-    if (row < 0 || row >= rows) continue;
-    bool earlier = false;
-    for (i64 begin = 0; begin < first && !earlier; begin += 256) {
-      if (thread == 0) found = 0;
-      sync_threads();
-      if (begin + thread < first && i64(indices[begin + thread]) == row) found = 1;
-      sync_threads();
-      earlier = found != 0;
-      sync_threads();
+#ifdef ROWS
+// The rows of the variables that have updates. One thread for each element of a row takes all of them.
+KERNEL(apply_rows, Variables variables, const T* gradient, RowOrder order, i64 inner, Numbers numbers, const i64* whole) {
+  with_formula(numbers, whole, [&](const auto& step) {
+    GRID_LOOP(i, order.count * inner) {
+      i64 first = i / inner, column = i - first * inner;
+      if (!order.begins(first)) continue;
+      i64 at = i64(order.row_at(first)) * inner + column;
+      Elements elements(variables, at);
+      order.each(first, [&](i64 update) {
+        step(elements, C(gradient[update * inner + column]));
+        // What the next step finds is what is kept.
+        elements.round();
+      });
+      elements.store(variables, at);
     }
-    if (earlier) continue;
-    for (i64 left = 0; left < inner; left += 256) {
-      i64 column = left + thread, at = row * inner + column;
-      bool inside = column < inner;
-      C a = inside ? C(pa[at]) : C(0);
-#if VARIABLES > 1
-      C b = inside ? C(pb[at]) : C(0);
-#endif
-#if VARIABLES > 2
-      C c = inside ? C(pc[at]) : C(0);
-#endif
-#if VARIABLES > 3
-      C d = inside ? C(pd[at]) : C(0);
-#endif
-      for (i64 begin = first; begin < named; begin += 256) {
-        if (thread == 0) found = 0;
-        sync_threads();
-        same[thread] = begin + thread < named && i64(indices[begin + thread]) == row;
-        if (same[thread]) found = 1;
-        sync_threads();
-        if (found != 0 && inside) {
-          for (int other = 0; other < 256; ++other) {
-            if (!same[other]) continue;
-            C grad = C(gradient[(begin + other) * inner + column]);
-            STEP;
-            // What the next step finds is what is kept.
-            a = C(T(a));
-#if VARIABLES > 1
-            b = C(T(b));
-#endif
-#if VARIABLES > 2
-            c = C(T(c));
-#endif
-#if VARIABLES > 3
-            d = C(T(d));
-#endif
-          }
-        }
-        sync_threads();
-      }
-      if (!inside) continue;
-      pa[at] = T(a);
-#if VARIABLES > 1
-      pb[at] = T(b);
-#endif
-#if VARIABLES > 2
-      pc[at] = T(c);
-#endif
-#if VARIABLES > 3
-      pd[at] = T(d);
-#endif
-    }
-  }
-}
-#elif defined(RESULTS)
-// What the chain reads of a variable's own memory it reads before the element there changes.
-KERNEL(apply, T* pa, T* pb, T* pc, T* pd, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole,
-       const bool* mask) {
-  update(pa, pb, pc, pd, n, numbers, whole, mask, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
+  });
 }
 #else
-KERNEL(apply, T* pa, T* pb, T* pc, T* pd, const T* gradient, i64 n, Numbers numbers, const i64* whole, const bool* mask) {
-  update(pa, pb, pc, pd, n, numbers, whole, mask, [&](i64 at) { return C(gradient[at]); });
+// `gradient(at)` is the gradient's element `at`.
+template <class Gradient>
+DEVICE void update(const Variables& variables, i64 n, const Numbers& numbers, const i64* whole, const bool* mask,
+                   const Gradient& gradient) {
+  // Where there is a condition and it does not hold, nothing changes.
+  if (mask != nullptr && !*mask) return;
+  with_formula(numbers, whole, [&](const auto& step) {
+    GRID_LOOP(at, n) {
+      // The gradient may lie in the variable's own memory: it is read before the element there changes.
+      C grad = gradient(at);
+      Elements elements(variables, at);
+      step(elements, grad);
+      elements.store(variables, at);
+    }
+  });
 }
+
+#ifdef RESULTS
+KERNEL(apply, Variables variables, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole,
+       const bool* mask) {
+  update(variables, n, numbers, whole, mask, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
+}
+#else
+KERNEL(apply, Variables variables, const T* gradient, i64 n, Numbers numbers, const i64* whole, const bool* mask) {
+  update(variables, n, numbers, whole, mask, [&](i64 at) { return C(gradient[at]); });
+}
+#endif
 #endif

@@ -8,14 +8,18 @@ use graph_cuda::{Cuda, Function, Source, arguments, source};
 use super::super::assign::different_shapes;
 use super::super::update::hand_on;
 use crate::cuda::chain::{Operands, Strides, Text};
+use crate::cuda::row_order::{self, Depth, SortRows};
 use crate::cuda::window::joined_source;
-use crate::cuda::{NOWHERE, blocks, type_name};
+use crate::cuda::{NOWHERE, type_name};
 use crate::rewrite::elementwise;
 
 const SOURCE: Source = source!("apply.cu");
 
 /// With a chain of element-wise operations for the gradient.
 const OF_CHAIN: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
+
+/// Of rows that numbers name.
+const OF_ROWS: Source = joined_source!("apply.cu": "../../cuda/row_order.cuh", "apply.cu");
 
 /// A rule's formula, in the words of `apply.cu`.
 #[derive(Clone, Copy)]
@@ -33,6 +37,11 @@ pub(super) struct Formula<'a> {
 /// The most variables and numbers that a formula has.
 const MOST: [usize; 2] = [4, 8];
 
+/// Where a formula's variables lie, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Variables([DeviceAddress; MOST[0]]);
+
 /// Where a formula's numbers lie, as the kernel takes them.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -45,8 +54,10 @@ enum Gradient {
     Chain(usize, Box<Strides>),
 }
 
-/// The kernel of a formula, the gradient's shape, and where it is.
+/// The kernel of a formula, the gradient's shape, and where it is. It reads and writes the variables, and reads the gradient.
 fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) -> Result<(Function, Shape, Gradient)> {
+    let updated =
+        |shape: &Shape, dtype: DType| 2 * formula.variables * shape.num_elements() * dtype.size().unwrap_or(0);
     let (count, scalars) = (formula.variables.to_string(), scalars.to_string());
     let mut defines = vec![
         ("VARIABLES", count.as_str()),
@@ -56,9 +67,14 @@ fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) ->
     ];
     let cuda = Cuda::of(request)?;
     let Some(first) = first_operand(request)? else {
-        defines.push(("T", type_name(request.input_dtype(formula.gradient))?));
+        let (shape, dtype) = (
+            request.input_shape(formula.gradient).clone(),
+            request.input_dtype(formula.gradient),
+        );
+        defines.push(("T", type_name(dtype)?));
         let function = cuda.function(&SOURCE, "apply", &defines)?;
-        let shape = request.input_shape(formula.gradient).clone();
+        let read = shape.num_elements() * dtype.size().unwrap_or(0);
+        let function = function.moving(updated(&shape, dtype) + read);
         return Ok((function, shape, Gradient::Input(formula.gradient)));
     };
     let shape: PartialShape = request.attr("shape")?;
@@ -68,7 +84,12 @@ fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) ->
     let (layouts, instructions) = elementwise::parts(request, request.input_shapes[first..].iter(), &shape)?;
     let text = Text::new(request.attr("T")?, &layouts, &[instructions])?;
     defines.extend(text.defines());
+    let operands = request.input_dtypes[first..].iter().zip(&request.input_shapes[first..]);
+    let read: usize = operands
+        .map(|(dtype, shape)| shape.num_elements() * dtype.size().unwrap_or(0))
+        .sum();
     let function = cuda.function(&OF_CHAIN, "apply", &defines)?;
+    let function = function.moving(updated(&shape, request.attr("T")?) + read);
     Ok((function, shape, Gradient::Chain(first, Box::new(text.strides))))
 }
 
@@ -90,7 +111,7 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
 ///
 /// # Errors
 /// `InvalidArgument` if two are one variable, or if their shapes differ.
-fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<([DeviceAddress; MOST[0]], Shape)> {
+fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<(Variables, Shape)> {
     let mut places = [NOWHERE; MOST[0]];
     let mut shape: Option<Shape> = None;
     for index in 0..variables {
@@ -109,10 +130,11 @@ fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<([DeviceA
         }
         places[index] = place;
     }
-    Ok((places, shape.unwrap_or_default()))
+    Ok((Variables(places), shape.unwrap_or_default()))
 }
 
-/// A kernel that updates the rows that the input behind the gradient names; numbers that name none are left out.
+/// A kernel that updates the rows that the input behind the gradient names, those that come up again in turn; numbers that name
+/// none are left out.
 ///
 /// # Errors
 /// `InvalidArgument` for numbers that are no scalars.
@@ -128,15 +150,22 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         ("PREPARE", formula.prepare),
         ("STEP", formula.step),
         ("T", type_name(request.input_dtype(gradient))?),
-        ("I", type_name(request.input_dtype(indices))?),
+        ("ROWS", ""),
     ];
-    let function = Cuda::of(request)?.function(&SOURCE, "apply_rows", &defines)?;
+    let count = request.input_shape(indices).num_elements();
+    let sort = SortRows::new(request, request.input_dtype(indices), count)?;
+    // As if each number named a row of its own.
+    let elements = (2 * variables + 1) * request.input_shape(gradient).num_elements();
+    let bytes = count * size_of::<u64>() + elements * request.input_dtype(gradient).size().unwrap_or(0);
+    let function = Cuda::of(request)?
+        .function(&OF_ROWS, "apply_rows", &defines)?
+        .moving(bytes);
     let (named, updates) = (
         request.input_shape(indices).clone(),
         request.input_shape(gradient).clone(),
     );
-    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let ([a, b, c, d], shape) = places(context, variables)?;
+    let planned = Planned::new(move |context: &mut KernelContext<'_>| {
+        let (places, shape) = places(context, variables)?;
         let (&rows, row) = shape.split_first().ok_or_else(super::no_rows)?;
         let expected: Shape = named.iter().chain(row).copied().collect();
         if named.rank() != 1 || updates != expected {
@@ -148,16 +177,22 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         }
         let (addresses, whole) = number_addresses(context, &numbers, whole);
         let (gradient, indices) = (context.input_address(gradient), context.input_address(indices));
-        let (count, inner) = (named[0], row.iter().product::<usize>());
+        let (inner, dims) = (row.iter().product::<usize>(), Depth::new(&[rows])?);
         if count > 0 && inner > 0 {
-            let (named, rows, inner) = (count as i64, rows as i64, inner as i64);
-            let arguments = arguments![a, b, c, d, gradient, indices, named, rows, inner, addresses, whole];
-            // SAFETY: these are the kernel's parameters, which say how many rows there are and how long they are (checked).
-            unsafe { function.launch(blocks(count), [256, 1, 1], arguments)? };
+            // SAFETY: these are the kernel's parameters: the order is that of the gradient's rows, which are as long as the
+            // variables' (checked); the scratch memory is that of the keys.
+            unsafe {
+                let order = sort.run(indices, dims, context.scratch_address())?;
+                function.launch_over(
+                    count * inner,
+                    arguments![places, gradient, order, inner as i64, addresses, whole],
+                )?
+            };
         }
         hand_on(context);
         Ok(())
-    }))
+    });
+    Ok(planned.with_scratch(row_order::scratch(count)))
 }
 
 /// The inputs that are a formula's numbers, and before them the one that counts, if there is one.
@@ -207,7 +242,7 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
     let len = shape.num_elements();
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let ([a, b, c, d], own) = places(context, variables)?;
+        let (places, own) = places(context, variables)?;
         if own != shape {
             return Err(different_shapes("the variable and its gradient", &own, &shape));
         }
@@ -218,16 +253,13 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
             Gradient::Input(input) => {
                 let gradient = context.input_address(*input);
                 // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
-                unsafe { function.launch_over(len, arguments![a, b, c, d, gradient, n, addresses, count, mask])? };
+                unsafe { function.launch_over(len, arguments![places, gradient, n, addresses, count, mask])? };
             }
             Gradient::Chain(first, strides) => {
                 let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
                 // SAFETY: as above; the operands have the shapes from which the strides were made.
                 unsafe {
-                    function.launch_over(
-                        len,
-                        arguments![a, b, c, d, operands, **strides, n, addresses, count, mask],
-                    )?
+                    function.launch_over(len, arguments![places, operands, **strides, n, addresses, count, mask])?
                 };
             }
         }

@@ -190,7 +190,7 @@ fn updates_are_tensorflows_on_a_gpu() {
     let texts = device.texts();
     let compiled = texts
         .iter()
-        .filter(|text| text.contains("#line 1 \"apply.cu\"") && !text.contains("#define I "))
+        .filter(|text| text.contains("#line 1 \"apply.cu\"") && !text.contains("#define ROWS"))
         .count();
     assert_eq!(
         compiled,
@@ -211,9 +211,10 @@ fn rows_that_come_up_again_are_updated_in_turn_on_a_gpu() {
     };
     crate::install();
     const ROWS: usize = 7;
-    // More numbers than threads of a block, and rows longer than it.
-    let indices: Vec<i32> = (0..600).map(|at| (at * at + at / 7) % (ROWS as i32 - 1)).collect();
-    for width in [3, 300] {
+    // Sorted by one block, and by several.
+    let numbers = |count: i64| (0..count).map(|at| (at * at + at / 7) % (ROWS as i64 - 1));
+    for (count, width) in [(600, 3), (40, 300), (5000, 2)] {
+        let indices: Vec<i64> = numbers(count).collect();
         let after = |accelerators: Vec<Arc<dyn Accelerator>>| -> Vec<Value> {
             let graph = Graph::new();
             let _default = graph.as_default();
@@ -245,7 +246,7 @@ fn rows_that_come_up_again_are_updated_in_turn_on_a_gpu() {
             session.run(&variables, ()).unwrap()
         };
         for (got, expected) in after(vec![device.accelerator()]).iter().zip(&after(Vec::new())) {
-            assert_close(got, expected, (1e-5, 1e-6), &format!("rows of {width}"));
+            assert_close(got, expected, (1e-5, 1e-6), &format!("{count} rows of {width}"));
         }
     }
 }
