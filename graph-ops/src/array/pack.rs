@@ -520,6 +520,6 @@ mod tests {
         assert_eq!(part, [[9.0f32, 10.0, 11.0]].into());
         assert_eq!(column, [2.0, 5.0, 8.0, 11.0, 14.0]);
         // Run for nothing that reads it.
-        session.run(&columns[0].op(), feed! { &input => value }).unwrap();
+        session.run(columns[0].op(), feed! { &input => value }).unwrap();
     }
 }
