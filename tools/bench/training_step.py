@@ -32,7 +32,7 @@ start again after the last whole one; keep probability 0.5.
 
 One side works while the others wait. After a warm-up round each, rounds alternate; a round's figure is its seconds over
 its steps. Printed: the median of the rounds, the quartiles, least and most, and for each peer the ratio of the medians
-(below 1: we are faster). With --at-most R the exit status is 1 where a ratio is above R.
+(below 1: we are faster), and behind each command the most memory that the processes have held. With --at-most R the exit status is 1 where a ratio is above R.
 
 With --check nothing is timed. Each peer but TensorFlow starts twice. From TensorFlow's initial values and with nothing
 dropped, objective and cost of the first step must agree with TensorFlow's to 1e-4, those of the two steps behind it to 5e-3
@@ -103,6 +103,15 @@ class Side:
         self.ask("accuracy 1")
         return float(self.line())
 
+    def peak_memory(self):
+        """The most memory that the process has held, in MB; None where the system does not tell (Linux does)."""
+        try:
+            with open(f"/proc/{self.child.pid}/status") as status:
+                found = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+        except OSError:
+            return None
+        return int(found[0]) / 1000 if found else None
+
     def close(self):
         self.child.stdin.close()
         try:
@@ -112,10 +121,21 @@ class Side:
             self.child.wait()
 
 
-def describe(title, times):
+def describe(title, times, nodes):
+    """Prints the times, in microseconds of one node where they are of many; gives the median."""
     low, middle, high = statistics.quantiles(times, n=4)
-    print(f"  {title:10}  median {middle:9.3f} ms   quartiles {low:.3f} .. {high:.3f}   least {min(times):.3f}   most {max(times):.3f}")
+    scale, unit = (1, "ms") if nodes is None else (1e3 / nodes, "us")
+    median, *others = [f"{time * scale:.3f}" for time in (middle, low, high, min(times), max(times))]
+    low, high, least, most = others
+    print(f"  {title:10}  median {median:>9} {unit}   quartiles {low} .. {high}   least {least}   most {most}")
     return middle
+
+
+def describe_memory(sides):
+    """Prints what each side's process has held at most so far."""
+    peaks = [(side.title, peak) for side in sides if (peak := side.peak_memory())]
+    if peaks:
+        print("  peak memory so far: " + ", ".join(f"{title} {peak:,.0f} MB" for title, peak in peaks))
 
 
 def times_for(side, command, seconds):
@@ -124,8 +144,9 @@ def times_for(side, command, seconds):
     return max(1, round(seconds * 1e3 / side.time(command, 3)))
 
 
-def alternate(sides, command, arguments):
-    """Times the command turn by turn; gives the ratio of the medians for each peer beside ours."""
+def alternate(sides, command, arguments, nodes=None):
+    """Times the command turn by turn; gives the ratio of the medians for each peer beside ours. Where a command is of so many
+    nodes, one of them is told."""
     turns = []
     for side in sides:
         try:
@@ -138,7 +159,7 @@ def alternate(sides, command, arguments):
         first = k % len(turns)  # no side always goes first
         for side, count, into in turns[first:] + turns[:first]:
             into.append(side.time(command, count))
-    medians = {side.title: describe(side.title, into) for side, _, into in turns}
+    medians = {side.title: describe(side.title, into, nodes) for side, _, into in turns}
     print(f"  {arguments.rounds} rounds of {', '.join(str(count) for _, count, _ in turns)} times `{command}`")
     ours = medians.pop("ours", None)
     if ours is None:
@@ -196,6 +217,7 @@ def measure(batch, commands, arguments):
             if command != "step":
                 print(f"{command}, 100 batches:" if command == "epoch" else f"{command}, 10,000 images:")
             ratios += alternate(sides, command, arguments)
+            describe_memory(sides)
         return ratios
     finally:
         for side in sides:
