@@ -330,18 +330,22 @@ fn kept_bits(from: DType, to: DType) -> u64 {
 /// Loops of their own for the pairs that programs use in every step.
 fn direct(from: DType, to: DType) -> Option<Planned> {
     macro_rules! pairs {
-        ($($a:ident $s:ty => $b:ident $d:ty: |$x:ident| $e:expr;)*) => {
+        (blocks { $($from:ident $f:ty => $to:ident $t:ty: $map:expr;)* }
+         $($a:ident $s:ty => $b:ident $d:ty: |$x:ident| $e:expr;)*) => {
             match (from, to) {
-                (DType::Half, DType::Float32) => Some(Planned::new(|context| run_blocks::<f16, f32>(context, &Widen))),
-                (DType::BFloat16, DType::Float32) => Some(Planned::new(|context| run_blocks::<bf16, f32>(context, &Widen))),
-                (DType::Float32, DType::Half) => Some(Planned::new(|context| run_blocks::<f32, f16>(context, &Narrow))),
-                (DType::Float32, DType::BFloat16) => Some(Planned::new(|context| run_blocks::<f32, bf16>(context, &Narrow))),
+                $((DType::$from, DType::$to) => Some(Planned::new(|context| run_blocks::<$f, $t>(context, &$map))),)*
                 $((DType::$a, DType::$b) => Some(Planned::new(|context| run_unary::<$s, $d>(context, |$x: $s| $e))),)*
                 _ => None,
             }
         };
     }
     pairs! {
+        blocks {
+            Half f16 => Float32 f32: Widen;
+            BFloat16 bf16 => Float32 f32: Widen;
+            Float32 f32 => Half f16: Narrow;
+            Float32 f32 => BFloat16 bf16: Narrow;
+        }
         Bool bool => Float32 f32: |x| f32::from(u8::from(x));
         Bool bool => Float64 f64: |x| f64::from(u8::from(x));
         Bool bool => Int32 i32: |x| x.into();

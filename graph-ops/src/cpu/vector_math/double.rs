@@ -1,12 +1,12 @@
-//! The functions of [`super`] for `f64`, with Cephes' polynomials of double precision; within 1e-15 of the exact value,
+//! The functions of [`super`] for `f64`, with Cephes' polynomials of double precision; within 7e-16 of the exact value,
 //! relatively, exponentials and logarithms within 4e-16.
 
 /// 1.5 * 2^52: added and taken away, it leaves the nearest integer of a number below 2^51.
 pub(super) const ROUNDER: f64 = 6_755_399_441_055_744.0;
 
-/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: `n`, and `e^r - 1`.
+/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: `n`, and `p` and `q` by which `e^r = (q + p) / (q - p)`.
 #[inline(always)]
-fn reduced(x: f64) -> (i32, f64) {
+fn fraction(x: f64) -> (i32, f64, f64) {
     // ln 2 in two parts, the first with few bits, so that n times it is exact.
     let shifted = x * std::f64::consts::LOG2_E + ROUNDER;
     let n = shifted - ROUNDER;
@@ -15,14 +15,20 @@ fn reduced(x: f64) -> (i32, f64) {
     let mut p = 1.261_771_930_748_105_9e-4;
     p = p * square + 3.029_944_077_074_419_6e-2;
     p = p * square + 1.0;
-    let p = r * p;
     let mut q = 3.001_985_051_386_644_6e-6;
     q = q * square + 2.524_483_403_496_841e-3;
     q = q * square + 2.272_655_482_081_550_3e-1;
     q = q * square + 2.0;
-    let half = p / (q - p);
     // The rounder's low bits are zero.
-    (shifted.to_bits() as u32 as i32, half + half)
+    (shifted.to_bits() as u32 as i32, r * p, q)
+}
+
+/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: `n`, and `e^r - 1`.
+#[inline(always)]
+fn reduced(x: f64) -> (i32, f64) {
+    let (n, p, q) = fraction(x);
+    let half = p / (q - p);
+    (n, half + half)
 }
 
 /// `2^n`, of a normal number's exponent.
@@ -104,10 +110,10 @@ pub fn ln_1p(x: f64) -> f64 {
 pub fn tanh(x: f64) -> f64 {
     // At 20 it is 1 to the last place.
     let z = x.abs();
-    let (n, e) = reduced(if z > 20.0 { 40.0 } else { z + z });
-    // e^2z - 1
-    let e = e * power(n) + (power(n) - 1.0);
-    (e / (e + 2.0)).copysign(x)
+    let (n, p, q) = fraction(if z > 20.0 { 40.0 } else { z + z });
+    // (e^2z - 1) / (e^2z + 1), both multiplied by q - p.
+    let (less, more) = (power(n) - 1.0, power(n) + 1.0);
+    ((p * more + q * less) / (q * more + p * less)).copysign(x)
 }
 
 /// The logistic function `1 / (1 + e^-x)`.

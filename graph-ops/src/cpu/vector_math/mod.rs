@@ -48,7 +48,7 @@ elementary!(f64, double::exp, double::ln, double::tanh, double::sigmoid);
 /// 1.5 * 2^23: added and taken away, it leaves the nearest integer of a number below 2^22.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: the bits of `n`, and `e^r - 1`.
+/// `x` as `n ln 2 + r` with `|r| <= ln(2)/2`: `n`, and `e^r - 1`.
 #[inline(always)]
 fn reduced(x: f32) -> (i32, f32) {
     // ln 2 in two parts, the first with few bits, so that n times it is exact.

@@ -127,7 +127,7 @@ fn doubles_follow_the_library() {
     follows_library("ln", ln, f64::ln, 4e-16);
     follows_library("exp_m1", exp_m1, f64::exp_m1, 7e-16);
     follows_library("ln_1p", ln_1p, f64::ln_1p, 7e-16);
-    follows_library("tanh", tanh, f64::tanh, 9e-16);
+    follows_library("tanh", tanh, f64::tanh, 7e-16);
     let logistic = |x: f64| {
         if x < 0.0 {
             x.exp() / (1.0 + x.exp())
