@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shape::Shape;
+use crate::value::Value;
 
 /// An address in an accelerator's memory. Kernels take it as a pointer; the host may not follow it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
@@ -180,12 +181,106 @@ impl Drop for DeviceMemory {
     }
 }
 
-/// A tensor in an accelerator's memory: a variable's value.
+/// A tensor in an accelerator's memory.
+#[derive(Clone)]
 pub struct DeviceTensor {
     /// Its elements, row by row.
-    pub memory: DeviceMemory,
+    pub memory: Arc<DeviceMemory>,
     /// Their type.
     pub dtype: DType,
     /// Its shape.
     pub shape: Shape,
+}
+
+impl DeviceTensor {
+    /// Memory for a tensor of this dtype and shape. What it holds is arbitrary.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`, and `Internal` for a dtype whose elements have no fixed size.
+    pub fn new(accelerator: &Arc<dyn Accelerator>, dtype: DType, shape: Shape) -> Result<Self> {
+        let bytes = bytes_of(dtype, &shape)?;
+        Ok(Self {
+            memory: Arc::new(DeviceMemory::new(accelerator, bytes)?),
+            dtype,
+            shape,
+        })
+    }
+
+    /// A copy of a value of the host's.
+    ///
+    /// # Errors
+    /// Those of [`DeviceTensor::new`], and the device's.
+    pub fn upload(accelerator: &Arc<dyn Accelerator>, value: &Value) -> Result<Self> {
+        let tensor = Self::new(accelerator, value.dtype(), value.shape().clone())?;
+        accelerator.upload(value.bytes(), tensor.memory.address())?;
+        Ok(tensor)
+    }
+
+    /// A copy on the host, which waits for the device.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`, and the device's.
+    pub fn download(&self) -> Result<Value> {
+        let mut value = Value::zeros(self.dtype, self.shape.clone())?;
+        let accelerator = self.memory.accelerator();
+        accelerator.download(self.memory.address(), value.unique_buffer()?.as_mut_slice())?;
+        Ok(value)
+    }
+}
+
+/// The bytes of a tensor of this dtype and shape.
+pub(crate) fn bytes_of(dtype: DType, shape: &Shape) -> Result<usize> {
+    dtype
+        .size()
+        .and_then(|size| shape.num_elements().checked_mul(size))
+        .ok_or_else(|| Error::internal("elements without a fixed size are not on an accelerator").got(dtype))
+}
+
+/// A tensor that may outlive the step that made it, in the memory where it lies. Nothing changes what it holds.
+#[derive(Clone)]
+pub enum StoredTensor {
+    /// On the host.
+    Host(Value),
+    /// On an accelerator.
+    Device(DeviceTensor),
+}
+
+impl StoredTensor {
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Host(value) => value.dtype(),
+            Self::Device(tensor) => tensor.dtype,
+        }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        match self {
+            Self::Host(value) => value.shape(),
+            Self::Device(tensor) => &tensor.shape,
+        }
+    }
+
+    /// It on the host: itself or a copy.
+    ///
+    /// # Errors
+    /// Those of [`DeviceTensor::download`].
+    pub fn into_host(self) -> Result<Value> {
+        match self {
+            Self::Host(value) => Ok(value),
+            Self::Device(tensor) => tensor.download(),
+        }
+    }
+
+    /// It on this accelerator: itself or a copy.
+    ///
+    /// # Errors
+    /// Those of [`DeviceTensor::upload`] and [`DeviceTensor::download`].
+    pub fn into_device(self, accelerator: &Arc<dyn Accelerator>) -> Result<DeviceTensor> {
+        match self {
+            Self::Device(tensor) if Arc::ptr_eq(tensor.memory.accelerator(), accelerator) => Ok(tensor),
+            other => DeviceTensor::upload(accelerator, &other.into_host()?),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor};
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor, StoredTensor, bytes_of};
 use crate::buffer::Buffer;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, OpSite, Result};
@@ -59,8 +59,45 @@ pub(crate) struct Slot {
     pub(crate) variable: Option<usize>,
     /// What owns the data if it is not the arena: a feed, a constant, a dynamic result; always for strings.
     pub(crate) value: Option<Value>,
+    /// What owns the data on an accelerator if it is not the arena: a dynamic result.
+    pub(crate) memory: Option<Arc<DeviceMemory>>,
     /// What this handle names, unless it is a variable.
     pub(crate) object: Option<Object>,
+}
+
+impl Slot {
+    /// A slot whose data is not there yet.
+    pub(crate) fn empty(dtype: DType, shape: Shape) -> Self {
+        Self {
+            data: crate::buffer::ALIGNMENT as *mut u8,
+            dtype,
+            shape,
+            dead: false,
+            variable: None,
+            value: None,
+            memory: None,
+            object: None,
+        }
+    }
+
+    /// Lets go of what owns the data.
+    pub(crate) fn release(&mut self) {
+        (self.value, self.memory) = (None, None);
+    }
+
+    /// Takes a value of the host's.
+    pub(crate) fn set_host(&mut self, value: Value) {
+        self.data = value.bytes().as_ptr().cast_mut();
+        self.shape = value.shape().clone();
+        (self.value, self.memory) = (Some(value), None);
+    }
+
+    /// Takes a tensor in an accelerator's memory.
+    pub(crate) fn set_device(&mut self, tensor: DeviceTensor) {
+        self.data = tensor.memory.address().0 as *mut u8;
+        self.shape = tensor.shape;
+        (self.value, self.memory) = (None, Some(tensor.memory));
+    }
 }
 
 /// What lives no longer than a run and is named by handles.
@@ -205,10 +242,54 @@ impl<'a> KernelContext<'a> {
     /// Sets output `index` to a value: strings, and results whose shape only the data can tell.
     pub fn set_output(&mut self, index: usize, value: Value) {
         let slot = &mut self.slots[self.outputs[index] as usize];
-        slot.shape = value.shape().clone();
-        slot.data = value.bytes().as_ptr().cast_mut();
-        slot.value = Some(value);
+        slot.set_host(value);
         slot.dead = false;
+    }
+
+    /// Input `index` to be kept beyond the step, in the memory where the kernel runs; a copy unless something owns it already.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if a copy does not fit into memory, and the device's.
+    pub fn stored_input(&self, index: usize) -> Result<StoredTensor> {
+        let slot = self.input_slot(index);
+        let Some((accelerator, _)) = self.accelerator else {
+            return slot_value(slot).map(StoredTensor::Host);
+        };
+        let tensor = match &slot.memory {
+            Some(memory) => DeviceTensor {
+                memory: memory.clone(),
+                dtype: slot.dtype,
+                shape: slot.shape.clone(),
+            },
+            None => {
+                let copy = DeviceTensor::new(accelerator, slot.dtype, slot.shape.clone())?;
+                accelerator.copy(self.input_address(index), copy.memory.address(), copy.memory.len())?;
+                copy
+            }
+        };
+        Ok(StoredTensor::Device(tensor))
+    }
+
+    /// Makes output `index`, of a data-dependent kernel, this tensor, in the memory where the kernel runs.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if it must be copied there and does not fit, and the device's.
+    pub fn set_stored_output(&mut self, index: usize, tensor: StoredTensor) -> Result<()> {
+        match self.accelerator {
+            Some((accelerator, _)) => {
+                let tensor = tensor.into_device(accelerator)?;
+                let slot = &mut self.slots[self.outputs[index] as usize];
+                slot.set_device(tensor);
+                slot.dead = false;
+            }
+            None => self.set_output(index, tensor.into_host()?),
+        }
+        Ok(())
+    }
+
+    /// The accelerator that the kernel runs on; none on the host.
+    pub fn accelerator(&self) -> Option<&'a Arc<dyn Accelerator>> {
+        self.accelerator.map(|(accelerator, _)| accelerator)
     }
 
     /// Allocates output `index` of a data-dependent kernel.
@@ -226,10 +307,10 @@ impl<'a> KernelContext<'a> {
     pub fn forward(&mut self, input: usize, output: usize) {
         let source = self.input_slot(input);
         let (data, shape, value, dead) = (source.data, source.shape.clone(), source.value.clone(), source.dead);
-        let (variable, object) = (source.variable, source.object.clone());
+        let (variable, object, memory) = (source.variable, source.object.clone(), source.memory.clone());
         let slot = &mut self.slots[self.outputs[output] as usize];
         (slot.data, slot.shape, slot.value, slot.dead, slot.variable) = (data, shape, value, dead, variable);
-        slot.object = object;
+        (slot.object, slot.memory) = (object, memory);
     }
 
     /// Makes output `index`, a handle, name `object`, which lives as long as there are handles of it in this run.
@@ -259,7 +340,7 @@ impl<'a> KernelContext<'a> {
     pub fn set_dead(&mut self, index: usize) {
         let slot = &mut self.slots[self.outputs[index] as usize];
         slot.dead = true;
-        slot.value = None;
+        slot.release();
     }
 
     /// The scratch memory asked for, aligned for any element; its contents are arbitrary bytes.
@@ -370,10 +451,7 @@ impl<'a> KernelContext<'a> {
     pub fn assign_address(&mut self, index: usize, dtype: DType, shape: &Shape) -> Result<DeviceAddress> {
         let (accelerator, _) = self.accelerator.ok_or_else(not_on_accelerator)?;
         let cell = self.variable(index)?;
-        let bytes = dtype
-            .size()
-            .and_then(|size| shape.num_elements().checked_mul(size))
-            .ok_or_else(|| Error::internal("a variable whose elements have no fixed size is not on an accelerator"))?;
+        let bytes = bytes_of(dtype, shape)?;
         match &mut cell.on_device {
             Some(tensor) if tensor.memory.len() == bytes => {
                 tensor.dtype = dtype;
@@ -382,11 +460,7 @@ impl<'a> KernelContext<'a> {
                 }
             }
             _ => {
-                cell.on_device = Some(DeviceTensor {
-                    memory: DeviceMemory::new(accelerator, bytes)?,
-                    dtype,
-                    shape: shape.clone(),
-                });
+                cell.on_device = Some(DeviceTensor::new(accelerator, dtype, shape.clone())?);
             }
         }
         cell.value = None;

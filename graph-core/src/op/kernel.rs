@@ -84,6 +84,8 @@ pub struct KernelDefinition {
     pub host_inputs: Vec<usize>,
     /// Outputs that live on the host even on another device.
     pub host_outputs: Vec<usize>,
+    /// Whether the kernel asks for nothing but the shapes of its inputs, which may be in any memory.
+    pub reads_shapes_only: bool,
     /// Whether only the data can tell the output shapes: the kernel allocates its outputs itself.
     pub data_dependent: bool,
     /// Makes the session's state for the node, if it keeps one.
@@ -102,9 +104,9 @@ impl KernelDefinition {
         Self::on_cpu(Source::Same(run))
     }
 
-    /// A kernel for CUDA, made for each node whose shapes are known. Its `run` gives work to the device and neither allocates
-    /// nor waits: the work may be recorded once and replayed after. What changes from step to step on the host's side comes by
-    /// [`Planned::with_parameters`].
+    /// A kernel for CUDA, made for each node when its shapes are known. Its `run` gives work to the device and neither
+    /// allocates nor waits: the work may be recorded once and replayed after. What changes from step to step on the host's side
+    /// comes by [`Planned::with_parameters`]. One that is data-dependent may do all of that, and is never recorded.
     pub fn cuda(make: MakeKernel) -> Self {
         Self {
             device: DeviceKind::Cuda,
@@ -121,6 +123,7 @@ impl KernelDefinition {
             alias: None,
             host_inputs: Vec::new(),
             host_outputs: Vec::new(),
+            reads_shapes_only: false,
             data_dependent: false,
             state: None,
             source,
@@ -172,6 +175,12 @@ impl KernelDefinition {
     /// Lets inputs lie in the memory of the variable that the kernel changes.
     pub fn reads_before_update(mut self) -> Self {
         self.reads_before_update = true;
+        self
+    }
+
+    /// Says that the kernel asks for nothing but the shapes of its inputs.
+    pub fn reads_shapes_only(mut self) -> Self {
+        self.reads_shapes_only = true;
         self
     }
 

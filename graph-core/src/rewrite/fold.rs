@@ -9,7 +9,7 @@ use crate::rewrite::{Program, Rewrite};
 use crate::session::evaluate::evaluate_node;
 use crate::value::Value;
 
-/// Replaces nodes whose inputs are constants by constants.
+/// Replaces nodes whose inputs are constants by constants, which wait for what these waited for.
 pub struct ConstantFolding;
 
 /// The most elements that a folded constant may have: larger ones are cheaper to make than to keep.
@@ -37,6 +37,14 @@ impl Rewrite for ConstantFolding {
                 continue;
             }
             let Some(values) = fold(node, &known) else { continue };
+            // What the constants waited for may decide whether they are alive.
+            let mut waited = node.control_inputs.clone();
+            for input in &node.inputs {
+                let source = folded.get(input).unwrap_or(input).node;
+                waited.extend_from_slice(&result.node(source).control_inputs);
+            }
+            waited.sort_unstable();
+            waited.dedup();
             for (slot, value) in values.into_iter().enumerate() {
                 let mut attrs = Attributes::new();
                 attrs.set("dtype", value.dtype());
@@ -48,7 +56,7 @@ impl Rewrite for ConstantFolding {
                     definition: constant,
                     attrs,
                     inputs: Default::default(),
-                    control_inputs: node.control_inputs.clone(),
+                    control_inputs: waited.clone(),
                     outputs: [output].into_iter().collect(),
                     device: node.device.clone(),
                     location: node.location,

@@ -5,13 +5,14 @@
 
 pub mod dedup;
 pub mod fold;
+mod guards;
 pub mod prune;
 
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, NodeId, TensorId};
-use crate::op::ControlFlow;
+pub use guards::guarded_nodes;
 
 /// The part of a graph that a run needs, as a list of nodes of its own.
 ///
@@ -156,24 +157,6 @@ pub fn topological_order(program: &Program) -> Option<Vec<NodeId>> {
         next += 1;
     }
     (order.len() == program.nodes.len()).then_some(order)
-}
-
-/// For each node, whether a Switch decides if it runs: whether a data or control path leads to it from one.
-pub fn guarded_nodes(program: &Program, order: &[NodeId]) -> Vec<bool> {
-    let mut guarded = vec![false; program.nodes.len()];
-    for &id in order {
-        let node = program.node(id);
-        let before = node
-            .inputs
-            .iter()
-            .map(|input| input.node)
-            .chain(node.control_inputs.iter().copied());
-        let inherits = |before: NodeId| {
-            guarded[before.index()] || program.node(before).definition.control_flow == ControlFlow::Switch
-        };
-        guarded[id.index()] = before.into_iter().any(inherits);
-    }
-    guarded
 }
 
 /// Checks that a program holds together: every input is there and has the dtype that its consumer was made for.

@@ -8,16 +8,16 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory, DeviceTensor, KernelStats};
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceTensor, KernelStats};
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::op::context::{KernelContext, VariableCell};
 use crate::rewrite::Program;
+use crate::session::dynamic::allocate;
 use crate::session::execute::RunControl;
 use crate::session::placement::Memory;
 use crate::session::plan::{Accelerated, DevicePlan, Place, Plan, Step, Work};
 use crate::session::state::SessionState;
-use crate::value::Value;
 
 /// A part of fewer steps is not worth recording.
 const FEWEST_RECORDED: usize = 2;
@@ -254,6 +254,23 @@ impl Plan {
     pub(crate) fn copy_between(&mut self, index: usize) -> Result<()> {
         let step = &self.steps[index];
         let (from, to) = (step.inputs[0] as usize, step.outputs[0] as usize);
+        match self.places[to] {
+            // It is there already; the step is for what does not run.
+            Place::Resident => return Ok(()),
+            Place::Dynamic => {
+                let shape = self.slots[from].shape.clone();
+                let device = device_of(self.accelerated.as_deref(), self.memory[to]);
+                let slot = &mut self.slots[to];
+                match device {
+                    Some(device) => slot.set_device(DeviceTensor::new(&device.accelerator, slot.dtype, shape)?),
+                    None => {
+                        slot.shape = shape;
+                        allocate(slot)?;
+                    }
+                }
+            }
+            _ => {}
+        }
         let (source, target) = (&self.slots[from], &self.slots[to]);
         if source.shape != target.shape {
             return Err(
@@ -292,20 +309,11 @@ fn bring_home(cell: &mut VariableCell, device: Option<&Arc<dyn Accelerator>>) ->
         return Ok(());
     }
     if let Some(tensor) = &cell.on_device {
-        let mut value = Value::zeros(tensor.dtype, tensor.shape.clone())?;
-        let accelerator = tensor.memory.accelerator();
-        accelerator.download(tensor.memory.address(), value.unique_buffer()?.as_mut_slice())?;
-        cell.value = Some(value);
+        cell.value = Some(tensor.download()?);
         cell.on_device = None;
     }
     if let (Some(value), Some(device)) = (&cell.value, device) {
-        let memory = DeviceMemory::new(device, value.bytes().len())?;
-        device.upload(value.bytes(), memory.address())?;
-        cell.on_device = Some(DeviceTensor {
-            memory,
-            dtype: value.dtype(),
-            shape: value.shape().clone(),
-        });
+        cell.on_device = Some(DeviceTensor::upload(device, value)?);
         cell.value = None;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, DeviceMemory};
+use crate::accelerator::{Accelerator, DeviceMemory, DeviceTensor};
 use crate::error::{Error, Result};
 use crate::graph::{Node, Operation};
 use crate::op::context::{KernelContext, Slot, VariableCell, slot_value};
@@ -235,7 +235,10 @@ fn run_on<'a>(
     planned.kernel.run(context)?;
     for (at, &slot) in context.outputs.iter().enumerate() {
         let slot = &mut context.slots[slot as usize];
-        if let (Some(memory), Some(value)) = (&memories[context.inputs.len() + at], &mut slot.value) {
+        if let Some(memory) = slot.memory.take() {
+            let (dtype, shape) = (slot.dtype, slot.shape.clone());
+            slot.set_host(DeviceTensor { memory, dtype, shape }.download()?);
+        } else if let (Some(memory), Some(value)) = (&memories[context.inputs.len() + at], &mut slot.value) {
             let host = value.unique_buffer()?;
             accelerator.download(memory.address(), host.as_mut_slice())?;
             slot.data = host.as_mut_ptr();
@@ -246,13 +249,7 @@ fn run_on<'a>(
 
 /// A slot that a value owns.
 pub(crate) fn value_slot(value: Value) -> Slot {
-    Slot {
-        data: value.bytes().as_ptr().cast_mut(),
-        dtype: value.dtype(),
-        shape: value.shape().clone(),
-        dead: false,
-        variable: None,
-        value: Some(value),
-        object: None,
-    }
+    let mut slot = Slot::empty(value.dtype(), Shape::scalar());
+    slot.set_host(value);
+    slot
 }

@@ -1,23 +1,23 @@
 //! Running a plan: a straight line of steps.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::Buffer;
+use crate::accelerator::{Accelerator, DeviceAddress};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{HandleData, Node};
-use crate::op::context::{KernelContext, Slot, VariableCell, slot_value};
-use crate::op::kernel::{KernelRequest, Planned};
-use crate::op::shape_inference::{InferenceContext, InputValues};
+use crate::graph::Node;
+use crate::op::context::{KernelContext, Slot, slot_value};
+use crate::op::kernel::Planned;
 use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
 use crate::session::accelerate::{copy_within, device_of};
+use crate::session::dynamic::allocate;
 use crate::session::placement::Memory;
-use crate::session::plan::{DevicePlan, LoopSteps, Place, Plan, Step, Work, plan_time_inputs};
+use crate::session::plan::{LoopSteps, Place, Plan, Step, Work};
 use crate::session::profile::{NodeStats, RunMetadata};
 use crate::session::state::SessionState;
-use crate::shape::{PartialShape, Shape};
 use crate::value::Value;
 
 /// What one run is given beside its feeds.
@@ -114,7 +114,12 @@ impl Plan {
                     };
                     trace.nodes.push(NodeStats {
                         name: node.name.to_string(),
-                        op: node.op(),
+                        // A copy to another memory goes by the name of what takes it.
+                        op: if matches!(step.work, Work::Copy) {
+                            "_Copy"
+                        } else {
+                            node.op()
+                        },
                         device,
                         start,
                         end: begin.elapsed(),
@@ -130,7 +135,7 @@ impl Plan {
             }
             let step = &self.steps[index];
             for &tensor in &step.release {
-                self.slots[tensor as usize].value = None;
+                self.slots[tensor as usize].release();
             }
             index = self.next_step(index);
         }
@@ -224,9 +229,10 @@ impl Plan {
                     // The planner placed the scratch memory inside the arena.
                     (offset, bytes) => (base.wrapping_add(offset), bytes),
                 };
+                let device = device.map(|device| (&device.accelerator, device.parameters_address(step)));
                 run_kernel(planned, step, &mut self.slots, scratch, node, state, device)
             }
-            Work::Dynamic => run_dynamic(step, &mut self.slots, node, state),
+            Work::Dynamic => self.run_dynamic(index, node, state),
         }
     }
 
@@ -249,7 +255,8 @@ impl Plan {
             let Some(((dtype, shape), data)) = cell.and_then(|cell| cell.extent().zip(cell.data())) else {
                 return Err(self.uninitialized(index, false, state));
             };
-            if slot.shape != *shape && !matches!(step.work, Work::Dynamic) {
+            let copies_any = matches!(step.work, Work::Copy) && self.places[step.outputs[0] as usize] == Place::Dynamic;
+            if slot.shape != *shape && !matches!(step.work, Work::Dynamic) && !copies_any {
                 return Err(
                     Error::invalid_argument("the variable's value has another shape than the variable")
                         .expected(&slot.shape)
@@ -342,8 +349,8 @@ impl Plan {
     /// Lets go of what the run was given and what it made.
     fn clear(&mut self) {
         for (slot, place) in self.slots.iter_mut().zip(&self.places) {
-            if *place != Place::Constant && slot.value.is_some() {
-                slot.value = None;
+            if *place != Place::Constant {
+                slot.release();
             }
             if slot.object.is_some() {
                 slot.object = None;
@@ -352,14 +359,15 @@ impl Plan {
     }
 }
 
-fn run_kernel(
+/// Runs a kernel, on an accelerator with what the host tells it at this address.
+pub(crate) fn run_kernel(
     planned: &Planned,
     step: &Step,
     slots: &mut [Slot],
     scratch: (*mut u8, usize),
     node: &Node,
     state: &mut SessionState,
-    device: Option<&DevicePlan>,
+    accelerator: Option<(&Arc<dyn Accelerator>, DeviceAddress)>,
 ) -> Result<()> {
     let SessionState {
         cells, kernel_states, ..
@@ -373,146 +381,7 @@ fn run_kernel(
         variables: cells,
         taken: Cell::new(0),
         in_place: step.in_place,
-        accelerator: device.map(|device| (&device.accelerator, device.parameters_address(step))),
+        accelerator,
         site: &|| node.site(),
     })
-}
-
-/// Inputs as they are while the plan runs.
-struct SlotValues<'a> {
-    cells: &'a [VariableCell],
-    slots: &'a [Slot],
-    inputs: &'a [u32],
-}
-
-impl InputValues for SlotValues<'_> {
-    fn handle(&self, index: usize) -> Option<HandleData> {
-        let slot = &self.slots[self.inputs[index] as usize];
-        let variable = slot.variable.filter(|_| slot.dtype == DType::Resource)?;
-        let (dtype, shape) = self.cells[variable].extent()?;
-        Some(HandleData {
-            dtype,
-            shape: shape.into(),
-        })
-    }
-
-    fn value(&self, index: usize) -> Option<Value> {
-        let slot = &self.slots[self.inputs[index] as usize];
-        slot_value(slot).ok()
-    }
-
-    fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
-        crate::graph::inference::shape_of_values(&self.value(index)?.to_i64_vec().ok()?)
-    }
-}
-
-/// Infers the shapes of a node whose inputs are there now, makes its kernel, and runs it.
-fn run_dynamic(step: &Step, slots: &mut [Slot], node: &Node, state: &mut SessionState) -> Result<()> {
-    let kernel = step
-        .definition
-        .ok_or_else(|| Error::internal("a dynamic step without a kernel"))?;
-    let input_slots = || step.inputs.iter().map(|&input| &slots[input as usize]);
-    let input_dtypes: Vec<DType> = input_slots().map(|slot| slot.dtype).collect();
-    // A reference tells the shape of its variable's value, where it has one.
-    let known = |slot: &Slot| match slot.variable.filter(|_| slot.dtype != DType::Resource) {
-        Some(variable) => state.cells[variable].extent().map(|(_, shape)| shape.clone()),
-        None => Some(slot.shape.clone()),
-    };
-    let known: Vec<Option<Shape>> = input_slots().map(known).collect();
-    let partial: Vec<PartialShape> = known
-        .iter()
-        .map(|shape| shape.as_ref().map_or(PartialShape::unknown(), PartialShape::from))
-        .collect();
-    let input_shapes: Vec<Shape> = known.into_iter().map(Option::unwrap_or_default).collect();
-    let values = SlotValues {
-        cells: &state.cells,
-        slots,
-        inputs: &step.inputs,
-    };
-    let count = step.outputs.len();
-    let inferred = InferenceContext::new(node.definition, &node.attrs, &partial, &input_dtypes, count, &values)
-        .infer()?
-        .shapes;
-    let flow = node.definition.control_flow != ControlFlow::None;
-    let output_shapes: Vec<Option<Shape>> = inferred
-        .iter()
-        .map(|shape| if kernel.data_dependent { None } else { shape.to_shape() })
-        .collect();
-    if kernel.alias.is_some() {
-        let source = &slots[step.inputs[0] as usize];
-        // An alias that says nothing of its shape has its input's.
-        let shape = output_shapes[0].clone().unwrap_or_else(|| source.shape.clone());
-        if source.shape.num_elements() != shape.num_elements() {
-            return Err(Error::invalid_argument("the number of elements would change")
-                .expected(&source.shape)
-                .got(shape));
-        }
-        let (mut data, mut value) = (source.data, source.value.clone());
-        if step.in_loop && !step.reads.is_empty() {
-            // The variable may change before the value is used.
-            let copied = slot_value(source)?;
-            (data, value) = (copied.bytes().as_ptr().cast_mut(), Some(copied));
-        }
-        let handle = source.variable.filter(|_| source.dtype == DType::Resource);
-        let object = source.object.clone();
-        let slot = &mut slots[step.outputs[0] as usize];
-        slot.variable = handle.or(slot.variable);
-        slot.value = value.map(|value| value.reshaped(shape.clone())).transpose()?;
-        (slot.data, slot.shape, slot.object) = (data, shape, object);
-        return Ok(());
-    }
-    let mut input_values: Vec<Option<Value>> = vec![None; step.inputs.len()];
-    for input in plan_time_inputs(node) {
-        input_values[input] = values.value(input);
-    }
-    let output_dtypes: Vec<DType> = step
-        .outputs
-        .iter()
-        .map(|&output| slots[output as usize].dtype)
-        .collect();
-    let planned = kernel.make(&KernelRequest {
-        attrs: &node.attrs,
-        input_dtypes: &input_dtypes,
-        input_shapes: &input_shapes,
-        input_values: &input_values,
-        output_dtypes: &output_dtypes,
-        output_shapes: &output_shapes,
-        outputs_read: &[],
-        accelerator: None,
-    })?;
-    for (&output, shape) in step.outputs.iter().zip(output_shapes) {
-        let slot = &mut slots[output as usize];
-        slot.value = None;
-        let Some(shape) = shape else { continue };
-        if !flow && slot.variable.is_none() {
-            slot.shape = shape;
-            // Kernels of strings make the value themselves, of this shape.
-            if slot.dtype.size().is_some() {
-                allocate(slot)?;
-            }
-        }
-    }
-    if flow && node.definition.control_flow == ControlFlow::Merge {
-        let slot = &mut slots[step.outputs[1] as usize];
-        slot.shape = Shape::scalar();
-        allocate(slot)?;
-    }
-    let mut scratch = Buffer::zeroed(planned.scratch)?;
-    run_kernel(
-        &planned,
-        step,
-        slots,
-        (scratch.as_mut_ptr(), scratch.len()),
-        node,
-        state,
-        None,
-    )
-}
-
-/// Gives a slot a value of its own, of its dtype and shape.
-fn allocate(slot: &mut Slot) -> Result<()> {
-    let mut value = Value::zeros(slot.dtype, slot.shape.clone())?;
-    slot.data = value.unique_buffer()?.as_mut_ptr();
-    slot.value = Some(value);
-    Ok(())
 }

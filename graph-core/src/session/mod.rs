@@ -5,6 +5,7 @@
 //! random streams and the arena belong to the session and outlive all plans.
 
 mod accelerate;
+mod dynamic;
 pub mod evaluate;
 mod execute;
 mod feed;

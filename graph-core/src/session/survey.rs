@@ -28,16 +28,25 @@ impl Survey {
         let constant = registry()?.op(vocabulary::CONST)?;
         let mut program = structure.program.clone();
         let mut known: FxHashMap<TensorId, TensorId> = FxHashMap::default();
-        for id in structure.program.ids().filter(|id| !structure.guarded[id.index()]) {
+        // What known nodes wait for beside their inputs, and so does what takes their place.
+        let mut waits: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();
+        for &id in structure.order.iter().filter(|id| !structure.guarded[id.index()]) {
             let first = self.first[id.index()] as usize;
             let node = &mut program.nodes[id.index()];
             for (slot, output) in node.outputs.iter_mut().enumerate().filter(|(_, output)| !output.is_ref) {
                 output.shape = std::mem::take(&mut self.shapes[first + slot]);
             }
+            let node = node.clone();
+            if self.values.get(first).is_some_and(Option::is_some) {
+                let inputs = node.inputs.iter().filter_map(|input| waits.get(&input.node));
+                let mut waited: Vec<NodeId> = inputs.flatten().chain(&node.control_inputs).copied().collect();
+                waited.sort_unstable();
+                waited.dedup();
+                waits.insert(id, waited);
+            }
             if node.op() == vocabulary::CONST {
                 continue;
             }
-            let node = node.clone();
             for (slot, output) in node.outputs.iter().enumerate() {
                 let Some(value) = self.values[first + slot].take().filter(|_| !output.is_ref) else {
                     continue;
@@ -50,6 +59,7 @@ impl Survey {
                 folded.definition = constant;
                 folded.attrs = attrs;
                 folded.inputs = Default::default();
+                folded.control_inputs = waits.get(&id).into_iter().flatten().copied().collect();
                 folded.outputs = [output.clone()].into_iter().collect();
                 let new: NodeId = program.push(folded, structure.program.origins[id.index()]);
                 known.insert(TensorId::new(id, slot), TensorId::new(new, 0));

@@ -1,8 +1,15 @@
 //! `CheckNumerics`: its input, if all of it is finite.
 
+use graph_core::accelerator::{DeviceTensor, StoredTensor};
 use graph_core::graph::{IntoOperand, OpBuilder};
 use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
-use graph_core::{DType, Element, Error, Result};
+use graph_core::{DType, Element, Error, Result, Value};
+use graph_cuda::{Source, source};
+
+use crate::cuda;
+use crate::cuda::launch::{Launch, Work};
+
+const SOURCE: Source = source!("check_numerics.cu");
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -45,6 +52,47 @@ pub(crate) fn definition() -> OpDefinition {
             .types("T", &[DType::BFloat16])
             .in_place(0, 0),
     )
+    .kernel(
+        KernelDefinition::cuda(on_device)
+            .types("T", cuda::FLOATS)
+            .data_dependent(),
+    )
+}
+
+/// Looks on the device, and waits for the answer: an error ends the run here.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let message: String = request.attr("message")?;
+    let (dtype, len) = (request.input_dtype(0), request.input_shape(0).num_elements());
+    let defines = [("T", cuda::type_name(dtype)?)];
+    let look = Launch::new(request, &SOURCE, "look", &defines, Work::Elements(len), &[len])?;
+    let look = look.moving(len * dtype.size().unwrap_or(0));
+    Ok(Planned::new(move |context| {
+        if let Some(accelerator) = context.accelerator().filter(|_| len > 0) {
+            let found = DeviceTensor::upload(accelerator, &Value::from([0i32, 0]))?;
+            // SAFETY: the kernel takes two numbers, which are those found, and the input's `len` elements.
+            unsafe { look.run([found.memory.address(), context.input_address(0)])? };
+            let found = found.download()?;
+            let found = found.as_slice::<i32>()?;
+            if let Some(error) = error(&message, found[0] != 0, found[1] != 0) {
+                return Err(error);
+            }
+        }
+        let tensor: StoredTensor = context.stored_input(0)?;
+        context.set_stored_output(0, tensor)
+    }))
+}
+
+/// What there is to say of a tensor that holds NaN or infinite numbers.
+fn error(message: &str, nan: bool, infinite: bool) -> Option<Error> {
+    let found = match (nan, infinite) {
+        (false, false) => return None,
+        (true, false) => "NaN",
+        (false, true) => "Inf",
+        (true, true) => "Inf and NaN",
+    };
+    Some(Error::invalid_argument(format!(
+        "{message} : Tensor had {found} values"
+    )))
 }
 
 fn kernel<T: Element + num_traits::Float>(request: &KernelRequest<'_>) -> Result<Planned> {
@@ -62,15 +110,7 @@ fn kernel<T: Element + num_traits::Float>(request: &KernelRequest<'_>) -> Result
                 *output.add(at) = element;
             }
         }
-        let found = match (nan, infinite) {
-            (false, false) => return Ok(()),
-            (true, false) => "NaN",
-            (false, true) => "Inf",
-            (true, true) => "Inf and NaN",
-        };
-        Err(Error::invalid_argument(format!(
-            "{message} : Tensor had {found} values"
-        )))
+        error(&message, nan, infinite).map_or(Ok(()), Err)
     }))
 }
 
@@ -105,7 +145,28 @@ pub(crate) fn gradient_cases() -> Vec<crate::testing::GradientCase> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::Case;
+    use graph_core::session::evaluate::evaluate_node_on;
+
+    use crate::testing::{Case, gpu};
+
+    #[test]
+    fn what_is_not_finite_is_named_on_a_device() {
+        let device = match gpu() {
+            Ok(device) => device,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        for (elements, found) in [
+            ([1.0, f32::NAN, 0.0], "NaN"),
+            ([1.0, 0.0, f32::NEG_INFINITY], "Inf"),
+            ([f32::INFINITY, f32::NAN, 0.0], "Inf and NaN"),
+        ] {
+            let case = Case::new("CheckNumerics").attr("message", "loss").input(elements);
+            let node = case.node().unwrap();
+            let error = evaluate_node_on(&node, &case.inputs, &device.accelerator()).unwrap_err();
+            assert_eq!(error.class(), "InvalidArgument");
+            assert_eq!(error.report().message, format!("loss : Tensor had {found} values"));
+        }
+    }
 
     #[test]
     fn what_is_not_finite_is_named() {

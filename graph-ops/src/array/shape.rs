@@ -14,7 +14,7 @@ pub(crate) fn shape_definition() -> OpDefinition {
         .shape(ranks_as_vectors)
         .value_as_shape(|context, slot| Some(context.input(slot).clone()))
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(shapes))
+        .kernel(KernelDefinition::cpu(shapes).reads_shapes_only())
 }
 
 /// `ShapeN`
@@ -28,7 +28,7 @@ pub(crate) fn shape_n_definition() -> OpDefinition {
         .shape(ranks_as_vectors)
         .value_as_shape(|context, slot| Some(context.input(slot).clone()))
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(shapes))
+        .kernel(KernelDefinition::cpu(shapes).reads_shapes_only())
 }
 
 fn ranks_as_vectors(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -49,10 +49,13 @@ pub(crate) fn size_definition() -> OpDefinition {
         .shape(InferenceContext::scalars)
         .value_as_shape(|context, _| Some(PartialShape::from([context.input(0).num_elements()])))
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|request| {
-            let size = request.input_shape(0).num_elements();
-            integers(request.output_dtype(0), vec![vec![size]])
-        }))
+        .kernel(
+            KernelDefinition::cpu(|request| {
+                let size = request.input_shape(0).num_elements();
+                integers(request.output_dtype(0), vec![vec![size]])
+            })
+            .reads_shapes_only(),
+        )
 }
 
 /// `Rank`
@@ -64,9 +67,10 @@ pub(crate) fn rank_definition() -> OpDefinition {
         .shape(InferenceContext::scalars)
         .value_as_shape(|context, _| Some(PartialShape::from([context.input(0).rank()])))
         .not_differentiable()
-        .kernel(KernelDefinition::cpu(|request| {
-            integers(DType::Int32, vec![vec![request.input_shape(0).rank()]])
-        }))
+        .kernel(
+            KernelDefinition::cpu(|request| integers(DType::Int32, vec![vec![request.input_shape(0).rank()]]))
+                .reads_shapes_only(),
+        )
 }
 
 fn shapes(request: &KernelRequest<'_>) -> Result<Planned> {

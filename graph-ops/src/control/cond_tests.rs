@@ -203,3 +203,42 @@ fn gradients_flow_through_the_branch_taken() {
     assert_eq!(run(true), [2.0, 4.0, 6.0]);
     assert_eq!(run(false), [2.0, 2.0, 2.0]);
 }
+
+#[test]
+fn what_a_branch_makes_of_constants_dies_with_it() {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let (p, x) = (predicate("p"), placeholder("x", DType::Float32, ()));
+    let product = || {
+        let two = OpBuilder::new("Mul").input(1.0f32).input(2.0f32).build()?;
+        OpBuilder::new("Mul").input(&two).input(&two).build()
+    };
+    let y = cond(&p, product, || mul(&x, 3.0)).build().unwrap();
+    let z = cond(&p, || mul(&x, 3.0), product).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    for (taken, expected) in [(true, (4.0, 15.0)), (false, (15.0, 4.0)), (true, (4.0, 15.0))] {
+        let got: (f32, f32) = session.run((&y, &z), feed! { &p => taken, &x => 5.0f32 }).unwrap();
+        assert_eq!(got, expected, "{taken}");
+    }
+}
+
+#[test]
+fn what_is_known_beforehand_waits_for_branches_all_the_same() {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let (p, x) = (predicate("p"), placeholder("x", DType::Float32, [2]));
+    let wanted = super::assert(&p, [&x]).build().unwrap();
+    let ones = {
+        let _scope = scope::control_dependencies([&wanted]).unwrap();
+        let shape = OpBuilder::new("Shape").input(&x).build().unwrap();
+        let one = OpBuilder::new("Const").attr("value", graph_core::Value::scalar(1.0f32));
+        let one = one.attr("dtype", DType::Float32).build().unwrap();
+        OpBuilder::new("Fill").input(shape).input(one).build().unwrap()
+    };
+    let y = OpBuilder::new("Mul").input(&x).input(ones).build().unwrap();
+    let session = Session::new(&graph).unwrap();
+    let run = |p_is: bool| session.run::<Vec<f32>>(&y, feed! { &p => p_is, &x => [1.0f32, 2.0] });
+    assert_eq!(run(true).unwrap(), [1.0, 2.0]);
+    assert_eq!(run(false).unwrap_err().class(), "InvalidArgument");
+    assert_eq!(run(true).unwrap(), [1.0, 2.0]);
+}

@@ -2,19 +2,23 @@
 
 use std::sync::{Arc, Mutex};
 
-use graph_core::op::{InferenceContext, KernelDefinition, OpDefinition, Planned};
-use graph_core::{DType, Error, Result, Value};
+use graph_core::accelerator::StoredTensor;
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::{DType, Error, Result};
+
+use crate::cuda::SIZED;
 
 /// What a stack holds while a run lasts.
 struct Stack {
     dtype: DType,
     /// `None` for as many as fit into memory.
     most: Option<usize>,
-    values: Mutex<Option<Vec<Value>>>,
+    /// In the memory of the device that pushed them.
+    values: Mutex<Option<Vec<StoredTensor>>>,
 }
 
 impl Stack {
-    fn with<T>(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<T>) -> Result<T> {
+    fn with<T>(&self, change: impl FnOnce(&mut Vec<StoredTensor>) -> Result<T>) -> Result<T> {
         let mut values = self.values.lock().unwrap_or_else(|poison| poison.into_inner());
         change(
             values
@@ -74,26 +78,29 @@ pub(crate) fn push() -> OpDefinition {
             context.set_output(0, context.input(1).clone());
             Ok(())
         })
+        .kernel(KernelDefinition::direct(run_push).data_dependent())
         .kernel(
-            KernelDefinition::direct(|context| {
-                let (stack, value) = (context.object::<Stack>(0)?, context.input_value(1)?);
-                if value.dtype() != stack.dtype {
-                    return Err(Error::invalid_argument("the stack is of another dtype")
-                        .expected(stack.dtype)
-                        .got(value.dtype()));
-                }
-                stack.with(|values| {
-                    if stack.most.is_some_and(|most| values.len() >= most) {
-                        return Err(Error::invalid_argument("the stack is full").got(values.len()));
-                    }
-                    values.push(value.clone());
-                    Ok(())
-                })?;
-                context.set_output(0, value);
-                Ok(())
-            })
-            .data_dependent(),
+            KernelDefinition::cuda(|_| Ok(Planned::new(run_push)))
+                .types("T", SIZED)
+                .data_dependent(),
         )
+}
+
+fn run_push(context: &mut KernelContext<'_>) -> Result<()> {
+    let (stack, value) = (context.object::<Stack>(0)?, context.stored_input(1)?);
+    if value.dtype() != stack.dtype {
+        return Err(Error::invalid_argument("the stack is of another dtype")
+            .expected(stack.dtype)
+            .got(value.dtype()));
+    }
+    stack.with(|values| {
+        if stack.most.is_some_and(|most| values.len() >= most) {
+            return Err(Error::invalid_argument("the stack is full").got(values.len()));
+        }
+        values.push(value.clone());
+        Ok(())
+    })?;
+    context.set_stored_output(0, value)
 }
 
 /// `StackPopV2`
@@ -102,27 +109,30 @@ pub(crate) fn pop() -> OpDefinition {
         .output("elem: elem_type")
         .attr("elem_type: type")
         .shape(InferenceContext::unknown_shapes)
+        .kernel(KernelDefinition::cpu(make_pop).data_dependent())
         .kernel(
-            KernelDefinition::cpu(|request| {
-                let dtype = request.output_dtype(0);
-                Ok(Planned::new(move |context| {
-                    let stack = context.object::<Stack>(0)?;
-                    if stack.dtype != dtype {
-                        return Err(Error::invalid_argument("the stack is of another dtype")
-                            .expected(dtype)
-                            .got(stack.dtype));
-                    }
-                    let value = stack.with(|values| {
-                        values
-                            .pop()
-                            .ok_or_else(|| Error::invalid_argument("the stack is empty"))
-                    })?;
-                    context.set_output(0, value);
-                    Ok(())
-                }))
-            })
-            .data_dependent(),
+            KernelDefinition::cuda(make_pop)
+                .types("elem_type", SIZED)
+                .data_dependent(),
         )
+}
+
+fn make_pop(request: &KernelRequest<'_>) -> Result<Planned> {
+    let dtype = request.output_dtype(0);
+    Ok(Planned::new(move |context| {
+        let stack = context.object::<Stack>(0)?;
+        if stack.dtype != dtype {
+            return Err(Error::invalid_argument("the stack is of another dtype")
+                .expected(dtype)
+                .got(stack.dtype));
+        }
+        let value = stack.with(|values| {
+            values
+                .pop()
+                .ok_or_else(|| Error::invalid_argument("the stack is empty"))
+        })?;
+        context.set_stored_output(0, value)
+    }))
 }
 
 /// `StackCloseV2`

@@ -6,6 +6,7 @@
 mod elements;
 mod gradients;
 pub(super) mod ops;
+mod parts;
 
 use graph_core::graph::scope::{colocate_with, name_scope};
 use graph_core::graph::{IntoOperand, OpBuilder, Operation, Tensor};

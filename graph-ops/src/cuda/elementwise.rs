@@ -151,19 +151,14 @@ impl Flat {
     ///
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with.
-    pub(crate) fn new(
-        request: &KernelRequest<'_>,
-        (dtype, len): (DType, usize),
-        names: &[&str],
-        expression: &str,
-    ) -> Result<Self> {
+    pub(crate) fn new(cuda: &Cuda, (dtype, len): (DType, usize), names: &[&str], expression: &str) -> Result<Self> {
         let count = names.len().to_string();
         let element = type_name(dtype)?;
         let mut defines = vec![("INPUTS", count.as_str()), ("O", element), ("EXPRESSION", expression)];
         for (name, (letter, own)) in names.iter().zip([("N0", "X0"), ("N1", "X1"), ("N2", "X2")]) {
             defines.extend([(letter, *name), (own, element)]);
         }
-        let function = Cuda::of(request)?.function(&SOURCE, "map_flat", &defines)?;
+        let function = cuda.function(&SOURCE, "map_flat", &defines)?;
         Ok(Self {
             function: function.moving((names.len() + 1) * len * dtype.size().unwrap_or(0)),
             len,

@@ -110,7 +110,10 @@ fn same_as_input(program: &Program, node: &Node, simpler: &FxHashMap<TensorId, T
     .filter(|&input| {
         // What the input has become meanwhile must still tell the same dtype.
         let source = simpler.get(&node.inputs[input]).copied().unwrap_or(node.inputs[input]);
-        output(program, source).dtype == node.outputs[0].dtype
+        // What the others wait for, the result waits for.
+        let mut others = node.inputs.iter().filter(|&&other| other != node.inputs[input]);
+        let waits = others.any(|other| !program.node(other.node).control_inputs.is_empty());
+        output(program, source).dtype == node.outputs[0].dtype && !waits
     })
 }
 

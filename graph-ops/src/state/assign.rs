@@ -278,7 +278,12 @@ fn with_kernels(mut definition: OpDefinition, attr: &'static str, kernels: &Kern
 /// Combines a variable with a value of its shape on a device.
 fn combining(request: &KernelRequest<'_>, expression: &str) -> Result<Planned> {
     let (dtype, shape) = (request.input_dtype(1), request.input_shape(1).clone());
-    let flat = Flat::new(request, (dtype, shape.num_elements()), &["old", "value"], expression)?;
+    let flat = Flat::new(
+        &graph_cuda::Cuda::of(request)?,
+        (dtype, shape.num_elements()),
+        &["old", "value"],
+        expression,
+    )?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let variable = context.variable_address(0)?;
         match context.variable(0)?.extent() {

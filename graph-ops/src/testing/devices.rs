@@ -1,6 +1,7 @@
 //! CUDA kernels beside the CPU's, over shapes, strides and paddings that the table of cases has not.
 
 mod arrays;
+mod branches;
 mod chains;
 mod convolutions;
 #[cfg(feature = "full")]

@@ -57,15 +57,7 @@ impl Planner<'_> {
         for (tensor, place) in places.iter().enumerate() {
             let mut slot = match self.values[tensor].clone().filter(|_| *place == Place::Constant) {
                 Some(value) => value_slot(value),
-                None => Slot {
-                    data: crate::buffer::ALIGNMENT as *mut u8,
-                    dtype: self.dtypes[tensor],
-                    shape: self.shapes[tensor].to_shape().unwrap_or_default(),
-                    dead: false,
-                    variable: None,
-                    value: None,
-                    object: None,
-                },
+                None => Slot::empty(self.dtypes[tensor], self.shapes[tensor].to_shape().unwrap_or_default()),
             };
             slot.dtype = self.dtypes[tensor];
             slots.push(slot);
@@ -147,12 +139,16 @@ impl Planner<'_> {
         let mut segments: Vec<Segment> = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             let inside = |tensor: &u32| self.memory[*tensor as usize] == step.memory;
-            let recordable = match step.work {
-                Work::Static(_) | Work::Snapshot | Work::Read { .. } => true,
-                Work::Alias => inside(&step.inputs[0]),
-                Work::Copy => step.inputs.iter().chain(&step.outputs).all(inside),
-                Work::Nothing | Work::Dynamic => false,
-            };
+            // What lies at another address in each run cannot be recorded.
+            let stays = |tensor: &u32| !matches!(self.places[self.root(*tensor) as usize], Some(Place::Dynamic));
+            let recordable = step.is_straight()
+                && match step.work {
+                    Work::Static(_) | Work::Snapshot | Work::Read { .. } => true,
+                    Work::Alias => inside(&step.inputs[0]),
+                    Work::Copy => step.inputs.iter().chain(&step.outputs).all(inside),
+                    Work::Nothing | Work::Dynamic => false,
+                }
+                && step.inputs.iter().all(stays);
             let last = segments.last_mut().filter(|last| last.steps.end == index);
             match (step.memory, last) {
                 (Memory::Device(device), Some(last)) if recordable && last.device == device => last.steps.end += 1,

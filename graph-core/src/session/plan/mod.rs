@@ -1,8 +1,9 @@
 //! The shaped plan: a structural plan with the fed shapes known, so that kernels can be made and memory planned.
 //!
 //! A node is *static* if the shapes of its inputs and outputs, and the values of its plan-time inputs, are known now: its
-//! kernel is made now, and its outputs lie in the arena. Every other node is *dynamic*: its kernel is made in each run, and
-//! its outputs are values of their own. What constants and shapes alone decide is computed now and needs no step.
+//! kernel is made now, and its outputs lie in the arena. Every other node is *dynamic*, as is every node of a loop, and on an
+//! accelerator what a Switch decides about: its kernel is made in the run, and its outputs are values of their own. What
+//! constants and shapes alone decide is computed now and needs no step.
 
 mod devices;
 mod layout;
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::graph::NodeId;
 use crate::op::context::Slot;
 use crate::op::kernel::{KernelDefinition, Planned};
+use crate::session::dynamic::Made;
 use crate::session::placement::{Devices, Memory};
 use crate::session::state::SessionState;
 use crate::session::structure::Structure;
@@ -90,6 +92,37 @@ pub(crate) struct Step {
     pub(crate) in_loop: bool,
     /// Tensors whose values can be dropped after it.
     pub(crate) release: Vec<u32>,
+    /// The kernel of a dynamic step, from the last time that it ran.
+    pub(crate) made: Option<Box<Made>>,
+}
+
+impl Step {
+    /// A step of the host's that does nothing yet.
+    fn new(node: NodeId, inputs: Vec<u32>, outputs: Vec<u32>) -> Self {
+        Self {
+            node,
+            work: Work::Nothing,
+            definition: None,
+            inputs,
+            outputs,
+            memory: Memory::Host,
+            parameters: 0,
+            scratch: (0, 0),
+            in_place: false,
+            reads: Vec::new(),
+            refs: Vec::new(),
+            state: None,
+            guards: None,
+            in_loop: false,
+            release: Vec::new(),
+            made: None,
+        }
+    }
+
+    /// Whether it runs in every run, and once.
+    pub(crate) fn is_straight(&self) -> bool {
+        self.guards.is_none() && !self.in_loop
+    }
 }
 
 /// A plan that is ready to run.

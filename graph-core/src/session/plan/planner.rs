@@ -34,12 +34,16 @@ pub(super) struct Planner<'a> {
     pub(super) dtypes: Vec<DType>,
     /// Which tensors are references to variables.
     pub(super) is_ref: Vec<bool>,
+    /// Which tensors a Switch may make dead.
+    pub(super) may_be_dead: Vec<bool>,
     /// Which tensors a node or a fetch takes.
     pub(super) is_read: Vec<bool>,
     /// What is known of the variables that handles name.
     pub(super) handles: Vec<Option<HandleData>>,
     /// The session's variable that a reference or handle refers to, where the graph alone says it.
     pub(super) variables: Vec<Option<usize>>,
+    /// Which handles name something else than a variable, that lives no longer than the run.
+    pub(super) names_object: Vec<bool>,
     pub(super) values: Vec<Option<Value>>,
     pub(super) places: Vec<Option<Place>>,
     pub(super) steps: Vec<Step>,
@@ -47,6 +51,8 @@ pub(super) struct Planner<'a> {
     /// Which nodes are part of a loop.
     pub(super) in_loop: Vec<bool>,
     pub(super) loops: Vec<LoopSteps>,
+    /// The Merge to which each NextIteration carries its input.
+    pub(super) carried_to: FxHashMap<NodeId, NodeId>,
     pub(super) devices: &'a Devices,
     /// In which memory each tensor lies.
     pub(super) memory: Vec<Memory>,
@@ -118,15 +124,18 @@ impl<'a> Planner<'a> {
             shapes: vec![PartialShape::unknown(); count],
             dtypes,
             is_ref,
+            may_be_dead: vec![false; count],
             is_read: vec![false; count],
             handles: vec![None; count],
             variables: vec![None; count],
+            names_object: vec![false; count],
             values: vec![None; count],
             places: vec![None; count],
             steps: Vec::with_capacity(program.nodes.len()),
             step_of: FxHashMap::default(),
             in_loop: vec![false; program.nodes.len()],
             loops: Vec::new(),
+            carried_to: FxHashMap::default(),
             devices,
             memory: vec![Memory::Host; count],
             homes: FxHashMap::default(),
@@ -152,6 +161,11 @@ impl<'a> Planner<'a> {
             .flat_map(|inner| &structure.order[inner.body.clone()])
         {
             planner.in_loop[id.index()] = true;
+        }
+        if !structure.loops.is_empty() {
+            let is_merge = |id: &NodeId| program.node(*id).definition.control_flow == ControlFlow::Merge;
+            let inputs = |merge: NodeId| program.node(merge).inputs.iter().map(move |input| (input.node, merge));
+            planner.carried_to = program.ids().filter(is_merge).flat_map(inputs).collect();
         }
         for (index, feed) in program.feeds.iter().enumerate() {
             let tensor = planner.tensor(*feed) as usize;
@@ -236,26 +250,15 @@ impl Planner<'_> {
             self.shapes[output as usize] = shape;
             self.handles[output as usize] = handle.filter(|_| self.dtypes[output as usize] == DType::Resource);
         }
-        if !guarded && self.compute_now(node, &inputs, &outputs) {
+        let is_known = self.compute_now(node, &inputs, &outputs);
+        if is_known && !guarded {
             return Ok(());
         }
-        let mut step = Step {
-            node: id,
-            work: Work::Nothing,
-            definition: None,
-            memory: Memory::Host,
-            parameters: 0,
-            scratch: (0, 0),
-            in_place: false,
-            reads: Vec::new(),
-            refs: Vec::new(),
-            state: None,
-            guards: None,
-            in_loop: self.in_loop[id.index()],
-            release: Vec::new(),
-            inputs,
-            outputs,
-        };
+        let mut step = Step::new(id, inputs, outputs);
+        step.in_loop = self.in_loop[id.index()];
+        for &output in &step.outputs {
+            self.may_be_dead[output as usize] = guarded || node.definition.control_flow == ControlFlow::Switch;
+        }
         for (index, (arg, &input)) in input_args(node).zip(&step.inputs).enumerate() {
             if self.is_ref[input as usize] {
                 if !arg.is_ref {
@@ -274,11 +277,14 @@ impl Planner<'_> {
                 .filter_map(|control| self.step_of.get(control).copied());
             step.guards = Some(controls.collect());
         }
-        if needs_kernel(node) && !self.plan_on_accelerator(node, &mut step)? {
-            self.plan_on_host(node, &mut step, guarded, fits)?;
+        // What is known all the same may be dead, which takes a step to tell.
+        if !is_known {
+            if needs_kernel(node) && !self.plan_on_accelerator(node, &mut step)? {
+                self.plan_on_host(node, &mut step, guarded, fits)?;
+            }
+            self.bring_inputs(node, &mut step);
+            self.place_outputs(node, &step);
         }
-        self.bring_inputs(node, &mut step);
-        self.place_outputs(node, &step);
         self.step_of.insert(id, self.steps.len());
         self.steps.push(step);
         Ok(())
@@ -500,6 +506,7 @@ impl Planner<'_> {
                 .is_some_and(|kernel| kernel.host_outputs.contains(&slot));
             self.memory[output as usize] = match self.places[output as usize] {
                 Some(Place::Alias(source)) => self.memory[source as usize],
+                _ if node.definition.control_flow != ControlFlow::None => self.memory_of_flow(node, step, slot),
                 _ if on_host => Memory::Host,
                 _ => step.memory,
             };
@@ -517,6 +524,12 @@ impl Planner<'_> {
                     .filter(refers)
                     .map(|&input| self.variables[input as usize]);
                 let merges = node.definition.control_flow == ControlFlow::Merge;
+                let passes = node.definition.control_flow != ControlFlow::None
+                    || step.definition.is_some_and(|kernel| kernel.alias.is_some());
+                self.names_object[output as usize] = match step.inputs.iter().find(refers) {
+                    Some(&input) if passes => self.names_object[input as usize],
+                    _ => self.dtypes[output as usize] == DType::Resource,
+                };
                 let first = sources.next().flatten();
                 let same = !merges || sources.all(|other| other == first);
                 self.variables[output as usize] = first.filter(|_| same);

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value};
-use half::{bf16, f16};
+use graph_core::accelerator::StoredTensor;
+use graph_core::{DType, Error, PartialShape, Result, Shape, Value};
+
+use super::parts::added;
 
 /// What the op that makes an array says of it.
 #[derive(Clone)]
@@ -24,7 +26,8 @@ pub(super) struct Traits {
 enum Item {
     /// Zeros of this shape until something is added.
     Zeros(Shape),
-    Written(Value),
+    /// In the memory of the device that wrote it.
+    Written(StoredTensor),
     Cleared,
 }
 
@@ -108,7 +111,7 @@ impl Elements {
         }
     }
 
-    pub(super) fn write(&mut self, index: i64, value: Value) -> Result<()> {
+    pub(super) fn write(&mut self, index: i64, value: StoredTensor) -> Result<()> {
         let shape = value.shape().clone();
         if value.dtype() != self.traits.dtype {
             return Err(
@@ -160,11 +163,11 @@ impl Elements {
         Ok(())
     }
 
-    pub(super) fn read(&mut self, index: i64) -> Result<Value> {
+    pub(super) fn read(&mut self, index: i64) -> Result<StoredTensor> {
         let place = self.place(index)?;
         let value = match self.items.get(&place) {
             Some(Item::Written(value)) => value.clone(),
-            Some(Item::Zeros(shape)) => Value::zeros(self.traits.dtype, shape.clone())?,
+            Some(Item::Zeros(shape)) => StoredTensor::Host(Value::zeros(self.traits.dtype, shape.clone())?),
             Some(Item::Cleared) => {
                 return Err(
                     Error::invalid_argument(format!("element {index} was read before, which took it away"))
@@ -175,7 +178,7 @@ impl Elements {
                 let shape = self.traits.element_shape.to_shape().ok_or_else(|| {
                     Error::invalid_argument(format!("element {index} was never written, and its shape is not known"))
                 })?;
-                Value::zeros(self.traits.dtype, shape)?
+                StoredTensor::Host(Value::zeros(self.traits.dtype, shape)?)
             }
         };
         if self.traits.clear_after_read {
@@ -218,25 +221,6 @@ impl Elements {
     }
 }
 
-/// `a + b` of one dtype and shape.
-fn added(a: &Value, b: &Value) -> Result<Value> {
-    fn sum<T: Element>(a: &Value, b: &Value, add: fn(T, T) -> T) -> Result<Value> {
-        let pairs = a.as_slice::<T>()?.iter().zip(b.as_slice::<T>()?);
-        Value::from_vec(a.shape().clone(), pairs.map(|(&a, &b)| add(a, b)).collect::<Vec<T>>())
-    }
-    match a.dtype() {
-        DType::Float32 => sum::<f32>(a, b, |a, b| a + b),
-        DType::Float64 => sum::<f64>(a, b, |a, b| a + b),
-        DType::Half => sum::<f16>(a, b, |a, b| a + b),
-        DType::BFloat16 => sum::<bf16>(a, b, |a, b| a + b),
-        DType::Int32 => sum(a, b, i32::wrapping_add),
-        DType::Int64 => sum(a, b, i64::wrapping_add),
-        DType::Complex64 => sum::<Complex<f32>>(a, b, |a, b| a + b),
-        DType::Complex128 => sum::<Complex<f64>>(a, b, |a, b| a + b),
-        dtype => Err(Error::unimplemented("gradients of this dtype do not add up").got(dtype)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +237,14 @@ mod tests {
         TensorArrayCell::new(traits, size).expect("an array")
     }
 
+    fn put(elements: &mut Elements, index: i64, value: impl Into<Value>) -> Result<()> {
+        elements.write(index, StoredTensor::Host(value.into()))
+    }
+
+    fn take(elements: &mut Elements, index: i64) -> Result<Value> {
+        elements.read(index)?.into_host()
+    }
+
     fn class<T>(result: Result<T>) -> &'static str {
         result.err().map_or("no error", |error| error.class())
     }
@@ -261,12 +253,12 @@ mod tests {
     fn a_read_takes_the_element_unless_it_is_to_stay() {
         let (taking, leaving) = (array(2, |_| {}), array(2, |traits| traits.clear_after_read = false));
         for array in [&taking, &leaving] {
-            array.open().unwrap().write(1, [1.0f32, 2.0].into()).unwrap();
-            assert_eq!(array.open().unwrap().read(1).unwrap(), [1.0f32, 2.0].into());
+            put(&mut array.open().unwrap(), 1, [1.0f32, 2.0]).unwrap();
+            assert_eq!(take(&mut array.open().unwrap(), 1).unwrap(), [1.0f32, 2.0].into());
         }
-        assert_eq!(class(taking.open().unwrap().read(1)), "InvalidArgument");
-        assert_eq!(class(taking.open().unwrap().write(1, 0.0f32.into())), "InvalidArgument");
-        assert_eq!(leaving.open().unwrap().read(1).unwrap(), [1.0f32, 2.0].into());
+        assert_eq!(class(take(&mut taking.open().unwrap(), 1)), "InvalidArgument");
+        assert_eq!(class(put(&mut taking.open().unwrap(), 1, 0.0f32)), "InvalidArgument");
+        assert_eq!(take(&mut leaving.open().unwrap(), 1).unwrap(), [1.0f32, 2.0].into());
     }
 
     #[test]
@@ -274,26 +266,26 @@ mod tests {
         let array = array(2, |traits| traits.identical_element_shapes = true);
         let mut elements = array.open().unwrap();
         for (index, value) in [(-1, Value::from(1.0f32)), (2, 1.0f32.into()), (0, 1i32.into())] {
-            assert_eq!(class(elements.write(index, value)), "InvalidArgument", "{index}");
+            assert_eq!(class(put(&mut elements, index, value)), "InvalidArgument", "{index}");
         }
         assert_eq!(
-            class(elements.read(0)),
+            class(take(&mut elements, 0)),
             "InvalidArgument",
             "neither written nor of a known shape"
         );
-        elements.write(0, [1.0f32].into()).unwrap();
+        put(&mut elements, 0, [1.0f32]).unwrap();
         assert_eq!(
-            class(elements.write(0, [1.0f32].into())),
+            class(put(&mut elements, 0, [1.0f32])),
             "InvalidArgument",
             "written twice"
         );
         assert_eq!(
-            class(elements.write(1, [1.0f32, 2.0].into())),
+            class(put(&mut elements, 1, [1.0f32, 2.0])),
             "InvalidArgument",
             "another shape"
         );
         assert_eq!(
-            elements.read(1).unwrap(),
+            take(&mut elements, 1).unwrap(),
             [0.0f32].into(),
             "zeros of the shape of the others"
         );
@@ -307,30 +299,30 @@ mod tests {
     fn an_array_may_grow() {
         let array = array(0, |traits| traits.dynamic_size = true);
         let mut elements = array.open().unwrap();
-        elements.write(4, 1.0f32.into()).unwrap();
+        put(&mut elements, 4, 1.0f32).unwrap();
         assert_eq!(elements.size(), 5);
-        assert_eq!(class(elements.read(5)), "InvalidArgument");
+        assert_eq!(class(take(&mut elements, 5)), "InvalidArgument");
     }
 
     #[test]
     fn gradients_add_up() {
         let array = array(2, |traits| traits.dynamic_size = true);
         let mut elements = array.open().unwrap();
-        elements.write(0, [1.0f32].into()).unwrap();
-        elements.write(1, [5.0f32].into()).unwrap();
+        put(&mut elements, 0, [1.0f32]).unwrap();
+        put(&mut elements, 1, [5.0f32]).unwrap();
         let gradients = elements.gradients("gradients", &[]);
         assert!(Arc::ptr_eq(&gradients, &elements.gradients("gradients", &[])));
         assert_eq!(
-            class(elements.write(2, [1.0f32].into())),
+            class(put(&mut elements, 2, [1.0f32])),
             "InvalidArgument",
             "it grows no more"
         );
         let mut gradients = gradients.open().unwrap();
-        gradients.write(0, [1.0f32].into()).unwrap();
-        gradients.write(0, [2.0f32].into()).unwrap();
-        assert_eq!(class(gradients.write(1, [2.0f32, 1.0].into())), "InvalidArgument");
-        assert_eq!(gradients.read(0).unwrap(), [3.0f32].into());
+        put(&mut gradients, 0, [1.0f32]).unwrap();
+        put(&mut gradients, 0, [2.0f32]).unwrap();
+        assert_eq!(class(put(&mut gradients, 1, [2.0f32, 1.0])), "InvalidArgument");
+        assert_eq!(take(&mut gradients, 0).unwrap(), [3.0f32].into());
         let longer = elements.gradients("others", &[2]);
-        assert_eq!(longer.open().unwrap().read(1).unwrap(), [[0.0f32], [0.0]].into());
+        assert_eq!(take(&mut longer.open().unwrap(), 1).unwrap(), [[0.0f32], [0.0]].into());
     }
 }

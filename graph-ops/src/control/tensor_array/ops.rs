@@ -1,12 +1,15 @@
-//! The ops of TensorArrays, and their kernels.
+//! The ops of TensorArrays, and their kernels, which are the same on all devices: elements lie where they were written.
 
 use std::sync::Arc;
 
-use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::accelerator::StoredTensor;
+use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Error, PartialShape, Result, Shape, Value};
 
 use super::elements::{TensorArrayCell, Traits};
 use super::gradients;
+use super::parts::{joined, rows_of};
+use crate::cuda::SIZED;
 
 /// `TensorArrayV3`
 pub(crate) fn array() -> OpDefinition {
@@ -57,16 +60,20 @@ fn of_array(name: &'static str, summary: &'static str) -> OpDefinition {
         .allows_uninitialized_input()
 }
 
-/// The kernel that runs a function, which makes the outputs itself.
-macro_rules! running {
-    ($run:expr) => {
-        KernelDefinition::direct($run).data_dependent()
-    };
+/// Gives an op the kernels that `make` makes on the host and on CUDA, where these inputs are the host's all the same.
+macro_rules! kernels {
+    ($definition:expr, $make:expr, host: $host:expr, $($attr:literal)?) => {{
+        let mut on_device = KernelDefinition::cuda($make)$(.types($attr, SIZED))?.data_dependent();
+        on_device.host_inputs = $host.to_vec();
+        $definition
+            .kernel(KernelDefinition::cpu($make).data_dependent())
+            .kernel(on_device)
+    }};
 }
 
 /// `TensorArrayGradV3`
 pub(crate) fn grad() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArrayGradV3",
         "The array of the gradients of a TensorArray's elements, in which writes add up.",
     )
@@ -75,19 +82,18 @@ pub(crate) fn grad() -> OpDefinition {
     .output("flow_out: float")
     .attr("source: string")
     .shape(InferenceContext::scalars)
-    .not_differentiable()
-    .kernel(
-        KernelDefinition::cpu(|request| {
-            let source: String = request.attr("source")?;
-            Ok(Planned::new(move |context| make_gradients(context, &source, &[])))
-        })
-        .data_dependent(),
-    )
+    .not_differentiable();
+    kernels!(definition, make_grad, host: [],)
+}
+
+fn make_grad(request: &KernelRequest<'_>) -> Result<Planned> {
+    let source: String = request.attr("source")?;
+    Ok(Planned::new(move |context| hand_out_gradients(context, &source, &[])))
 }
 
 /// `TensorArrayGradWithShape`
 pub(crate) fn grad_with_shape() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArrayGradWithShape",
         "As TensorArrayGradV3, for gradients that have more dimensions in front.",
     )
@@ -97,24 +103,23 @@ pub(crate) fn grad_with_shape() -> OpDefinition {
     .output("flow_out: float")
     .attr("source: string")
     .shape(InferenceContext::scalars)
-    .not_differentiable()
-    .kernel(
-        KernelDefinition::cpu(|request| {
-            let source: String = request.attr("source")?;
-            Ok(Planned::new(move |context| {
-                let dims = context.input::<i32>(2)?.iter().map(|&dim| {
-                    usize::try_from(dim)
-                        .map_err(|_| Error::invalid_argument("the shape to prepend has a negative dimension").got(dim))
-                });
-                let dims: Vec<usize> = dims.collect::<Result<_>>()?;
-                make_gradients(context, &source, &dims)
-            }))
-        })
-        .data_dependent(),
-    )
+    .not_differentiable();
+    kernels!(definition, make_grad_with_shape, host: [2],)
 }
 
-fn make_gradients(context: &mut KernelContext<'_>, source: &str, prepended: &[usize]) -> Result<()> {
+fn make_grad_with_shape(request: &KernelRequest<'_>) -> Result<Planned> {
+    let source: String = request.attr("source")?;
+    Ok(Planned::new(move |context| {
+        let dims = context.input::<i32>(2)?.iter().map(|&dim| {
+            usize::try_from(dim)
+                .map_err(|_| Error::invalid_argument("the shape to prepend has a negative dimension").got(dim))
+        });
+        let dims: Vec<usize> = dims.collect::<Result<_>>()?;
+        hand_out_gradients(context, &source, &dims)
+    }))
+}
+
+fn hand_out_gradients(context: &mut KernelContext<'_>, source: &str, prepended: &[usize]) -> Result<()> {
     let gradients = cell(context)?.open()?.gradients(source, prepended);
     context.set_object(0, gradients);
     flow(context, 1, 1)
@@ -122,7 +127,7 @@ fn make_gradients(context: &mut KernelContext<'_>, source: &str, prepended: &[us
 
 /// `TensorArrayWriteV3`
 pub(crate) fn write() -> OpDefinition {
-    of_array("TensorArrayWriteV3", "Sets an element of a TensorArray.")
+    let definition = of_array("TensorArrayWriteV3", "Sets an element of a TensorArray.")
         .input("index: int32")
         .input("value: T")
         .input("flow_in: float")
@@ -132,17 +137,21 @@ pub(crate) fn write() -> OpDefinition {
             context.with_rank(1, 0)?;
             InferenceContext::scalars(context)
         })
-        .gradient(gradients::of_write)
-        .kernel(running!(|context: &mut KernelContext<'_>| {
-            let (index, value) = (number(context, 1)?, context.input_value(2)?);
-            cell(context)?.open()?.write(index.into(), value)?;
-            flow(context, 3, 0)
-        }))
+        .gradient(gradients::of_write);
+    kernels!(definition, make_write, host: [1], "T")
+}
+
+fn make_write(_: &KernelRequest<'_>) -> Result<Planned> {
+    Ok(Planned::new(|context| {
+        let (index, value) = (number(context, 1)?, context.stored_input(2)?);
+        cell(context)?.open()?.write(index.into(), value)?;
+        flow(context, 3, 0)
+    }))
 }
 
 /// `TensorArrayReadV3`
 pub(crate) fn read() -> OpDefinition {
-    of_array("TensorArrayReadV3", "An element of a TensorArray.")
+    let definition = of_array("TensorArrayReadV3", "An element of a TensorArray.")
         .input("index: int32")
         .input("flow_in: float")
         .output("value: dtype")
@@ -151,24 +160,22 @@ pub(crate) fn read() -> OpDefinition {
             context.with_rank(1, 0)?;
             InferenceContext::unknown_shapes(context)
         })
-        .gradient(gradients::of_read)
-        .kernel(
-            KernelDefinition::cpu(|request| {
-                let dtype = request.output_dtype(0);
-                Ok(Planned::new(move |context| {
-                    let index = number(context, 1)?;
-                    let value = cell(context)?.open()?.read(index.into())?;
-                    context.set_output(0, of_dtype(value, dtype)?);
-                    Ok(())
-                }))
-            })
-            .data_dependent(),
-        )
+        .gradient(gradients::of_read);
+    kernels!(definition, make_read, host: [1], "dtype")
+}
+
+fn make_read(request: &KernelRequest<'_>) -> Result<Planned> {
+    let dtype = request.output_dtype(0);
+    Ok(Planned::new(move |context| {
+        let index = number(context, 1)?;
+        let value = cell(context)?.open()?.read(index.into())?;
+        context.set_stored_output(0, of_dtype(value, dtype)?)
+    }))
 }
 
 /// `TensorArrayGatherV3`
 pub(crate) fn gather() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArrayGatherV3",
         "Some elements of a TensorArray, stacked along a new first axis.",
     )
@@ -184,42 +191,41 @@ pub(crate) fn gather() -> OpDefinition {
         context.set_output(0, count.concatenate(&elements));
         Ok(())
     })
-    .gradient(gradients::of_gather)
-    .kernel(
-        KernelDefinition::cpu(|request| {
-            let (dtype, wanted) = (request.output_dtype(0), request.attr("element_shape")?);
-            Ok(Planned::new(move |context| {
-                let indices = context.input::<i32>(1)?;
-                let mut values = Vec::with_capacity(indices.len());
-                {
-                    let array = cell(context)?;
-                    let mut elements = array.open()?;
-                    check_compatible(elements.element_shape(), &wanted)?;
-                    for &index in indices {
-                        values.push(of_dtype(elements.read(index.into())?, dtype)?);
-                    }
-                }
-                let shape = match values.first() {
-                    Some(first) => first.shape().clone(),
-                    None => known(&wanted)?,
-                };
-                if let Some(other) = values.iter().find(|value| *value.shape() != shape) {
-                    return Err(Error::invalid_argument("the elements differ in shape")
-                        .expected(shape)
-                        .got(other.shape()));
-                }
-                let stacked = Shape::new(&[&[values.len()], shape.dims()].concat());
-                context.set_output(0, joined(dtype, stacked, &values)?);
-                Ok(())
-            }))
-        })
-        .data_dependent(),
-    )
+    .gradient(gradients::of_gather);
+    kernels!(definition, make_gather, host: [1], "dtype")
+}
+
+fn make_gather(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (dtype, wanted) = (request.output_dtype(0), request.attr("element_shape")?);
+    Ok(Planned::new(move |context| {
+        let indices = context.input::<i32>(1)?;
+        let mut parts = Vec::with_capacity(indices.len());
+        {
+            let array = cell(context)?;
+            let mut elements = array.open()?;
+            check_compatible(elements.element_shape(), &wanted)?;
+            for &index in indices {
+                parts.push(of_dtype(elements.read(index.into())?, dtype)?);
+            }
+        }
+        let shape = match parts.first() {
+            Some(first) => first.shape().clone(),
+            None => known(&wanted)?,
+        };
+        if let Some(other) = parts.iter().find(|part| *part.shape() != shape) {
+            return Err(Error::invalid_argument("the elements differ in shape")
+                .expected(shape)
+                .got(other.shape()));
+        }
+        let stacked = Shape::new(&[&[parts.len()], shape.dims()].concat());
+        let whole = joined(dtype, stacked, parts, context.accelerator())?;
+        context.set_stored_output(0, whole)
+    }))
 }
 
 /// `TensorArrayScatterV3`
 pub(crate) fn scatter() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArrayScatterV3",
         "Sets elements of a TensorArray to the parts of a tensor along its first axis.",
     )
@@ -232,23 +238,26 @@ pub(crate) fn scatter() -> OpDefinition {
         context.with_rank(1, 1)?;
         InferenceContext::scalars(context)
     })
-    .gradient(gradients::of_scatter)
-    .kernel(running!(|context: &mut KernelContext<'_>| {
-        let (indices, value) = (context.input::<i32>(1)?, context.input_value(2)?);
-        let rows = value.shape().first().copied();
+    .gradient(gradients::of_scatter);
+    kernels!(definition, make_scatter, host: [1], "T")
+}
+
+fn make_scatter(_: &KernelRequest<'_>) -> Result<Planned> {
+    Ok(Planned::new(|context| {
+        let (indices, whole) = (context.input::<i32>(1)?, context.stored_input(2)?);
+        let rows = whole.shape().first().copied();
         if rows != Some(indices.len()) {
             return Err(
                 Error::invalid_argument("there must be an index for each part of the value")
                     .expected(format!("{} parts", indices.len()))
-                    .got(value.shape()),
+                    .got(whole.shape()),
             );
         }
         let array = cell(context)?;
         let mut elements = array.open()?;
         for (row, &index) in indices.iter().enumerate() {
-            let part = rows_of(&value, row, 1)?;
-            let shape = Shape::new(&value.shape()[1..]);
-            elements.write(index.into(), part.reshaped(shape)?)?;
+            let shape = Shape::new(&whole.shape()[1..]);
+            elements.write(index.into(), rows_of(&whole, row, 1, shape)?)?;
         }
         drop(elements);
         flow(context, 3, 0)
@@ -257,7 +266,7 @@ pub(crate) fn scatter() -> OpDefinition {
 
 /// `TensorArrayConcatV3`
 pub(crate) fn concat() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArrayConcatV3",
         "The elements of a TensorArray behind each other along their first axis, and their lengths along it.",
     )
@@ -272,45 +281,50 @@ pub(crate) fn concat() -> OpDefinition {
         context.set_output(1, PartialShape::unknown_of_rank(1));
         Ok(())
     })
-    .gradient(gradients::of_concat)
-    .kernel(
-        KernelDefinition::cpu(|request| {
-            let (dtype, wanted) = (request.output_dtype(0), request.attr("element_shape_except0")?);
-            Ok(Planned::new(move |context| {
-                let array = cell(context)?;
-                let mut elements = array.open()?;
-                let values = (0..elements.size() as i64).map(|index| of_dtype(elements.read(index)?, dtype));
-                let values: Vec<Value> = values.collect::<Result<_>>()?;
-                drop(elements);
-                let rest = match values.first() {
-                    Some(first) => Shape::new(first.shape().get(1..).unwrap_or_default()),
-                    None => known(&wanted)?,
-                };
-                let mut lengths = Vec::with_capacity(values.len());
-                for value in &values {
-                    match value.shape().split_first() {
-                        Some((&length, behind)) if behind == rest.dims() => lengths.push(length as i64),
-                        _ => {
-                            return Err(Error::invalid_argument("the elements differ behind their first axis")
-                                .expected(format!("a first axis and {rest}"))
-                                .got(value.shape()));
-                        }
-                    }
+    .gradient(gradients::of_concat);
+    let mut definition = kernels!(definition, make_concat, host: [], "dtype");
+    definition
+        .kernels
+        .iter_mut()
+        .for_each(|kernel| kernel.host_outputs = vec![1]);
+    definition
+}
+
+fn make_concat(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (dtype, wanted) = (request.output_dtype(0), request.attr("element_shape_except0")?);
+    Ok(Planned::new(move |context| {
+        let array = cell(context)?;
+        let mut elements = array.open()?;
+        let parts = (0..elements.size() as i64).map(|index| of_dtype(elements.read(index)?, dtype));
+        let parts: Vec<StoredTensor> = parts.collect::<Result<_>>()?;
+        drop(elements);
+        let rest = match parts.first() {
+            Some(first) => Shape::new(first.shape().get(1..).unwrap_or_default()),
+            None => known(&wanted)?,
+        };
+        let mut lengths = Vec::with_capacity(parts.len());
+        for part in &parts {
+            match part.shape().split_first() {
+                Some((&length, behind)) if behind == rest.dims() => lengths.push(length as i64),
+                _ => {
+                    return Err(Error::invalid_argument("the elements differ behind their first axis")
+                        .expected(format!("a first axis and {rest}"))
+                        .got(part.shape()));
                 }
-                let total = lengths.iter().sum::<i64>() as usize;
-                let shape = Shape::new(&[&[total], rest.dims()].concat());
-                context.set_output(0, joined(dtype, shape, &values)?);
-                context.set_output(1, Value::from(lengths));
-                Ok(())
-            }))
-        })
-        .data_dependent(),
-    )
+            }
+        }
+        let total = lengths.iter().sum::<i64>() as usize;
+        let shape = Shape::new(&[&[total], rest.dims()].concat());
+        let whole = joined(dtype, shape, parts, context.accelerator())?;
+        context.set_stored_output(0, whole)?;
+        context.set_output(1, Value::from(lengths));
+        Ok(())
+    }))
 }
 
 /// `TensorArraySplitV3`
 pub(crate) fn split() -> OpDefinition {
-    of_array(
+    let definition = of_array(
         "TensorArraySplitV3",
         "Sets the elements of a TensorArray to parts of a tensor, of these lengths along its first axis.",
     )
@@ -324,16 +338,20 @@ pub(crate) fn split() -> OpDefinition {
         context.with_rank(2, 1)?;
         InferenceContext::scalars(context)
     })
-    .gradient(gradients::of_split)
-    .kernel(running!(|context: &mut KernelContext<'_>| {
-        let (value, lengths) = (context.input_value(1)?, context.input::<i64>(2)?);
+    .gradient(gradients::of_split);
+    kernels!(definition, make_split, host: [2], "T")
+}
+
+fn make_split(_: &KernelRequest<'_>) -> Result<Planned> {
+    Ok(Planned::new(|context| {
+        let (whole, lengths) = (context.stored_input(1)?, context.input::<i64>(2)?);
         let total = lengths
             .iter()
             .try_fold(0usize, |sum, &length| sum.checked_add(length.try_into().ok()?));
-        if total.is_none() || value.shape().first().copied() != total {
+        if total.is_none() || whole.shape().first().copied() != total {
             return Err(
                 Error::invalid_argument("the lengths must add up to the length of the first axis")
-                    .expected(value.shape())
+                    .expected(whole.shape())
                     .got(format!("{lengths:?}")),
             );
         }
@@ -348,8 +366,10 @@ pub(crate) fn split() -> OpDefinition {
         }
         let mut start = 0;
         for (index, &length) in (0..).zip(lengths) {
-            elements.write(index, rows_of(&value, start, length as usize)?)?;
-            start += length as usize;
+            let count = length as usize;
+            let shape = Shape::new(&[&[count], &whole.shape()[1..]].concat());
+            elements.write(index, rows_of(&whole, start, count, shape)?)?;
+            start += count;
         }
         drop(elements);
         flow(context, 3, 0)
@@ -358,16 +378,25 @@ pub(crate) fn split() -> OpDefinition {
 
 /// `TensorArraySizeV3`
 pub(crate) fn size() -> OpDefinition {
-    of_array("TensorArraySizeV3", "The number of elements of a TensorArray.")
+    let definition = of_array("TensorArraySizeV3", "The number of elements of a TensorArray.")
         .input("flow_in: float")
         .output("size: int32")
         .shape(InferenceContext::scalars)
-        .not_differentiable()
-        .kernel(running!(|context: &mut KernelContext<'_>| {
-            let size = cell(context)?.open()?.size();
-            context.set_output(0, Value::scalar(size as i32));
-            Ok(())
-        }))
+        .not_differentiable();
+    let mut definition = kernels!(definition, make_size, host: [],);
+    definition
+        .kernels
+        .iter_mut()
+        .for_each(|kernel| kernel.host_outputs = vec![0]);
+    definition
+}
+
+fn make_size(_: &KernelRequest<'_>) -> Result<Planned> {
+    Ok(Planned::new(|context| {
+        let size = cell(context)?.open()?.size();
+        context.set_output(0, Value::scalar(size as i32));
+        Ok(())
+    }))
 }
 
 /// `TensorArrayCloseV3`
@@ -377,10 +406,13 @@ pub(crate) fn close() -> OpDefinition {
         "Drops what a TensorArray holds, before the run ends.",
     )
     .not_differentiable()
-    .kernel(running!(|context: &mut KernelContext<'_>| {
-        cell(context)?.open()?.close();
-        Ok(())
-    }))
+    .kernel(
+        KernelDefinition::direct(|context| {
+            cell(context)?.open()?.close();
+            Ok(())
+        })
+        .data_dependent(),
+    )
 }
 
 fn cell(context: &KernelContext<'_>) -> Result<Arc<TensorArrayCell>> {
@@ -397,12 +429,11 @@ fn number(context: &KernelContext<'_>, index: usize) -> Result<i32> {
 
 /// Passes the flow on.
 fn flow(context: &mut KernelContext<'_>, from: usize, to: usize) -> Result<()> {
-    let flow = context.input_value(from)?;
-    context.set_output(to, flow);
-    Ok(())
+    let flow = context.stored_input(from)?;
+    context.set_stored_output(to, flow)
 }
 
-fn of_dtype(value: Value, dtype: DType) -> Result<Value> {
+fn of_dtype(value: StoredTensor, dtype: DType) -> Result<StoredTensor> {
     if value.dtype() != dtype {
         return Err(Error::invalid_argument("the TensorArray is of another dtype")
             .expected(dtype)
@@ -425,33 +456,4 @@ fn known(shape: &PartialShape) -> Result<Shape> {
     shape
         .to_shape()
         .ok_or_else(|| Error::unimplemented("no elements of a shape that is not known").got(shape))
-}
-
-/// The elements of the values one after the other, as a value of this shape.
-fn joined(dtype: DType, shape: Shape, values: &[Value]) -> Result<Value> {
-    if dtype == DType::String {
-        let strings = values.iter().map(Value::as_strings).collect::<Result<Vec<_>>>()?;
-        return Value::from_strings(shape, strings.concat());
-    }
-    let parts: Vec<&[u8]> = values.iter().map(Value::bytes).collect();
-    Value::from_bytes(dtype, shape, &parts.concat())
-}
-
-/// `count` parts of a value along its first axis.
-fn rows_of(value: &Value, start: usize, count: usize) -> Result<Value> {
-    let rest = &value.shape()[1..];
-    let (len, shape) = (rest.iter().product::<usize>(), Shape::new(&[&[count], rest].concat()));
-    let range = start * len..(start + count) * len;
-    if value.dtype() == DType::String {
-        return Value::from_strings(shape, value.as_strings()?[range].to_vec());
-    }
-    let size = value
-        .dtype()
-        .size()
-        .ok_or_else(|| Error::unimplemented("elements of this dtype").got(value.dtype()))?;
-    Value::from_bytes(
-        value.dtype(),
-        shape,
-        &value.bytes()[range.start * size..range.end * size],
-    )
 }
