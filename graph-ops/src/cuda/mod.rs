@@ -15,6 +15,7 @@ pub(crate) mod elementwise;
 pub(crate) mod fill;
 pub(crate) mod launch;
 pub(crate) mod philox;
+pub(crate) mod pooled_convolution;
 pub(crate) mod pooling;
 pub(crate) mod reduce;
 pub(crate) mod row_order;

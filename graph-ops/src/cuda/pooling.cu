@@ -89,6 +89,21 @@ KERNEL(max_pool, T* out, const T* images, i64 n, Pool pool) {
   }
 }
 
+// The same of windows that are `halves`, and where the maxima were found: 0 to 3 from left to right and down, and 4 more where
+// the maximum is not above zero.
+KERNEL(max_pool_places, T* out, T* places, const T* images, i64 n, Pool pool) {
+  Image image = pool.input(), pooled = pool.output();
+  GRID_LOOP(i, n) {
+    Place place = place_of(pooled, i);
+    Window window = window_of(pool, image, images + channel_begin(image, place), place.row, place.column);
+    A maximum = window.maximum(true);
+    i64 own = window.position(true) - window.rows.first * image.row() - window.columns.first * image.column();
+    i32 below = own >= image.row(), right = own - below * image.row() != 0;
+    out[i] = T(maximum);
+    places[i] = T(A(below * 2 + right + (maximum > A(0) ? 0 : 4)));
+  }
+}
+
 // Maxima over windows of `size` neighbouring channels.
 KERNEL(max_pool_channels, T* out, const T* images, i64 n, i32 size) {
   GRID_LOOP(i, n) {
@@ -117,6 +132,22 @@ KERNEL(max_pool_grad, T* out, const T* images, const T* gradients, i64 n, Pool p
       }
     if (relu) sum = T(A(sum) * (A(images[i]) > A(0) ? A(1) : A(0)));
     out[i] = sum;
+  }
+}
+
+// The same with `relu`, by what `max_pool_places` found.
+KERNEL(max_pool_grad_at, T* out, const T* places, const T* gradients, i64 n, Pool pool) {
+  Image image = pool.input(), pooled = pool.output();
+  GRID_LOOP(i, n) {
+    Place place = place_of(image, i);
+    i32 row = place.row / 2, column = place.column / 2;
+    T share = T(A(0));
+    if (row < pooled.rows && column < pooled.columns) {
+      i64 from = channel_begin(pooled, place) + row * pooled.row() + column * pooled.column();
+      i32 found = i32(A(places[from]));
+      if ((found & 3) == place.row % 2 * 2 + place.column % 2) share = T(A(gradients[from]) * (found < 4 ? A(1) : A(0)));
+    }
+    out[i] = share;
   }
 }
 

@@ -47,6 +47,7 @@ impl Pooling {
         // Where maxima are is looked for in the images, of which there are then two: as operands, and gradients of theirs.
         let elements = match name {
             "max_pool_grad" | "max_pool_grad_grad" => 2 * images + pooled,
+            "max_pool_places" | "max_pool_grad_at" => images + 2 * pooled,
             _ => images + pooled,
         };
         let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?;
@@ -104,6 +105,43 @@ impl Pooling {
                 n,
                 arguments![out, images, gradients, n as i64, self.pool, i32::from(relu)],
             )
+        }
+    }
+
+    /// `max_pool_places`, of windows that are halves: `out` and `places` are shaped as the pooled images.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// That of [`Pooling::pool`].
+    pub(crate) unsafe fn places(&self, images: DeviceAddress, out: DeviceAddress, places: DeviceAddress) -> Result<()> {
+        let n = self.pooled;
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, places, images, n as i64, self.pool])
+        }
+    }
+
+    /// `max_pool_grad_at`, of windows that are halves: `out` is shaped as the images, the others as the pooled ones.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Safety
+    /// That of [`Pooling::pool`].
+    pub(crate) unsafe fn grad_at(
+        &self,
+        places: DeviceAddress,
+        gradients: DeviceAddress,
+        out: DeviceAddress,
+    ) -> Result<()> {
+        let n = self.images;
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe {
+            self.function
+                .launch_over(n, arguments![out, places, gradients, n as i64, self.pool])
         }
     }
 

@@ -11,17 +11,16 @@ use graph_cuda::Cuda;
 use num_traits::Float;
 
 use super::conv2d::Plan;
-use super::lrn;
 use super::pooling::Pooling;
 use super::windows::Attrs;
-use crate::cpu::convolution::{self, ConvElement, ConvScalar, Wanted};
+use super::{fused_on_device, lrn};
+use crate::cpu::convolution::{self, Conv2dGeometry, ConvElement, ConvScalar, Wanted};
 use crate::cpu::element::Real;
 use crate::cpu::gemm::{PartElement, gemm_bias};
 use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
 use crate::cpu::scratch::Plain;
 use crate::cpu::window::Padding;
-use crate::cuda;
-use crate::cuda::channels::{BiasRelu, ChannelSums, Sides};
+use crate::cuda::channels::{BiasRelu, Sides};
 use crate::math::{device_product, product_of};
 
 /// The dtypes that fused ops have.
@@ -64,7 +63,7 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(conv2d_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(conv2d_kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(conv2d_on_device).types("T", DTYPES))
+        .kernel(KernelDefinition::cuda(fused_on_device::conv2d).types("T", DTYPES))
     })
 }
 
@@ -92,7 +91,7 @@ pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(max_pool_relu_grad_on_device).types("T", DTYPES))
+        .kernel(KernelDefinition::cuda(fused_on_device::max_pool_relu_grad).types("T", DTYPES))
     })
 }
 
@@ -121,6 +120,7 @@ pub(crate) fn pool_filter_grad() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f64>).types("T", &[DType::Float64]))
+        .kernel(KernelDefinition::cuda(fused_on_device::pool_filter_grad).types("T", DTYPES))
     })
 }
 
@@ -233,94 +233,13 @@ fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Real<Wide = T> + Elem
 }
 
 /// The attributes of a function that is an attribute.
-fn function_attrs<'a>(request: &KernelRequest<'a>, name: &str) -> Result<&'a Attributes> {
+pub(super) fn function_attrs<'a>(request: &KernelRequest<'a>, name: &str) -> Result<&'a Attributes> {
     match request.attrs.get(name) {
         Some(AttrValue::Func(function)) => Ok(&function.attrs),
         _ => Err(Error::internal(format!(
             "a fused convolution whose '{name}' has no attributes"
         ))),
     }
-}
-
-/// What is in memory as the CPU's kernels have it is made on the host alone.
-fn of_the_host() -> Error {
-    Error::unimplemented("the places of a pool's maxima, and what is normalized with it, are the host's")
-}
-
-/// Bias and `Relu` are in the convolution's own kernel, the pool is another.
-fn conv2d_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    let (plan, dtype) = (
-        Plan::new(request, request.input_shape(0), request.input_shape(1))?,
-        request.input_dtype(0),
-    );
-    let (relu, makes): (bool, _) = (request.attr("relu")?, Made::read(request.attrs)?);
-    let activity = Shape::from(&plan.geometry.out_shape()[..]);
-    // Where only the pool is wanted, what it pools is in scratch memory.
-    let (pools, alone) = match makes[..] {
-        [Made::Activity] => (false, false),
-        [Made::Activity, Made::Pooled] => (true, false),
-        [Made::Pooled] => (true, true),
-        _ => return Err(of_the_host()),
-    };
-    let before = if alone {
-        (activity.num_elements() * dtype.size().unwrap_or(0)).next_multiple_of(256)
-    } else {
-        0
-    };
-    let convolution = cuda::convolution::Forward::new(request, dtype, &plan.geometry, true, true)?;
-    let scratch = before + convolution.scratch();
-    let pool = if pools {
-        Some(cuda::pooling::Pooling::new(
-            request,
-            "max_pool",
-            dtype,
-            &Pooling::of(function_attrs(request, "pool")?)?.geometry(&activity)?,
-            true,
-        )?)
-    } else {
-        None
-    };
-    let planned = Planned::new(move |context| {
-        let [images, filter, bias] = [0, 1, 2].map(|index| context.input_address(index));
-        let activity = if alone {
-            context.scratch_address()
-        } else {
-            context.output_address(0)
-        };
-        let (pooled, own_scratch) = (usize::from(!alone), context.scratch_address().offset(before));
-        // SAFETY: the tensors have the sizes that the kernels were made for, and they get the scratch memory they want.
-        unsafe {
-            convolution.run([images, filter, activity], Some(bias), relu || pools, own_scratch)?;
-            match &pool {
-                Some(pool) => pool.pool(activity, context.output_address(pooled)),
-                None => Ok(()),
-            }
-        }
-    });
-    Ok(planned.with_scratch(scratch))
-}
-
-fn max_pool_relu_grad_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    if request.attr("places")? {
-        return Err(of_the_host());
-    }
-    let (geometry, dtype) = (
-        Pooling::of(request)?.geometry(request.input_shape(0))?,
-        request.input_dtype(0),
-    );
-    let gradient = cuda::pooling::Pooling::new(request, "max_pool_grad", dtype, &geometry, true)?;
-    let sums = ChannelSums::new(request, dtype, Sides::of(request.input_shape(0), 3))?;
-    let scratch = sums.scratch();
-    let planned = Planned::new(move |context| {
-        let (activity, gradients) = (context.input_address(0), context.input_address(1));
-        let (backprop, bias) = (context.output_address(0), context.output_address(1));
-        // SAFETY: the tensors have the sizes that the kernels were made for, and they get the scratch memory they want.
-        unsafe {
-            gradient.max_grad(activity, gradients, true, backprop)?;
-            sums.run(backprop, bias, context.scratch_address())
-        }
-    });
-    Ok(planned.with_scratch(scratch))
 }
 
 fn max_pool_relu_grad_kernel<T: PoolElement + Element + Real + Float>(request: &KernelRequest<'_>) -> Result<Planned>
@@ -344,13 +263,21 @@ where
     }))
 }
 
+/// The convolution of a `_PoolFilterGrad`, and the pool behind it.
+pub(super) fn pooled_geometry(request: &KernelRequest<'_>) -> Result<(Conv2dGeometry, Pool2dGeometry)> {
+    let geometry = Plan::new(request, request.input_shape(0), request.output_shape(0)?)?.geometry;
+    let pool = Pool2dGeometry::new(geometry.out_shape(), [2; 2], [2; 2], [Padding::Valid; 2]);
+    Ok((
+        geometry,
+        pool.ok_or_else(|| Error::internal("a pool that does not fit its images"))?,
+    ))
+}
+
 fn pool_filter_grad_kernel<T: ConvScalar + Element + Real>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Plain,
 {
-    let geometry = Plan::new(request, request.input_shape(0), request.output_shape(0)?)?.geometry;
-    let pool = Pool2dGeometry::new(geometry.out_shape(), [2; 2], [2; 2], [Padding::Valid; 2])
-        .ok_or_else(|| Error::internal("a pool that does not fit its images"))?;
+    let (geometry, pool) = pooled_geometry(request)?;
     Ok(Planned::new(move |context| {
         let (images, places, gradient) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
         let (filter, bias) = (context.output::<T>(0)?, context.output::<T>(1)?);

@@ -17,6 +17,7 @@ mod depthwise;
 mod dilation;
 mod dropout;
 pub(crate) mod fused;
+mod fused_on_device;
 #[cfg(feature = "full")]
 mod gru;
 mod l2_loss;

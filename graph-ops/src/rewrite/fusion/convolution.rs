@@ -27,7 +27,7 @@ pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
 /// takes that: four times less to write and to read again.
 pub(crate) const POOL_PLACES: Fusion = Fusion {
     name: "pool_place_fusion",
-    host_only: true,
+    host_only: false,
     find: |program, uses| {
         let found = program.ids().filter_map(|id| with_places(program, uses, id));
         found.flatten().collect()
@@ -46,7 +46,7 @@ pub(crate) const POOL_RESPONSES: Fusion = Fusion {
 /// image and never in memory as a whole.
 pub(crate) const FILTER_GRADIENTS: Fusion = Fusion {
     name: "filter_gradient_fusion",
-    host_only: true,
+    host_only: false,
     find: |program, uses| {
         let op = "Conv2DBackpropFilter";
         each(program, op, |id| fused_filter_gradient(program, uses, id))

@@ -12,11 +12,12 @@ use crate::testing::Case;
 pub(super) const CLOSE: (f64, f64) = (1e-11, 1e-12);
 
 /// With `Relu` or without, what a fused convolution makes; the pool may be the only output.
-pub(super) const FUSED: [(bool, &[Made]); 4] = [
+pub(super) const FUSED: [(bool, &[Made]); 5] = [
     (false, &[Made::Activity]),
     (true, &[Made::Activity]),
     (true, &[Made::Activity, Made::Pooled]),
     (true, &[Made::Pooled]),
+    (true, &[Made::Places, Made::Pooled]),
 ];
 
 /// A fused convolution, one by one, with a pool of 2x2; `shapes` are those of the activity and the pool.
@@ -38,7 +39,7 @@ pub(super) fn fused_convolution(
             attrs,
         }))
     };
-    let made = |made: &Made| shapes[usize::from(*made == Made::Pooled)].clone();
+    let made = |made: &Made| shapes[usize::from(*made != Made::Activity)].clone();
     let mut outputs = Attributes::new();
     Made::write(makes, &mut outputs);
     let written = ["N", "makes"].map(|name| (name, outputs.get(name).expect("written").clone()));
@@ -236,19 +237,57 @@ fn a_fused_convolution_is_its_steps() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(4);
     for (relu, makes) in FUSED {
-        for (images, filter, out, pooled) in [
-            ([2, 9, 8, 3], [3, 3, 3, 20], [2, 7, 6, 20], [2, 3, 3, 20]),
-            ([1, 5, 5, 1], [2, 2, 1, 4], [1, 4, 4, 4], [1, 2, 2, 4]),
+        // The first three are of few terms, and are convolved and pooled in one kernel where no activity is wanted.
+        for (padding, images, filter, out, pooled) in [
+            ("VALID", [2, 9, 8, 3], [3, 3, 3, 20], [2, 7, 6, 20], [2, 3, 3, 20]),
+            ("VALID", [1, 5, 5, 1], [2, 2, 1, 4], [1, 4, 4, 4], [1, 2, 2, 4]),
+            ("SAME", [3, 27, 26, 1], [5, 4, 1, 9], [3, 27, 26, 9], [3, 13, 13, 9]),
+            ("SAME", [2, 7, 7, 5], [3, 3, 5, 6], [2, 7, 7, 6], [2, 3, 3, 6]),
         ] {
             let shapes = [out, pooled].map(|shape| PartialShape::from(shape.map(Some)));
             for dtype in [DType::Float64, DType::Float32] {
-                let fused = fused_convolution(dtype, "VALID", relu, makes, &shapes);
+                let fused = fused_convolution(dtype, padding, relu, makes, &shapes);
                 let inputs: Vec<Value> = [&images[..], &filter[..], &filter[3..]]
                     .map(|shape| cast(&numbers.tensor(shape), dtype))
                     .into();
                 let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-6) };
                 check_node(&device, &fused, &inputs, tolerance, &format!("relu {relu}, {makes:?}"));
             }
+        }
+    }
+}
+
+#[test]
+fn the_filters_gradient_by_places_is_that_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(12);
+    // All but the last are of few terms, which one kernel makes.
+    for (padding, strides, images, filter, pooled) in [
+        (
+            "VALID",
+            [1i64, 1],
+            [3usize, 28, 28, 1],
+            [5usize, 5, 1, 20],
+            [3usize, 12, 12, 20],
+        ),
+        ("SAME", [2, 1], [2, 9, 8, 3], [3, 2, 3, 7], [2, 2, 4, 7]),
+        ("SAME", [1, 1], [600, 4, 5, 1], [3, 3, 1, 2], [600, 2, 2, 2]),
+        ("VALID", [1, 1], [2, 9, 9, 5], [3, 3, 5, 6], [2, 3, 3, 6]),
+    ] {
+        let shapes = [PartialShape::from(filter), PartialShape::from([filter[3]])];
+        for dtype in [DType::Float64, DType::Float32] {
+            let attrs: Vec<(&'static str, AttrValue)> = vec![
+                ("T", dtype.into()),
+                ("strides", [1, strides[0], strides[1], 1].into()),
+                ("padding", padding.into()),
+                ("shapes", shapes.to_vec().into()),
+            ];
+            let gradient = node(fused::pool_filter_grad(), attrs, &[dtype; 2]);
+            let places = (0..pooled.iter().product()).map(|_| numbers.among(0, 7) as f64);
+            let places = Value::from_vec(pooled.to_vec(), places.collect::<Vec<_>>()).expect("a value");
+            let inputs = [numbers.tensor(&images), places, numbers.tensor(&pooled)].map(|value| cast(&value, dtype));
+            let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-4) };
+            check_node(&device, &gradient, &inputs, tolerance, &format!("{padding} {images:?}"));
         }
     }
 }

@@ -67,8 +67,8 @@ fn a_fused_convolution_of_the_library_gets_its_bias_relu_and_pool() {
     let Some((device, library)) = device() else { return };
     let mut numbers = Numbers(2);
     let inputs = [
-        numbers.tensor(&[2, 6, 6, 3]),
-        numbers.tensor(&[3, 3, 3, 5]),
+        numbers.tensor(&[2, 6, 6, 4]),
+        numbers.tensor(&[3, 3, 4, 5]),
         numbers.tensor(&[5]),
     ];
     let shapes = [[2usize, 6, 6, 5], [2, 3, 3, 5]].map(PartialShape::from);

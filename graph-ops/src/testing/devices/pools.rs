@@ -155,3 +155,25 @@ fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
         check_node(&device, &fused, &inputs, (1e-12, 1e-12), &format!("{images:?}"));
     }
 }
+
+#[test]
+fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(11);
+    for (images, pooled) in [([3usize, 6, 8, 5], [3usize, 3, 4, 5]), ([2, 7, 9, 3], [2, 3, 4, 3])] {
+        let shapes = [PartialShape::from(images), PartialShape::from([images[3]])];
+        let attrs: Vec<(&'static str, AttrValue)> = vec![
+            ("T", DType::Float64.into()),
+            ("ksize", [1i64, 2, 2, 1].into()),
+            ("strides", [1i64, 2, 2, 1].into()),
+            ("padding", "VALID".into()),
+            ("places", true.into()),
+            ("shapes", shapes.to_vec().into()),
+        ];
+        let places = (0..pooled.iter().product()).map(|_| numbers.among(0, 7) as f64);
+        let places = Value::from_vec(pooled.to_vec(), places.collect::<Vec<_>>()).expect("a value");
+        let fused = node(fused::max_pool_relu_grad(), attrs, &[DType::Float64; 2]);
+        let inputs = [places, numbers.tensor(&pooled)];
+        check_node(&device, &fused, &inputs, (1e-12, 1e-12), &format!("{images:?}"));
+    }
+}
