@@ -12,7 +12,8 @@ use graph_core::op::kernel::DeviceKind;
 use graph_core::op::{ArgType, AttrValue, Attributes, ControlFlow, GradientRule, OpDefinition};
 use graph_core::{DType, PartialShape, Result, Value};
 use graph_cuda::{Cuda, DeviceOptions};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use crate::gpu::DeviceChoice;
 
@@ -24,10 +25,26 @@ use gradient::{REFUSE_GRADIENTS, all_gradient_cases, has_slopes};
 /// # Errors
 /// A card that cannot be used; `Unavailable` where there is no C++ compiler for an emulated one.
 pub(crate) fn gpu() -> Result<Cuda> {
-    match std::env::var("GRAPH_DEVICE").map(|told| told.parse()) {
+    let device = match std::env::var("GRAPH_DEVICE").map(|told| told.parse()) {
         Ok(Ok(DeviceChoice::Gpu(index))) => graph_cuda::open(index, &DeviceOptions::default()),
         _ => graph_cuda::emulator::device(),
+    }?;
+    if let Some(handed_out) = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        handed_out.push(device.clone());
     }
+    Ok(device)
+}
+
+/// The devices that [`gpu`] has handed out since someone began to note them.
+static HANDED_OUT: Mutex<Option<Vec<Cuda>>> = Mutex::new(None);
+
+/// The texts of all kernels that devices are asked for while `work` runs.
+fn texts_of(work: impl FnOnce()) -> BTreeSet<String> {
+    let noted = || HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    *noted() = Some(Vec::new());
+    work();
+    let devices = noted().take().unwrap_or_default();
+    devices.iter().flat_map(Cuda::texts).collect()
 }
 
 /// An op with attributes and inputs, and the outputs it must give.

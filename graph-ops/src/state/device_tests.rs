@@ -36,7 +36,7 @@ fn after(
 }
 
 #[test]
-fn variables_are_updated_on_a_gpu() -> Result<()> {
+pub(crate) fn variables_are_updated_on_a_gpu() -> Result<()> {
     let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => {
@@ -124,7 +124,7 @@ fn variables_are_updated_on_a_gpu() -> Result<()> {
 }
 
 #[test]
-fn parts_of_variables_are_picked_on_a_gpu() -> Result<()> {
+pub(crate) fn parts_of_variables_are_picked_on_a_gpu() -> Result<()> {
     let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => {

@@ -99,3 +99,12 @@ pub(crate) const OPS: &[fn() -> OpDefinition] = &[
     scatter::resource_nd_add_definition,
     scatter::resource_nd_sub_definition,
 ];
+
+/// Runs the tests of what changes variables on a GPU.
+#[cfg(test)]
+pub(crate) fn run_updates_on_a_gpu() {
+    apply::tests::updates_are_tensorflows_on_a_gpu();
+    apply::tests::rows_that_come_up_again_are_updated_in_turn_on_a_gpu();
+    device_tests::variables_are_updated_on_a_gpu().expect("the same variables");
+    device_tests::parts_of_variables_are_picked_on_a_gpu().expect("the same parts");
+}

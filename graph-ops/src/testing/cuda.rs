@@ -134,7 +134,13 @@ fn every_kernel_compiles_for_every_generation_of_gpus() {
         Ok(outcome) => outcome,
         Err(reason) => return println!("skipped: {reason}"),
     };
-    let (compilers, texts) = ([a, b, c, d, e], outcome.texts.iter().collect::<Vec<_>>());
+    // What fusions and updates of variables ask for is in no table.
+    let mut texts = super::texts_of(|| {
+        super::devices::run_fusions();
+        crate::state::run_updates_on_a_gpu();
+    });
+    texts.extend(outcome.texts.iter().cloned());
+    let (compilers, texts) = ([a, b, c, d, e], texts.iter().collect::<Vec<_>>());
     let failed: Mutex<Vec<String>> = Mutex::default();
     in_parallel(
         texts.len() * compilers.len(),

@@ -29,6 +29,20 @@ fn device() -> Option<Cuda> {
     gpu().inspect_err(|error| println!("skipped: {error}")).ok()
 }
 
+/// Runs the tests of what no op of the registry is: fusions of layers and chains, whole training steps.
+pub(super) fn run_fusions() {
+    chains::each_function_is_that_of_the_cpu();
+    chains::sums_of_chains_are_those_of_the_cpu();
+    convolutions::a_fused_convolution_is_its_steps();
+    convolutions::the_filters_gradient_by_places_is_that_of_the_cpu();
+    pools::the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu();
+    pools::the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu();
+    streams::random_masks_are_those_of_the_cpu();
+    steps::training_on_a_device_is_training_on_the_host();
+    steps::mixed_precision_on_a_device_is_that_of_the_host_and_near_float();
+    steps::a_step_that_overflows_is_left_out_on_a_device_as_on_the_host();
+}
+
 /// Runs a node on both devices and compares all outputs; NaN equals NaN.
 fn check_node(device: &Cuda, node: &Node, inputs: &[Value], tolerance: (f64, f64), label: &str) {
     let expected = evaluate_node(node, inputs).unwrap_or_else(|error| panic!("{label}: {error}"));

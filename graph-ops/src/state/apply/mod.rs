@@ -14,7 +14,7 @@ mod gradient_descent;
 mod rms_prop;
 mod sign;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};

@@ -164,7 +164,7 @@ fn updates_are_tensorflows() {
 }
 
 #[test]
-fn updates_are_tensorflows_on_a_gpu() {
+pub(crate) fn updates_are_tensorflows_on_a_gpu() {
     let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => return println!("skipped: {reason}"),
@@ -204,7 +204,7 @@ fn updates_are_tensorflows_on_a_gpu() {
 }
 
 #[test]
-fn rows_that_come_up_again_are_updated_in_turn_on_a_gpu() {
+pub(crate) fn rows_that_come_up_again_are_updated_in_turn_on_a_gpu() {
     let device = match crate::testing::gpu() {
         Ok(device) => device,
         Err(reason) => return println!("skipped: {reason}"),

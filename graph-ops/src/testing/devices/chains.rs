@@ -73,7 +73,7 @@ fn chains_are_those_of_the_cpu() {
 }
 
 #[test]
-fn each_function_is_that_of_the_cpu() {
+pub(super) fn each_function_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let odd = [
         0.0,
@@ -106,7 +106,7 @@ fn each_function_is_that_of_the_cpu() {
 }
 
 #[test]
-fn sums_of_chains_are_those_of_the_cpu() {
+pub(super) fn sums_of_chains_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(22);
     let square = [Function::Square as i64, 0, 0, 0];

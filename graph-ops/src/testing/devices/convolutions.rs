@@ -233,7 +233,7 @@ fn nothing_to_convolve_is_no_error() {
 }
 
 #[test]
-fn a_fused_convolution_is_its_steps() {
+pub(super) fn a_fused_convolution_is_its_steps() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(4);
     for (relu, makes) in FUSED {
@@ -258,7 +258,7 @@ fn a_fused_convolution_is_its_steps() {
 }
 
 #[test]
-fn the_filters_gradient_by_places_is_that_of_the_cpu() {
+pub(super) fn the_filters_gradient_by_places_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(12);
     // All but the last are of few terms, which one kernel makes.

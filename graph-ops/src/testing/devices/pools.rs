@@ -126,7 +126,7 @@ fn maxima_over_channels_are_those_of_the_cpu() {
 }
 
 #[test]
-fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
+pub(super) fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(8);
     for (images, size, stride, pooled) in [
@@ -157,7 +157,7 @@ fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
 }
 
 #[test]
-fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
+pub(super) fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(11);
     for (images, pooled) in [([3usize, 6, 8, 5], [3usize, 3, 4, 5]), ([2, 7, 9, 3], [2, 3, 4, 3])] {

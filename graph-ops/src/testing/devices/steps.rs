@@ -130,7 +130,7 @@ fn trained(network: &Network, device: Option<&Cuda>, precision: Precision) -> Re
 }
 
 #[test]
-fn training_on_a_device_is_training_on_the_host() {
+pub(super) fn training_on_a_device_is_training_on_the_host() {
     let Some(device) = device() else { return };
     let optimizers: [Box<dyn Optimizer>; 3] = [
         Box::new(AdamOptimizer::new(0.01)),
@@ -184,7 +184,7 @@ fn scalar(network: &Network, values: &[Value], name: &str) -> Value {
 }
 
 #[test]
-fn mixed_precision_on_a_device_is_that_of_the_host_and_near_float() {
+pub(super) fn mixed_precision_on_a_device_is_that_of_the_host_and_near_float() {
     let Some(device) = device() else { return };
     for precision in MixedPrecision::ALL {
         // Gradients of up to 2.4 stay below the largest number of f16.
@@ -204,7 +204,7 @@ fn mixed_precision_on_a_device_is_that_of_the_host_and_near_float() {
 }
 
 #[test]
-fn a_step_that_overflows_is_left_out_on_a_device_as_on_the_host() {
+pub(super) fn a_step_that_overflows_is_left_out_on_a_device_as_on_the_host() {
     let Some(device) = device() else { return };
     let (network, objectives, variables) = mixed(&device, MixedPrecision::Half, DynamicLossScale::new());
     let value = |name: &str| scalar(&network, &variables, name);

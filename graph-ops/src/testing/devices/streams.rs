@@ -28,7 +28,7 @@ fn random_streams_are_those_of_the_cpu() {
 }
 
 #[test]
-fn random_masks_are_those_of_the_cpu() {
+pub(super) fn random_masks_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     for dtype in [DType::Float32, DType::Float64] {
         for n in [0usize, 1, 3, 5, 4099] {
