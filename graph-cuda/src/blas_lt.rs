@@ -13,6 +13,8 @@ const TITLE: &str = "cuBLASLt";
 
 /// `cudaDataType_t`, `cublasComputeType_t`.
 const R_32F: c_int = 0;
+const R_16F: c_int = 2;
+const R_16BF: c_int = 14;
 const COMPUTE_32F: c_int = 68;
 const COMPUTE_32F_FAST_TF32: c_int = 77;
 
@@ -87,8 +89,18 @@ pub(crate) struct BlasLt {
     known: FxHashMap<(Key, bool), Planned>,
 }
 
-/// Rows, columns and terms of a product, and which operands lie transposed.
-type Key = ([usize; 3], [bool; 2]);
+/// The dtype of a product, its rows, columns and terms, and which operands lie transposed.
+type Key = (DType, [usize; 3], [bool; 2]);
+
+/// The library's number of a dtype that it multiplies here, sums in `float`; a bias is of the same.
+fn data_type(dtype: DType) -> Option<c_int> {
+    match dtype {
+        DType::Float32 => Some(R_32F),
+        DType::Half => Some(R_16F),
+        DType::BFloat16 => Some(R_16BF),
+        _ => None,
+    }
+}
 
 // SAFETY: its objects may be used from any thread, one at a time, which a lock sees to.
 unsafe impl Send for BlasLt {}
@@ -122,7 +134,10 @@ impl BlasLt {
         (workspace, workspace_bytes): (u64, usize),
         stream: Object,
     ) -> Result<bool> {
-        if product.dtype != DType::Float32 || product.batch != 1 || product.accumulate || product.inner == 0 {
+        let Some(data_type) = data_type(product.dtype) else {
+            return Ok(false);
+        };
+        if product.batch != 1 || product.accumulate || product.inner == 0 {
             return Ok(false);
         }
         let (
@@ -132,9 +147,9 @@ impl BlasLt {
             handle,
         ) = (product, self.handle);
         let transposed = [product.transpose_a, product.transpose_b];
-        let key = (([*rows, *columns, *inner], transposed), epilogue.relu);
+        let key = ((product.dtype, [*rows, *columns, *inner], transposed), epilogue.relu);
         if !self.known.contains_key(&key) {
-            let planned = self.plan(product, epilogue, workspace_bytes)?;
+            let planned = self.plan((product, data_type), epilogue, workspace_bytes)?;
             self.known.insert(key, planned);
         }
         let Some(planned) = self.known.get(&key) else {
@@ -180,7 +195,7 @@ impl BlasLt {
         Ok(true)
     }
 
-    fn plan(&self, product: &Product, epilogue: Epilogue, workspace: usize) -> Result<Planned> {
+    fn plan(&self, product: (&Product, c_int), epilogue: Epilogue, workspace: usize) -> Result<Planned> {
         let mut planned = Planned {
             product: null_mut(),
             layouts: [null_mut(); 3],
@@ -201,12 +216,13 @@ impl BlasLt {
     fn fill(
         &self,
         planned: &mut Planned,
-        product: &Product,
+        (product, data_type): (&Product, c_int),
         epilogue: Epilogue,
         workspace: usize,
     ) -> Result<Option<(Algorithm, usize)>> {
         let f = &self.functions;
-        let compute = if self.tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
+        let fast = self.tf32 && product.dtype == DType::Float32;
+        let compute = if fast { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
         let (rows, columns, inner) = (product.rows as u64, product.columns as u64, product.inner as u64);
         let lying = |height: u64, width: u64, transposed: bool| {
             // Row by row, as it lies, and then column by column.
@@ -232,7 +248,7 @@ impl BlasLt {
             let bias = (&raw const epilogue.bias).cast();
             planning((f.set_product)(planned.product, BIAS_POINTER, bias, size_of::<u64>()))?;
             for (layout, (height, width, step)) in planned.layouts.iter_mut().zip(sizes) {
-                planning((f.create_layout)(layout, R_32F, height, width, step))?;
+                planning((f.create_layout)(layout, data_type, height, width, step))?;
             }
             let mut preference = null_mut();
             planning((f.create_preference)(&mut preference))?;

@@ -294,10 +294,12 @@ impl Cuda {
         let _inside = self.inner.gate.enter();
         let epilogue = Epilogue { bias: bias.0, relu };
         let name = if relu { "product, bias, Relu" } else { "product, bias" };
-        let given = self.inner.traced(
+        let given = self.inner.tracer.give(
+            &*self.inner.driver,
             || product_stats(product, name),
             // SAFETY: the caller's promise.
             || unsafe { self.inner.driver.multiply_with(product, epilogue, a.0, b.0, c.0) },
+            |&given| given,
         )?;
         if given {
             count(&self.inner.counters.kernels);
@@ -535,7 +537,7 @@ impl Accelerator for Inner {
 impl Inner {
     /// Gives a piece of work, timed in a traced run.
     fn traced<T>(&self, stats: impl FnOnce() -> KernelStats, give: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.tracer.give(&*self.driver, stats, give)
+        self.tracer.give(&*self.driver, stats, give, |_| true)
     }
 }
 

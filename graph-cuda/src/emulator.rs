@@ -351,7 +351,8 @@ unsafe impl Driver for Host {
 
     unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
         // As cuBLASLt does.
-        if self.library.is_none() || product.dtype != DType::Float32 || product.batch != 1 || product.inner == 0 {
+        let in_float = matches!(product.dtype, DType::Float32 | DType::Half | DType::BFloat16);
+        if self.library.is_none() || !in_float || product.batch != 1 || product.inner == 0 {
             return Ok(false);
         }
         let (product, epilogue) = (product.clone(), Some(epilogue));

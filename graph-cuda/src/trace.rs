@@ -66,12 +66,13 @@ impl Tracer {
         timed.into_iter().collect()
     }
 
-    /// Gives a piece of work, which is timed if this thread's is.
+    /// Gives a piece of work, which is timed if this thread's is; what comes of it tells whether there was any.
     pub(crate) fn give<T>(
         &self,
         driver: &dyn Driver,
         stats: impl FnOnce() -> KernelStats,
         give: impl FnOnce() -> Result<T>,
+        was_given: impl FnOnce(&T) -> bool,
     ) -> Result<T> {
         if !self.any.load(Ordering::Relaxed) || self.lock().tracing != Some(thread::current().id()) {
             return give();
@@ -79,7 +80,12 @@ impl Tracer {
         let from = driver.record_time()?;
         let given = give();
         let to = driver.record_time()?;
-        self.lock().work.push((stats(), from, to));
+        if given.as_ref().is_ok_and(|given| !was_given(given)) {
+            // The marks are forgotten.
+            driver.elapsed(from, to)?;
+        } else {
+            self.lock().work.push((stats(), from, to));
+        }
         given
     }
 }

@@ -61,7 +61,7 @@ fn pooling(c: &mut Criterion) {
         };
         let group = format!("max pool {images:?}");
         let (x, mut y) = (normal(g.batch * g.image_len()), normal(g.batch * g.out_image_len()));
-        let (mut dx, mut bias) = (x.clone(), vec![0.0; g.channels]);
+        let (mut dx, mut bias) = (x.clone(), vec![0f32; g.channels]);
         let forward = Work::new(x.len(), x.len() + y.len());
         let backward = Work::new(x.len(), 2 * x.len() + y.len());
         bench(c, &group, "forward", forward, || max_pool(&g, &x, &mut y));

@@ -23,6 +23,7 @@ use clap::Parser;
 use graph_core::session::{Accelerators, NodeStats, RewriteOptions};
 use graph_core::{Graph, Value};
 use graph_ops::gpu::{DeviceChoice, DeviceOptions, profile_lines, rates};
+use graph_ops::train::MixedPrecision;
 use lenet::Result;
 use lenet::dataset::{BatchesAhead, CLASSES, Mnist, PIXELS};
 use lenet::global_definitions::{Definitions, OptimizerName};
@@ -54,6 +55,9 @@ struct Options {
     /// On a GPU, multiply matrices in TensorFloat-32
     #[arg(long)]
     tf32: bool,
+    /// Calculate layers in 16 bits: f16 or bf16
+    #[arg(long, value_name = "DTYPE")]
+    mixed_precision: Option<MixedPrecision>,
 }
 
 fn main() -> Result<()> {
@@ -64,6 +68,7 @@ fn main() -> Result<()> {
     let dataset = Mnist::new(&options.data, options.seed)?;
     let definitions = Definitions {
         optimizer: options.optimizer,
+        mixed_precision: options.mixed_precision,
         ..Definitions::default()
     };
     let mut net = Lenet5::with_definitions(&dataset.images, definitions)?;

@@ -139,11 +139,12 @@ unsafe fn multiply<T: Copy>(
                     if product.accumulate {
                         sum += wide(*place);
                     }
-                    *place = narrow(sum);
                     if let Some(Epilogue { bias, relu }) = epilogue {
-                        let sum = wide(*place) + wide(*(bias as *const T).add(column));
-                        *place = narrow(if relu && sum <= 0.0 { 0.0 } else { sum });
+                        // In `float`, as cuBLASLt does; what is stored is rounded once.
+                        sum = f64::from(sum as f32) + wide(*(bias as *const T).add(column));
+                        sum = if relu && sum <= 0.0 { 0.0 } else { sum };
                     }
+                    *place = narrow(sum);
                 }
             }
         }

@@ -4,64 +4,33 @@
 //! of [`BLOCK`] elements through all its instructions while the block is in the first-level cache; only the operands of the
 //! whole chain are read from memory, and only its result is written. Every element goes through the same operations in the
 //! same order as it would one by one, and has the same bits.
+//!
+//! Half types are computed in `float`: what is stored in one is widened, and each result is rounded to the type that it would
+//! be stored in. So a chain may go over from one type to another.
 
 mod function;
+mod operand;
 
 use super::Short;
 use super::parallel::{GRAIN, SharedMut, for_each_range};
 use super::scratch::with_scratch;
-use super::simd::multiversion;
 pub use function::{ChainElement, Function, Instruction};
 use function::{Operation, compute};
+pub use operand::{Layout, Operand, Precision};
 use std::ops::Range;
 
 /// Elements that go through the chain together: few enough that all intermediate blocks stay in the first-level cache, and
 /// enough that choosing an instruction's loop costs little.
 pub const BLOCK: usize = 512;
 
-/// Where an operand's elements are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// One for each element of the result, in its order.
-    Whole,
-    /// One for all.
-    Scalar,
-    /// Broadcast: `(size, stride)` of the result's axes, outermost first; a stride of 0 repeats.
-    Strided(Vec<(usize, usize)>),
-}
-
-impl Layout {
-    /// Of an operand of shape `operand` in a result of shape `result`; `None` if it does not broadcast to it.
-    pub fn new(operand: &[usize], result: &[usize]) -> Option<Self> {
-        let missing = result.len().checked_sub(operand.len())?;
-        let fits = |(&size, &whole): (&usize, &usize)| size == whole || size == 1;
-        if !operand.iter().zip(&result[missing..]).all(fits) {
-            return None;
-        }
-        let (count, whole) = (operand.iter().product::<usize>(), result.iter().product::<usize>());
-        if count == whole {
-            return Some(Self::Whole);
-        }
-        if count == 1 {
-            return Some(Self::Scalar);
-        }
-        let mut axes = vec![(1, 0); result.len()];
-        let mut stride = 1;
-        for (axis, &size) in result.iter().enumerate().rev() {
-            let own = axis.checked_sub(missing).map_or(1, |axis| operand[axis]);
-            axes[axis] = (size, if own == 1 { 0 } else { stride });
-            stride *= own;
-        }
-        Some(Self::Strided(axes))
-    }
-}
-
 /// Instructions, and where their values live: in the operands' own memory or in one of a few blocks of scratch memory.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    layouts: Vec<Layout>,
+    operands: Vec<Operand>,
     steps: Vec<Step>,
-    /// Blocks of scratch memory: those of operands that are not whole, in their order, and those of results.
+    /// What the result is stored as.
+    result: Precision,
+    /// Blocks of scratch memory: those of operands that are not read in place, in their order, and those of results.
     blocks: usize,
     /// Elements that are best taken together: [`BLOCK`], or fewer, so that no block reaches into another row of operands that
     /// are broadcast to rows.
@@ -75,6 +44,8 @@ pub struct Chain {
 struct Step {
     operation: Operation,
     operands: [Place; 3],
+    /// What its result is rounded to; of the last step nothing, since the output's type does that.
+    precision: Precision,
     /// A block; of the last step, the output.
     to: usize,
 }
@@ -107,7 +78,8 @@ fn merged(count: usize, instructions: &[Instruction]) -> Vec<Option<(Operation, 
     }
     let made_by = |value: usize, function: Function| {
         let made = instructions[value.checked_sub(count)?];
-        (made.function == function && uses[value] == 1).then_some(made.operands)
+        let plain = made.precision == Precision::Full;
+        (made.function == function && uses[value] == 1 && plain).then_some(made.operands)
     };
     let mut steps: Vec<_> = instructions
         .iter()
@@ -139,10 +111,10 @@ fn merged(count: usize, instructions: &[Instruction]) -> Vec<Option<(Operation, 
 }
 
 impl Chain {
-    /// Of these instructions on operands of these layouts; the last instruction's result is the chain's. `None` if there is
-    /// none, or if an instruction uses a value that is not there yet.
-    pub fn new(layouts: Vec<Layout>, instructions: &[Instruction]) -> Option<Self> {
-        let count = layouts.len();
+    /// Of these instructions on these operands; the last instruction's result is the chain's. `None` if there is none, or if an
+    /// instruction uses a value that is not there yet.
+    pub fn new(chain_operands: Vec<Operand>, instructions: &[Instruction]) -> Option<Self> {
+        let count = chain_operands.len();
         let last = instructions.len().checked_sub(1)?;
         let early =
             |(index, instruction): (usize, &Instruction)| instruction.operands.iter().all(|&x| x < count + index);
@@ -156,7 +128,11 @@ impl Chain {
                 last_use[operand] = index;
             }
         }
-        let mut blocks = layouts.iter().filter(|layout| **layout != Layout::Whole).count();
+        let precision_of = |value: usize| match value.checked_sub(count) {
+            None => chain_operands[value].precision,
+            Some(result) => instructions[result].precision,
+        };
+        let mut blocks = chain_operands.iter().filter(|operand| !operand.in_place()).count();
         let mut places: Vec<Place> = (0..count).map(Place::Operand).collect();
         let mut free: Vec<usize> = Vec::new();
         let mut steps = Vec::with_capacity(instructions.len());
@@ -175,9 +151,18 @@ impl Chain {
                     blocks - 1
                 }
             };
+            let Instruction {
+                function, precision, ..
+            } = instructions[index];
+            let rounded = function.picks() && operands.iter().all(|&operand| precision_of(operand) == precision);
             steps.push(Step {
                 operation,
                 operands: operands.map(|operand| places[operand]),
+                precision: if rounded || index == last {
+                    Precision::Full
+                } else {
+                    precision
+                },
                 to,
             });
             let mut ended: Vec<usize> = operands.to_vec();
@@ -192,7 +177,7 @@ impl Chain {
             }
             places.push(Place::Block(to));
         }
-        let row = layouts.iter().find_map(|layout| match layout {
+        let row = chain_operands.iter().find_map(|operand| match &operand.layout {
             Layout::Strided(axes) => axes.last().map(|&(size, _)| size),
             _ => None,
         });
@@ -202,8 +187,9 @@ impl Chain {
             _ => BLOCK,
         };
         Some(Self {
-            layouts,
+            operands: chain_operands,
             steps,
+            result: instructions[last].precision,
             blocks,
             block,
             row: row.unwrap_or(usize::MAX),
@@ -223,24 +209,25 @@ impl Chain {
         }) else {
             return None;
         };
-        (self.layouts[operand] == Layout::Whole).then_some((operand, norm))
+        let plain = self.operands[operand].in_place() && self.result == Precision::Full;
+        plain.then_some((operand, norm))
     }
 
-    /// Runs the chain over `len` elements, in parallel where that is worth it.
+    /// Runs the chain, computed in `T`, over `len` elements, in parallel where that is worth it.
     ///
     /// # Safety
-    /// Each operand is readable for the elements of its layout in a result of `len` elements, and `out` writable for `len`.
-    /// `out` may be a whole operand, but overlaps no operand otherwise.
-    pub unsafe fn run<T: ChainElement>(&self, operands: &[*const T], out: *mut T, len: usize) {
-        let operands: Short<SharedMut<T>> = operands
+    /// Each operand is readable for the elements of its layout in a result of `len` elements, and `out` writable for `len`, each
+    /// stored as its precision says. `out` may be a whole operand of its own precision, but overlaps no operand otherwise.
+    pub unsafe fn run<T: ChainElement>(&self, operands: &[*const u8], out: *mut u8, len: usize) {
+        let operands: Short<SharedMut<u8>> = operands
             .iter()
             .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
             .collect();
-        let (operands, out) = (&operands[..], SharedMut::from_ptr(out));
+        let (operands, out, size) = (&operands[..], SharedMut::from_ptr(out), self.result.size::<T>());
         for_each_range(len, GRAIN, |range| {
-            // SAFETY: the caller's promise; ranges are disjoint.
-            self.over(operands, range, |at, block| unsafe {
-                std::ptr::copy_nonoverlapping(block.as_ptr(), out.as_ptr().add(at), block.len());
+            self.by_blocks(operands, range, self.rows(), |at, block: &mut [T]| {
+                // SAFETY: the caller's promise; ranges are disjoint.
+                unsafe { T::store(self.result, block, out.as_ptr().add(at * size)) };
             });
         });
     }
@@ -248,60 +235,75 @@ impl Chain {
     /// Takes the elements `range` through the chain, and gives each finished block to `sink` with its position.
     pub(crate) fn over<T: ChainElement>(
         &self,
-        operands: &[SharedMut<T>],
+        operands: &[SharedMut<u8>],
         range: Range<usize>,
-        sink: impl FnMut(usize, &[T]),
+        mut sink: impl FnMut(usize, &[T]),
     ) {
-        let (block, row) = match self.block {
-            BLOCK => (BLOCK, usize::MAX),
-            block => (block, self.row),
-        };
-        self.by_blocks(operands, range, |start| block.min(row - start % row), sink);
+        self.by_blocks(operands, range, self.rows(), |at, block| {
+            T::round_to(self.result, block);
+            sink(at, block);
+        });
     }
 
     /// The same in blocks of [`BLOCK`], but for the last one.
     pub(crate) fn over_whole_blocks<T: ChainElement>(
         &self,
-        operands: &[SharedMut<T>],
+        operands: &[SharedMut<u8>],
         range: Range<usize>,
-        sink: impl FnMut(usize, &[T]),
+        mut sink: impl FnMut(usize, &[T]),
     ) {
-        self.by_blocks(operands, range, |_| BLOCK, sink);
+        self.by_blocks(
+            operands,
+            range,
+            |_| BLOCK,
+            |at, block| {
+                T::round_to(self.result, block);
+                sink(at, block);
+            },
+        );
     }
 
+    /// How many elements are best taken together from a place on.
+    fn rows(&self) -> impl Fn(usize) -> usize {
+        let (block, row) = match self.block {
+            BLOCK => (BLOCK, usize::MAX),
+            block => (block, self.row),
+        };
+        move |start| block.min(row - start % row)
+    }
+
+    /// Gives each block to `sink` before the last rounding.
     fn by_blocks<T: ChainElement>(
         &self,
-        operands: &[SharedMut<T>],
+        operands: &[SharedMut<u8>],
         range: Range<usize>,
         len_at: impl Fn(usize) -> usize,
-        mut sink: impl FnMut(usize, &[T]),
+        mut sink: impl FnMut(usize, &mut [T]),
     ) {
         with_scratch((self.blocks + 1) * BLOCK, |scratch: &mut [T]| {
             let (scratch, result) = scratch.split_at_mut(self.blocks * BLOCK);
             // Where each operand's elements of the block are.
-            let mut sources: Short<*const T> = operands.iter().map(|operand| operand.as_ptr().cast_const()).collect();
-            for (index, layout) in self.layouts.iter().enumerate() {
-                if *layout == Layout::Scalar {
-                    let block = self.block_of(index, scratch);
-                    // SAFETY: a scalar operand has one element.
-                    spread(unsafe { *sources[index] }, block);
-                    sources[index] = block.as_ptr();
-                }
+            let mut sources: Short<*const T> = operands
+                .iter()
+                .map(|operand| operand.as_ptr().cast_const().cast())
+                .collect();
+            let scalar = |operand: &Operand| operand.layout == Layout::Scalar;
+            for (index, operand) in self.operands.iter().enumerate().filter(|(_, operand)| scalar(operand)) {
+                let block = self.block_of(index, scratch);
+                // SAFETY: a scalar operand has one element.
+                unsafe { operand.repeat(operands[index].as_ptr(), block) };
+                sources[index] = block.as_ptr();
             }
             let mut start = range.start;
             while start < range.end {
                 let len = len_at(start).min(range.end - start);
-                for (index, layout) in self.layouts.iter().enumerate() {
-                    match layout {
-                        // SAFETY: whole operands have as many elements as the result.
-                        Layout::Whole => sources[index] = unsafe { operands[index].as_ptr().add(start) },
-                        Layout::Scalar => {}
-                        Layout::Strided(axes) => {
-                            let block = &mut self.block_of(index, scratch)[..len];
-                            // SAFETY: the operand is readable for all elements of its layout.
-                            sources[index] = unsafe { read(operands[index].as_ptr(), axes, start, block) };
-                        }
-                    }
+                for (index, operand) in self.operands.iter().enumerate().filter(|(_, operand)| !scalar(operand)) {
+                    let block: &mut [T] = match operand.in_place() {
+                        true => &mut [],
+                        false => &mut self.block_of(index, scratch)[..len],
+                    };
+                    // SAFETY: the operand is readable for all elements of its layout, of which `start..start + len` are.
+                    sources[index] = unsafe { operand.read(operands[index].as_ptr(), start, block) };
                 }
                 let base = scratch.as_mut_ptr();
                 for step in &self.steps {
@@ -320,79 +322,19 @@ impl Chain {
                             block => std::slice::from_raw_parts_mut(base.add(block * BLOCK), len),
                         };
                         compute(step.operation, x, y, z, to);
+                        T::round_to(step.precision, to);
                     }
                 }
-                sink(start, &result[..len]);
+                sink(start, &mut result[..len]);
                 start += len;
             }
         });
     }
 
-    /// The block of an operand that is not whole.
+    /// The block of an operand that is not read in place.
     fn block_of<'a, T>(&self, operand: usize, scratch: &'a mut [T]) -> &'a mut [T] {
-        let before = self.layouts[..operand]
-            .iter()
-            .filter(|layout| **layout != Layout::Whole);
+        let before = self.operands[..operand].iter().filter(|operand| !operand.in_place());
         &mut scratch[before.count() * BLOCK..][..BLOCK]
-    }
-}
-
-/// Where the elements `start..` of a broadcast operand can be read, in the order of the result, as many as `block` has: in the
-/// operand itself where they lie there side by side, else in `block`.
-///
-/// # Safety
-/// `operand` is readable for all elements of the axes.
-unsafe fn read<T: Copy>(operand: *const T, axes: &[(usize, usize)], start: usize, block: &mut [T]) -> *const T {
-    if let Some((&(width, 1), outer)) = axes.split_last()
-        && start % width + block.len() <= width
-    {
-        // SAFETY: the row, and the columns in it, are the operand's.
-        return unsafe { operand.add(offset(outer, start / width) + start % width) };
-    }
-    // SAFETY: the caller's promise.
-    unsafe { gather(operand, axes, start, block) };
-    block.as_ptr()
-}
-
-/// Where in a broadcast operand row `row` of the result begins.
-fn offset(outer: &[(usize, usize)], row: usize) -> usize {
-    let (mut rest, mut offset) = (row, 0);
-    for &(size, stride) in outer.iter().rev() {
-        offset += rest % size * stride;
-        rest /= size;
-    }
-    offset
-}
-
-/// Reads the elements `start..` of a broadcast operand, in the order of the result.
-///
-/// # Safety
-/// `operand` is readable for all elements of the axes.
-unsafe fn gather<T: Copy>(operand: *const T, axes: &[(usize, usize)], start: usize, block: &mut [T]) {
-    let Some((&(width, stride), outer)) = axes.split_last() else {
-        return;
-    };
-    let (mut row, mut column) = (start / width, start % width);
-    let mut filled = 0;
-    while filled < block.len() {
-        let len = (width - column).min(block.len() - filled);
-        // SAFETY: the offset is that of an element of the operand.
-        unsafe {
-            let from = operand.add(offset(outer, row));
-            let part = &mut block[filled..filled + len];
-            match stride {
-                0 => spread(*from, part),
-                _ => part.copy_from_slice(std::slice::from_raw_parts(from.add(column), len)),
-            }
-        }
-        filled += len;
-        (row, column) = (row + 1, 0);
-    }
-}
-
-multiversion! {
-    wide fn spread[T: Copy](value: T, block: &mut [T]) {
-        block.fill(value);
     }
 }
 

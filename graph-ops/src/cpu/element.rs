@@ -47,6 +47,8 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
     /// # Panics
     /// If the lengths differ.
     fn narrow_all(from: &[Self::Wide], to: &mut [Self]);
+    /// [`widen`](Self::widen) of [`narrow`](Self::narrow) of each.
+    fn round_all(x: &mut [Self::Wide]);
     /// The elements as they are, if the computing type is the type itself.
     fn as_wide(x: &[Self]) -> Option<&[Self::Wide]>;
     /// As [`as_wide`](Self::as_wide).
@@ -54,7 +56,7 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
 }
 
 macro_rules! real {
-    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr, $widen_all:expr, $narrow_all:expr,
+    ($($t:ty, $wide:ty, |$x:ident| $widen:expr, $narrow:expr, $widen_all:expr, $narrow_all:expr, $round_all:expr,
        |$elements:ident| $as_wide:expr;)*) => {$(
         impl Real for $t {
             type Wide = $wide;
@@ -73,6 +75,9 @@ macro_rules! real {
             fn narrow_all(from: &[$wide], to: &mut [Self]) {
                 $narrow_all(from, to)
             }
+            fn round_all(x: &mut [$wide]) {
+                $round_all(x)
+            }
             fn as_wide($elements: &[Self]) -> Option<&[$wide]> {
                 $as_wide
             }
@@ -87,9 +92,11 @@ fn copied<T: Copy>(from: &[T], to: &mut [T]) {
     to.copy_from_slice(from);
 }
 
+fn unchanged<T>(_: &mut [T]) {}
+
 real! {
-    f32, f32, |x| x, std::convert::identity, copied, copied, |x| Some(x);
-    f64, f64, |x| x, std::convert::identity, copied, copied, |x| Some(x);
-    f16, f32, |x| f32_of_half(x), half_of_f32, f32s_of_halves, halves_of_f32s, |_x| None;
-    bf16, f32, |x| f32_of_bfloat(x), bfloat_of_f32, f32s_of_bfloats, bfloats_of_f32s, |_x| None;
+    f32, f32, |x| x, std::convert::identity, copied, copied, unchanged, |x| Some(x);
+    f64, f64, |x| x, std::convert::identity, copied, copied, unchanged, |x| Some(x);
+    f16, f32, |x| f32_of_half(x), half_of_f32, f32s_of_halves, halves_of_f32s, round_to_halves, |_x| None;
+    bf16, f32, |x| f32_of_bfloat(x), bfloat_of_f32, f32s_of_bfloats, bfloats_of_f32s, round_to_bfloats, |_x| None;
 }

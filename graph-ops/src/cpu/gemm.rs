@@ -74,20 +74,22 @@ pub fn gemm<T: GemmElement>(product: Product, a: &[T], b: &[T], c: &mut [T]) {
 ///
 /// # Panics
 /// If a slice's length is not what the product says.
-pub fn gemm_bias<T: PartElement>(product: Product, a: &[T], b: &[T], bias: &[T], relu: bool, c: &mut [T]) {
+pub fn gemm_bias<T: LayerElement>(product: Product, a: &[T], b: &[T], bias: &[T], relu: bool, c: &mut [T]) {
     product.check(a, b, c);
     assert_eq!(bias.len(), product.n, "bias of {product:?}");
-    by_parts(product, a, b, c, |row, columns| {
-        let bias = &bias[columns];
-        if relu {
-            add_to_row(row, bias, |sum: T| {
-                let negative = sum <= T::zero();
-                if negative { T::zero() } else { sum }
-            });
-        } else {
-            add_to_row(row, bias, |sum| sum);
-        }
-    });
+    T::gemm_bias(product, a, b, bias, relu, c);
+}
+
+/// Adds its part of the bias to a row of the product, and with `relu` takes `Relu` of that.
+fn finish_row<T: PartElement>(row: &mut [T], bias: &[T], relu: bool) {
+    if relu {
+        add_to_row(row, bias, |sum: T| {
+            let negative = sum <= T::zero();
+            if negative { T::zero() } else { sum }
+        });
+    } else {
+        add_to_row(row, bias, |sum| sum);
+    }
 }
 
 multiversion! {
@@ -100,6 +102,12 @@ multiversion! {
 pub trait GemmElement: Copy + Send + Sync {
     #[doc(hidden)]
     fn gemm(product: Product, a: &[Self], b: &[Self], c: &mut [Self]);
+}
+
+/// A dtype whose products can be finished by a bias. Call [`gemm_bias`], which checks the lengths.
+pub trait LayerElement: GemmElement {
+    #[doc(hidden)]
+    fn gemm_bias(product: Product, a: &[Self], b: &[Self], bias: &[Self], relu: bool, c: &mut [Self]);
 }
 
 /// A dtype whose products are taken part by part.
@@ -226,6 +234,12 @@ macro_rules! gemm_crate {
             }
         }
 
+        impl LayerElement for $t {
+            fn gemm_bias(p: Product, a: &[$t], b: &[$t], bias: &[$t], relu: bool, c: &mut [$t]) {
+                by_parts(p, a, b, c, |row, columns| finish_row(row, &bias[columns], relu));
+            }
+        }
+
         impl PartElement for $t {
             unsafe fn part(
                 p: Product,
@@ -278,6 +292,7 @@ mod others;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::element::Real;
     use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
     use graph_core::Complex;
     use half::f16;
@@ -462,6 +477,36 @@ mod tests {
                 assert_eq!(got, steps.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), "{p:?}");
             }
         }
+    }
+
+    fn half_types_are_finished_as_by_the_steps<T: LayerElement + Real<Wide = f32> + std::fmt::Debug>() {
+        for p in products().filter(|p| !p.accumulate && p.k < 200) {
+            let halves = |seed, len| numbers_f32(seed, len).iter().map(|&x| T::narrow(x)).collect::<Vec<T>>();
+            let (a, b, bias) = (halves(1, p.m * p.k), halves(2, p.k * p.n), halves(3, p.n));
+            let mut steps = vec![T::default(); p.m * p.n];
+            gemm(p, &a, &b, &mut steps);
+            for (i, x) in steps.iter_mut().enumerate() {
+                *x = T::narrow(x.widen() + bias[i % p.n].widen());
+            }
+            for relu in [false, true] {
+                if relu {
+                    let zero = T::default();
+                    steps.iter_mut().for_each(|x| *x = if *x <= zero { zero } else { *x });
+                }
+                let got = same_on_any_pool(|| {
+                    let mut got = vec![T::narrow(f32::INFINITY); p.m * p.n];
+                    gemm_bias(p, &a, &b, &bias, relu, &mut got);
+                    got
+                });
+                assert_eq!(got, steps, "{p:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_types_are_rounded_before_the_bias_is_added() {
+        half_types_are_finished_as_by_the_steps::<f16>();
+        half_types_are_finished_as_by_the_steps::<half::bf16>();
     }
 
     #[test]

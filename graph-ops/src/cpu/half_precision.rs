@@ -103,6 +103,16 @@ pub fn halves_of_f32s(from: &[f32], to: &mut [f16]) {
     narrow(from, to);
 }
 
+/// Each number becomes the nearest that binary16 has.
+pub fn round_to_halves(x: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("f16c") {
+        // SAFETY: the CPU has the instructions.
+        return unsafe { f16c::round(x) };
+    }
+    round(x);
+}
+
 multiversion! {
     fn widen(from: &[f16], to: &mut [f32]) {
         to.iter_mut().zip(from).for_each(|(to, &x)| *to = f32_of_half(x));
@@ -112,6 +122,12 @@ multiversion! {
 multiversion! {
     fn narrow(from: &[f32], to: &mut [f16]) {
         to.iter_mut().zip(from).for_each(|(to, &x)| *to = half_of_f32(x));
+    }
+}
+
+multiversion! {
+    fn round(x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x = f32_of_half(half_of_f32(*x)));
     }
 }
 
@@ -144,6 +160,19 @@ mod f16c {
         }
         last.iter_mut().zip(rest).for_each(|(to, &x)| *to = half_of_f32(x));
     }
+
+    #[target_feature(enable = "f16c")]
+    pub fn round(x: &mut [f32]) {
+        let (blocks, rest) = x.as_chunks_mut::<8>();
+        for block in blocks {
+            // SAFETY: eight numbers.
+            unsafe {
+                let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(block.as_ptr()));
+                _mm256_storeu_ps(block.as_mut_ptr(), _mm256_cvtph_ps(halves));
+            }
+        }
+        rest.iter_mut().for_each(|x| *x = f32_of_half(half_of_f32(*x)));
+    }
 }
 
 multiversion! {
@@ -159,6 +188,13 @@ multiversion! {
     pub fn bfloats_of_f32s(from: &[f32], to: &mut [bf16]) {
         assert_eq!(from.len(), to.len());
         to.iter_mut().zip(from).for_each(|(to, &x)| *to = bfloat_of_f32(x));
+    }
+}
+
+multiversion! {
+    /// Each number becomes the nearest that `bfloat16` has.
+    pub fn round_to_bfloats(x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x = f32_of_bfloat(bfloat_of_f32(*x)));
     }
 }
 
@@ -212,6 +248,14 @@ mod tests {
                     .all(|(x, &of)| x.to_bits() == half_of_f32(of).to_bits())
             );
         }
+        for rounding in [round_to_halves, round] {
+            let mut rounded = floats.clone();
+            rounding(&mut rounded);
+            same(&rounded, &|i| f32_of_half(half_of_f32(floats[i])));
+        }
+        let mut rounded = floats.clone();
+        round_to_bfloats(&mut rounded);
+        same(&rounded, &|i| f32_of_bfloat(bfloat_of_f32(floats[i])));
         bfloats_of_f32s(&floats, &mut brain);
         assert!(
             brain

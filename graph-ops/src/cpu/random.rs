@@ -257,10 +257,19 @@ impl RandomMask for f64 {
 }
 
 macro_rules! halves {
-    ($($t:ty, $uniform:expr;)*) => {$(
+    ($($t:ty, $uniform:path;)*) => {$(
+        impl RandomMask for $t {
+            fn fill_mask(generator: Philox, threshold: $t, out: &mut [$t]) {
+                let threshold = f32::from(threshold);
+                let bit = |x| if $uniform(x) >= threshold { <$t>::ONE } else { <$t>::ZERO };
+                fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, bit));
+            }
+        }
+
         impl RandomReal for $t {
             fn fill_uniform(generator: Philox, out: &mut [$t]) {
-                fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, $uniform));
+                let number = |x| <$t>::from_f32($uniform(x));
+                fill_parallel::<_, 4>(generator, out, |generator, out| fill_words(generator, out, number));
             }
             fn fill_normal(generator: Philox, out: &mut [$t]) {
                 fill_normals(generator, out, <$t>::from_f32);
@@ -271,10 +280,19 @@ macro_rules! halves {
         }
     )*};
 }
-// Uniform from the low bits that fill the mantissa, as a number in 1..2, minus one: exact in `float`.
 halves! {
-    f16, |x| f16::from_f32(f32::from_bits(0x3F80_0000 | (x & 0x3FF) << 13) - 1.0);
-    bf16, |x| bf16::from_f32(f32::from_bits(0x3F80_0000 | (x & 0x7F) << 16) - 1.0);
+    f16, uniform_f16;
+    bf16, uniform_bf16;
+}
+
+// Uniform from the low bits that fill the mantissa, as a number in 1..2, minus one: exact in `float`.
+
+fn uniform_f16(x: u32) -> f32 {
+    f32::from_bits(0x3F80_0000 | (x & 0x3FF) << 13) - 1.0
+}
+
+fn uniform_bf16(x: u32) -> f32 {
+    f32::from_bits(0x3F80_0000 | (x & 0x7F) << 16) - 1.0
 }
 
 /// A dtype of `RandomUniformInt`.

@@ -159,7 +159,7 @@ impl<R: Reduction> Sequence<R> {
 /// Each operand is readable for the elements of its layout, in every chain, in a result of `len` elements.
 pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
     chains: &[Chain],
-    operands: &[*const T],
+    operands: &[*const u8],
     len: usize,
     out: &mut [T],
 ) {
@@ -171,7 +171,7 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
         return out.fill(T::zero());
     }
     let sum = Sum::<T>::new();
-    let operands: Short<SharedMut<T>> = operands
+    let operands: Short<SharedMut<u8>> = operands
         .iter()
         .map(|operand| SharedMut::from_ptr(operand.cast_mut()))
         .collect();
@@ -184,8 +184,12 @@ pub unsafe fn sums_of_chains<T: ChainElement + Real<Wide = T>>(
             let task = range.start / TASK;
             let mut sequences: Short<Sequence<Sum<T>>> = chains.iter().map(|_| Sequence::new(sum)).collect();
             if let Some((norms, &(operand, _))) = norms.as_ref().and_then(|norms| Some((norms, norms.first()?))) {
-                let start = operands[operand].as_ptr().cast_const().wrapping_add(range.start);
-                // SAFETY: the operand is whole, so that it has `len` elements.
+                let start = operands[operand]
+                    .as_ptr()
+                    .cast_const()
+                    .cast::<T>()
+                    .wrapping_add(range.start);
+                // SAFETY: the operand is whole and read in place, so that it has `len` elements of this type.
                 let operand = unsafe { std::slice::from_raw_parts(start, range.len()) };
                 for block in operand.chunks(BLOCK) {
                     let [absolute, square] = norms_of_block(block);

@@ -20,7 +20,7 @@ KERNEL(chain, T* out, Operands operands, Strides strides, i64 n) {
 #pragma unroll
     for (int k = 0; k < BATCH; ++k) {
       i64 i = begin + i64(k) * blockDim.x;
-      if (i < n) out[i] = chains(values[k]).of[0];
+      if (i < n) out[i] = T(chains(values[k]).of[0]);
     }
   }
 }
@@ -28,9 +28,9 @@ KERNEL(chain, T* out, Operands operands, Strides strides, i64 n) {
 #define SUM_THREADS 256
 
 // `partial` [RESULTS, blocks] becomes each block's sums of the results.
-BLOCK_KERNEL(chain_sums, SUM_THREADS, T* partial, Operands operands, Strides strides, i64 n) {
-  T sums[RESULTS];
-  for (int r = 0; r < RESULTS; ++r) sums[r] = T(0);
+BLOCK_KERNEL(chain_sums, SUM_THREADS, A* partial, Operands operands, Strides strides, i64 n) {
+  A sums[RESULTS];
+  for (int r = 0; r < RESULTS; ++r) sums[r] = A(0);
   EACH_BATCH(begin, n) {
 #pragma unroll
     for (int k = 0; k < BATCH; ++k) {
@@ -41,7 +41,7 @@ BLOCK_KERNEL(chain_sums, SUM_THREADS, T* partial, Operands operands, Strides str
     }
   }
   for (int r = 0; r < RESULTS; ++r) {
-    T sum = reduce_block<Add, SUM_THREADS>(sums[r]);
+    A sum = reduce_block<Add, SUM_THREADS>(sums[r]);
     if (threadIdx.x == 0) partial[i64(r) * gridDim.x + blockIdx.x] = sum;
   }
 }
@@ -52,9 +52,9 @@ struct Totals {
 };
 
 // The totals of the rows of `partial` [gridDim.x, blocks], times their scales.
-BLOCK_KERNEL(finish_sums, SUM_THREADS, Totals totals, const T* partial, i32 blocks) {
-  T sum = T(0);
+BLOCK_KERNEL(finish_sums, SUM_THREADS, Totals totals, const A* partial, i32 blocks) {
+  A sum = A(0);
   for (i32 at = i32(threadIdx.x); at < blocks; at += SUM_THREADS) sum += partial[i64(blockIdx.x) * blocks + at];
   sum = reduce_block<Add, SUM_THREADS>(sum);
-  if (threadIdx.x == 0) *totals.of[blockIdx.x] = sum * T(totals.scales[blockIdx.x]);
+  if (threadIdx.x == 0) *totals.of[blockIdx.x] = T(sum * A(totals.scales[blockIdx.x]));
 }

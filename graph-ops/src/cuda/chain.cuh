@@ -1,11 +1,14 @@
 // A chain of element-wise operations: its operands, and what is computed of an element of each.
 //
-// Defined from outside: T; OPERANDS, their number; LOADS, statements that read the operands' values of element `i` into
-// `v[0]`, ..., with `at[k]` the place of the `k`th of STRIDED operands that are broadcast; BODY, statements that make `r[0]`,
-// ... of them, one for each of RESULTS chains.
+// Defined from outside: T, the results' type; OPERANDS, their number; LOADS, statements that read the operands' values of element
+// `i`, from `o[0]`, ..., into `v[0]`, ..., with `at[k]` the place of the `k`th of STRIDED operands that are broadcast; BODY,
+// statements that make `r[0]`, ... of them, one for each of RESULTS chains. All values are of type A; those of a half type are
+// among its numbers.
+
+typedef typename Compute<T>::type A;
 
 struct Operands {
-  const T* of[16];
+  const void* of[16];
 };
 
 // The result's dimensions, and how far apart the elements of operands that are broadcast lie along each.
@@ -16,10 +19,10 @@ struct Strides {
 };
 
 struct Values {
-  T of[OPERANDS];
+  A of[OPERANDS];
 };
 struct Results {
-  T of[RESULTS];
+  A of[RESULTS];
 };
 
 template <class I>
@@ -34,8 +37,8 @@ DEVICE void places(const Strides& strides, I rest, i64* at) {
 
 DEVICE Values load(const Operands& operands, const Strides& strides, i64 i) {
   Values values;
-  T* v = values.of;
-  const T* const* o = operands.of;
+  A* v = values.of;
+  const void* const* o = operands.of;
 #if STRIDED > 0
   i64 at[STRIDED];
   if (i >> 32 == 0) places<u32>(strides, u32(i), at);
@@ -47,8 +50,8 @@ DEVICE Values load(const Operands& operands, const Strides& strides, i64 i) {
 
 DEVICE Results chains(const Values& values) {
   Results results;
-  const T* v = values.of;
-  T* r = results.of;
+  const A* v = values.of;
+  A* r = results.of;
   BODY
   return results;
 }

@@ -7,9 +7,9 @@ use graph_core::op::KernelRequest;
 use graph_core::{DType, Error, Result};
 use graph_cuda::{Cuda, Function, Source, arguments};
 
-use super::window::joined_source;
+use super::window::{compute_size, joined_source};
 use super::{NOWHERE, type_name};
-use crate::cpu::chain::{Function as Operation, Instruction, Layout};
+use crate::cpu::chain::{Function as Operation, Instruction, Layout, Operand, Precision};
 
 const SOURCE: Source = joined_source!("chain.cu": "chain.cuh", "chain.cu");
 
@@ -18,7 +18,7 @@ const OPERANDS: usize = 16;
 const MOST: usize = 8;
 
 impl Operation {
-    /// What it computes of `x`, `y` and `z`, of the type `T`, in CUDA C.
+    /// What it computes of `x`, `y` and `z`, of the type `A`, in CUDA C.
     fn expression(self) -> &'static str {
         match self {
             Self::Add => "x + y",
@@ -28,29 +28,29 @@ impl Operation {
             Self::Maximum => "is_nan(y) ? y : x < y ? y : x",
             Self::Minimum => "is_nan(y) ? y : y < x ? y : x",
             Self::SquaredDifference => "(x - y) * (x - y)",
-            Self::ReluGrad => "x * (y > T(0) ? T(1) : T(0))",
-            Self::TanhGrad => "y * (T(1) - x * x)",
-            Self::SigmoidGrad => "y * x * (T(1) - x)",
-            Self::Greater => "x > y ? T(1) : T(0)",
-            Self::GreaterEqual => "x >= y ? T(1) : T(0)",
-            Self::Less => "x < y ? T(1) : T(0)",
-            Self::LessEqual => "x <= y ? T(1) : T(0)",
-            Self::Equal => "x == y ? T(1) : T(0)",
-            Self::NotEqual => "x != y ? T(1) : T(0)",
-            Self::Select => "x != T(0) ? y : z",
+            Self::ReluGrad => "x * (y > A(0) ? A(1) : A(0))",
+            Self::TanhGrad => "y * (A(1) - x * x)",
+            Self::SigmoidGrad => "y * x * (A(1) - x)",
+            Self::Greater => "x > y ? A(1) : A(0)",
+            Self::GreaterEqual => "x >= y ? A(1) : A(0)",
+            Self::Less => "x < y ? A(1) : A(0)",
+            Self::LessEqual => "x <= y ? A(1) : A(0)",
+            Self::Equal => "x == y ? A(1) : A(0)",
+            Self::NotEqual => "x != y ? A(1) : A(0)",
+            Self::Select => "x != A(0) ? y : z",
             Self::Identity => "x",
             Self::Neg => "-x",
             Self::Abs => "abs(x)",
-            Self::Sign => "is_nan(x) ? x : x > T(0) ? T(1) : x < T(0) ? T(-1) : T(0)",
+            Self::Sign => "is_nan(x) ? x : x > A(0) ? A(1) : x < A(0) ? A(-1) : A(0)",
             Self::Square => "x * x",
             Self::Sqrt => "sqrt(x)",
-            Self::Rsqrt => "T(1) / sqrt(x)",
-            Self::Reciprocal => "T(1) / x",
-            Self::Relu => "x > T(0) || is_nan(x) ? x : T(0)",
+            Self::Rsqrt => "A(1) / sqrt(x)",
+            Self::Reciprocal => "A(1) / x",
+            Self::Relu => "x > A(0) || is_nan(x) ? x : A(0)",
             Self::Exp => "exp(x)",
             Self::Log => "log(x)",
             Self::Tanh => "tanh(x)",
-            Self::Sigmoid => "(x < T(0) ? exp(-abs(x)) : T(1)) / (T(1) + exp(-abs(x)))",
+            Self::Sigmoid => "(x < A(0) ? exp(-abs(x)) : A(1)) / (A(1) + exp(-abs(x)))",
         }
     }
 }
@@ -81,10 +81,10 @@ pub(crate) struct Strides {
 impl Strides {
     /// # Errors
     /// `Unimplemented` for more dimensions than kernels have room for.
-    fn new(layouts: &[Layout]) -> Result<Self> {
-        let strided: Vec<&Vec<(usize, usize)>> = layouts
+    fn new(operands: &[Operand]) -> Result<Self> {
+        let strided: Vec<&Vec<(usize, usize)>> = operands
             .iter()
-            .filter_map(|layout| match layout {
+            .filter_map(|operand| match &operand.layout {
                 Layout::Strided(axes) => Some(axes),
                 _ => None,
             })
@@ -133,20 +133,20 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// Of chains of `dtype` whose operands have these layouts.
+    /// Of chains over these operands whose results are of `dtype`.
     ///
     /// # Errors
     /// `Internal` for an instruction that uses a value which is not there yet, `Unimplemented` for more operands or dimensions
     /// than kernels have room for.
-    pub(crate) fn new(dtype: DType, layouts: &[Layout], chains: &[Vec<Instruction>]) -> Result<Self> {
-        let count = layouts.len();
+    pub(crate) fn new(dtype: DType, chain_operands: &[Operand], chains: &[Vec<Instruction>]) -> Result<Self> {
+        let count = chain_operands.len();
         if count > OPERANDS {
             return Err(Error::unimplemented(format!(
                 "a chain of more than {OPERANDS} operands"
             )));
         }
         let (mut loads, mut strided) = (String::new(), 0);
-        for (index, layout) in layouts.iter().enumerate() {
+        for (index, Operand { layout, precision }) in chain_operands.iter().enumerate() {
             let place = match layout {
                 Layout::Whole => "i".to_owned(),
                 Layout::Scalar => "0".to_owned(),
@@ -155,12 +155,18 @@ impl Text {
                     format!("at[{}]", strided - 1)
                 }
             };
-            let _ = write!(loads, "v[{index}] = o[{index}][{place}]; ");
+            let stored = stored_as(*precision);
+            let _ = write!(loads, "v[{index}] = A(((const {stored}*)o[{index}])[{place}]); ");
         }
         let mut body = String::new();
         for (number, instructions) in chains.iter().enumerate() {
             body.push_str("{ ");
-            for (index, Instruction { function, operands }) in instructions.iter().enumerate() {
+            for (index, instruction) in instructions.iter().enumerate() {
+                let Instruction {
+                    function,
+                    operands,
+                    precision,
+                } = instruction;
                 if operands.iter().any(|&operand| operand >= count + index) {
                     return Err(broken());
                 }
@@ -168,10 +174,10 @@ impl Text {
                     None => format!("v[{operand}]"),
                     Some(result) => format!("t{result}"),
                 });
-                let expression = function.expression();
+                let (expression, stored) = (function.expression(), stored_as(*precision));
                 let _ = write!(
                     body,
-                    "T t{index}; {{ const T x = {x}, y = {y}, z = {z}; t{index} = T({expression}); }} "
+                    "A t{index}; {{ const A x = {x}, y = {y}, z = {z}; t{index} = A({stored}({expression})); }} "
                 );
             }
             let last = instructions.len().checked_sub(1).ok_or_else(broken)?;
@@ -184,7 +190,7 @@ impl Text {
             results: chains.len().to_string(),
             loads,
             body,
-            strides: Strides::new(layouts)?,
+            strides: Strides::new(chain_operands)?,
         })
     }
 
@@ -205,6 +211,15 @@ fn broken() -> Error {
     Error::internal("a chain of element-wise operations is broken")
 }
 
+/// The type that a value is stored as, or would be.
+fn stored_as(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Full => "A",
+        Precision::Half => "f16",
+        Precision::BFloat16 => "bf16",
+    }
+}
+
 /// A chain that is ready to be given to the device.
 pub(crate) struct Chain {
     function: Function,
@@ -213,18 +228,18 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Of `len` elements.
+    /// Of `len` elements; the result is of `dtype`.
     ///
     /// # Errors
     /// Those of [`Text::new`].
     pub(crate) fn new(
         request: &KernelRequest<'_>,
         dtype: DType,
-        layouts: &[Layout],
+        operands: &[Operand],
         instructions: Vec<Instruction>,
         len: usize,
     ) -> Result<Self> {
-        let text = Text::new(dtype, layouts, &[instructions])?;
+        let text = Text::new(dtype, operands, &[instructions])?;
         Ok(Self {
             function: Cuda::of(request)?.function(&SOURCE, "chain", &text.defines())?,
             strides: text.strides,
@@ -236,7 +251,8 @@ impl Chain {
     /// The device's.
     ///
     /// # Safety
-    /// The operands have the elements that their layouts say, of the dtype, and `out` has `len`. It may lie over a whole operand.
+    /// The operands have the elements that their layouts say, and `out` has `len` of the dtype. It may lie over a whole operand of
+    /// the dtype.
     pub(crate) unsafe fn run(&self, operands: Operands, out: DeviceAddress) -> Result<()> {
         // A thread takes four elements at a time.
         // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
@@ -279,16 +295,16 @@ impl Sums {
     pub(crate) fn new(
         request: &KernelRequest<'_>,
         dtype: DType,
-        layouts: &[Layout],
+        operands: &[Operand],
         chains: &[Vec<Instruction>],
         scales: Vec<f64>,
         len: usize,
     ) -> Result<Self> {
-        let text = Text::new(dtype, layouts, chains)?;
+        let text = Text::new(dtype, operands, chains)?;
         let (cuda, defines) = (Cuda::of(request)?, text.defines());
         // By the length alone, so that the order of a sum does not depend on the device.
         let blocks = len.div_ceil(THREADS * 16).clamp(1, 1024);
-        let (count, size) = (chains.len(), dtype.size().unwrap_or(8));
+        let (count, size) = (chains.len(), compute_size(dtype));
         // Each element is calculated and added.
         let operations = chains.iter().map(|chain| chain.len() + 1).sum::<usize>() * len;
         let (function, finish) = (
@@ -318,7 +334,7 @@ impl Sums {
     /// The device's.
     ///
     /// # Safety
-    /// The operands have the elements that their layouts say, of the dtype; there are as many `outs`, of one element, as chains;
+    /// The operands have the elements that their layouts say; there are as many `outs`, of one element of the dtype, as chains;
     /// there is as much scratch memory as [`Sums::scratch`] says.
     pub(crate) unsafe fn run(&self, operands: Operands, outs: &[DeviceAddress], scratch: DeviceAddress) -> Result<()> {
         let (blocks, threads) = (self.blocks as u32, [THREADS as u32, 1, 1]);

@@ -84,12 +84,14 @@ pub(crate) struct ChannelSums {
 }
 
 impl ChannelSums {
+    /// Of elements of the first dtype, to sums of the second: the same, or the one in which the first is calculated.
+    ///
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
-    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType, sides: Sides) -> Result<Self> {
+    pub(crate) fn new(request: &KernelRequest<'_>, [dtype, result]: [DType; 2], sides: Sides) -> Result<Self> {
         small(sides.channels)?;
         let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
-        let direct = slabs.count == 1 && dtype.size() == Some(compute_size(dtype));
+        let direct = slabs.count == 1 && result.size() == Some(compute_size(dtype));
         let size = compute_size(dtype);
         let bytes = sides.len() * dtype.size().unwrap_or(0) + slabs.count * sides.channels * size;
         let function = Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?;
@@ -98,7 +100,7 @@ impl ChannelSums {
             finish: if direct {
                 None
             } else {
-                Some(SumRows::new(request, dtype, slabs.count, sides.channels)?)
+                Some(SumRows::new(request, result, slabs.count, sides.channels)?)
             },
             sides,
             slabs,
@@ -119,7 +121,7 @@ impl ChannelSums {
     /// The device's.
     ///
     /// # Safety
-    /// Both are of the dtype and the sizes that [`ChannelSums::new`] was told of, and there is as much scratch memory as
+    /// Both are of the dtypes and the sizes that [`ChannelSums::new`] was told of, and there is as much scratch memory as
     /// [`ChannelSums::scratch`] says.
     pub(crate) unsafe fn run(&self, x: DeviceAddress, out: DeviceAddress, scratch: DeviceAddress) -> Result<()> {
         let (Sides { channels, inner, .. }, Slabs { width, len, .. }) = (self.sides, self.slabs);

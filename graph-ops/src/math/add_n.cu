@@ -1,4 +1,4 @@
-// The sum of up to eight tensors of type T, from the first to the last. It may lie over the first.
+// The sum of up to eight tensors of type T, from the first to the last, rounded after each. It may lie over the first.
 
 typedef typename Compute<T>::type C;
 
@@ -10,7 +10,7 @@ KERNEL(add_n, T* out, Terms terms, i32 count, i64 n) {
   GRID_LOOP(at, n) {
     C sum = C(terms.of[0][at]);
     for (int k = 1; k < 8; ++k) {
-      if (k < count) sum = sum + C(terms.of[k][at]);
+      if (k < count) sum = C(T(sum + C(terms.of[k][at])));
     }
     out[at] = T(sum);
   }

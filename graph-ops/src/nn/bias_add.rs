@@ -161,7 +161,7 @@ fn add_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
 fn sum_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let shape = request.input_shape(0);
     let sides = Sides::of(shape, Format::of(request)?.channels(shape.rank()));
-    let kernel = ChannelSums::new(request, request.input_dtype(0), sides)?;
+    let kernel = ChannelSums::new(request, [request.input_dtype(0); 2], sides)?;
     let scratch = kernel.scratch();
     let planned = Planned::new(move |context| {
         let (x, out) = (context.input_address(0), context.output_address(0));

@@ -8,6 +8,7 @@ use graph_core::op::{
 };
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use graph_cuda::Cuda;
+use half::{bf16, f16};
 use num_traits::Float;
 
 use super::conv2d::Plan;
@@ -16,15 +17,13 @@ use super::windows::Attrs;
 use super::{fused_on_device, lrn};
 use crate::cpu::convolution::{self, Conv2dGeometry, ConvElement, ConvScalar, Wanted};
 use crate::cpu::element::Real;
-use crate::cpu::gemm::{PartElement, gemm_bias};
+use crate::cpu::gemm::{LayerElement, gemm_bias};
 use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
-use crate::cpu::scratch::Plain;
+use crate::cpu::scratch::{Plain, with_scratch};
 use crate::cpu::window::Padding;
+use crate::cuda::FLOATS;
 use crate::cuda::channels::{BiasRelu, Sides};
 use crate::math::{device_product, product_of};
-
-/// The dtypes that fused ops have.
-const DTYPES: &[DType] = &[DType::Float32, DType::Float64];
 
 impl Attrs for Attributes {
     fn read<T: FromAttr>(&self, name: &str) -> Result<T> {
@@ -48,7 +47,7 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
         .input("bias: T")
         .output("outputs: N * T")
         .attr("N: int >= 1")
-        .attr("T: {float, double}")
+        .attr("T: {half, bfloat16, float, double}")
         .attr("strides: list(int)")
         .attr("padding: string")
         .attr("explicit_paddings: list(int) = []")
@@ -63,12 +62,14 @@ pub(crate) fn conv2d() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(conv2d_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(conv2d_kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(fused_on_device::conv2d).types("T", DTYPES))
+        .kernel(KernelDefinition::cpu(conv2d_of_halves::<f16>).types("T", &[DType::Half]))
+        .kernel(KernelDefinition::cpu(conv2d_of_halves::<bf16>).types("T", &[DType::BFloat16]))
+        .kernel(KernelDefinition::cuda(fused_on_device::conv2d).types("T", FLOATS))
     })
 }
 
-/// `_MaxPoolReluGrad`: the gradient of `MaxPool(Relu(x))` with respect to x, and the sum of it for each channel. The
-/// attributes of the pool are `MaxPool`'s. With `places`, input 0 is not the activity but where its maxima are.
+/// `_MaxPoolReluGrad`: the gradient of `MaxPool(Relu(x))` with respect to x, and the sum of it for each channel, of half types as
+/// such or as `float`. The attributes of the pool are `MaxPool`'s. With `places`, input 0 is not the activity but where its maxima are.
 pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
@@ -79,8 +80,9 @@ pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
         .input("activity: T")
         .input("grad: T")
         .output("backprop: T")
-        .output("bias_backprop: T")
-        .attr("T: {float, double}")
+        .output("bias_backprop: Tsum")
+        .attr("T: {half, bfloat16, float, double}")
+        .attr("Tsum: {half, bfloat16, float, double}")
         .attr("ksize: list(int)")
         .attr("strides: list(int)")
         .attr("padding: string")
@@ -91,7 +93,9 @@ pub(crate) fn max_pool_relu_grad() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(max_pool_relu_grad_kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(fused_on_device::max_pool_relu_grad).types("T", DTYPES))
+        .kernel(KernelDefinition::cpu(max_pool_relu_grad_of_halves::<f16>).types("T", &[DType::Half]))
+        .kernel(KernelDefinition::cpu(max_pool_relu_grad_of_halves::<bf16>).types("T", &[DType::BFloat16]))
+        .kernel(KernelDefinition::cuda(fused_on_device::max_pool_relu_grad).types("T", FLOATS))
     })
 }
 
@@ -120,7 +124,7 @@ pub(crate) fn pool_filter_grad() -> &'static OpDefinition {
         .shape(said_shapes)
         .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f32>).types("T", &[DType::Float32]))
         .kernel(KernelDefinition::cpu(pool_filter_grad_kernel::<f64>).types("T", &[DType::Float64]))
-        .kernel(KernelDefinition::cuda(fused_on_device::pool_filter_grad).types("T", DTYPES))
+        .kernel(KernelDefinition::cuda(fused_on_device::pool_filter_grad).types("T", &[DType::Float32, DType::Float64]))
     })
 }
 
@@ -135,14 +139,16 @@ pub(crate) fn mat_mul() -> &'static OpDefinition {
             .output("activity: T")
             .attr("transpose_a: bool = false")
             .attr("transpose_b: bool = false")
-            .attr("T: {float, double}")
+            .attr("T: {half, bfloat16, float, double}")
             .attr("relu: bool")
             .attr("shapes: list(shape)")
             .not_differentiable()
             .shape(said_shapes)
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f32>).types("T", &[DType::Float32]))
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f64>).types("T", &[DType::Float64]))
-            .kernel(KernelDefinition::cuda(mat_mul_on_device).types("T", DTYPES))
+            .kernel(KernelDefinition::cpu(mat_mul_kernel::<f16>).types("T", &[DType::Half]))
+            .kernel(KernelDefinition::cpu(mat_mul_kernel::<bf16>).types("T", &[DType::BFloat16]))
+            .kernel(KernelDefinition::cuda(mat_mul_on_device).types("T", FLOATS))
     })
 }
 
@@ -232,6 +238,42 @@ fn conv2d_kernel<T: ConvScalar + ConvElement<Scalar = T> + Real<Wide = T> + Elem
     }))
 }
 
+/// Of half types, which are convolved in `float` and stored: the pool is made of the activity, which is in scratch memory where it
+/// is not wanted.
+fn conv2d_of_halves<T: ConvElement + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let geometry = Plan::new(request, request.input_shape(0), request.input_shape(1))?.geometry;
+    let (makes, relu): (_, bool) = (Made::read(request.attrs)?, request.attr("relu")?);
+    let pool = match makes[..] {
+        [Made::Activity] => None,
+        [Made::Activity, Made::Pooled] | [Made::Pooled] => {
+            let activity = Shape::from(&geometry.out_shape()[..]);
+            Some(Pooling::of(function_attrs(request, "pool")?)?.geometry(&activity)?)
+        }
+        _ => {
+            return Err(Error::internal(
+                "what is made of a pool is made in `float` and `double`",
+            ));
+        }
+    };
+    let alone = makes == [Made::Pooled];
+    let len = if alone {
+        geometry.batch * geometry.out_image_len()
+    } else {
+        0
+    };
+    Ok(Planned::new(move |context| {
+        let (images, filter, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
+        with_scratch(len, |own: &mut [T]| {
+            let activity = if alone { own } else { context.output::<T>(0)? };
+            convolution::conv2d_bias(&geometry, images, filter, bias, relu || pool.is_some(), activity);
+            if let Some(pool) = &pool {
+                pooling::max_pool(pool, activity, context.output::<T>(usize::from(!alone))?);
+            }
+            Ok(())
+        })
+    }))
+}
+
 /// The attributes of a function that is an attribute.
 pub(super) fn function_attrs<'a>(request: &KernelRequest<'a>, name: &str) -> Result<&'a Attributes> {
     match request.attrs.get(name) {
@@ -263,6 +305,26 @@ where
     }))
 }
 
+/// Of half types; the sums are of the same, or `float`.
+fn max_pool_relu_grad_of_halves<T: PoolElement + Element + Real<Wide = f32> + Float>(
+    request: &KernelRequest<'_>,
+) -> Result<Planned> {
+    let geometry = Pooling::of(request)?.geometry(request.output_shape(0)?)?;
+    let in_float = request.output_dtype(1) == DType::Float32;
+    Ok(Planned::new(move |context| {
+        let (activity, gradient) = (context.input::<T>(0)?, context.input::<T>(1)?);
+        let backprop = context.output::<T>(0)?;
+        if in_float {
+            let bias = context.output::<f32>(1)?;
+            pooling::max_pool_relu_grad(&geometry, activity, gradient, backprop, Some(bias));
+        } else {
+            let bias = context.output::<T>(1)?;
+            pooling::max_pool_relu_grad(&geometry, activity, gradient, backprop, Some(bias));
+        }
+        Ok(())
+    }))
+}
+
 /// The convolution of a `_PoolFilterGrad`, and the pool behind it.
 pub(super) fn pooled_geometry(request: &KernelRequest<'_>) -> Result<(Conv2dGeometry, Pool2dGeometry)> {
     let geometry = Plan::new(request, request.input_shape(0), request.output_shape(0)?)?.geometry;
@@ -286,7 +348,7 @@ where
     }))
 }
 
-fn mat_mul_kernel<T: PartElement + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+fn mat_mul_kernel<T: LayerElement + Element>(request: &KernelRequest<'_>) -> Result<Planned> {
     let (product, relu) = (product_of(request)?, request.attr("relu")?);
     Ok(Planned::new(move |context| {
         let (a, b, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);

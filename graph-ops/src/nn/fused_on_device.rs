@@ -88,7 +88,7 @@ pub(super) fn max_pool_relu_grad(request: &KernelRequest<'_>) -> Result<Planned>
     let geometry = Pooling::of(request)?.geometry(images)?;
     let name = if by_places { "max_pool_grad_at" } else { "max_pool_grad" };
     let gradient = pooling::Pooling::new(request, name, dtype, &geometry, true)?;
-    let sums = ChannelSums::new(request, dtype, Sides::of(images, 3))?;
+    let sums = ChannelSums::new(request, [dtype, request.output_dtype(1)], Sides::of(images, 3))?;
     let scratch = sums.scratch();
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let [from, gradients] = [0, 1].map(|index| context.input_address(index));
@@ -124,7 +124,7 @@ pub(super) fn pool_filter_grad(request: &KernelRequest<'_>) -> Result<Planned> {
     let own = (whole.num_elements() * dtype.size().unwrap_or(0)).next_multiple_of(ALIGNMENT);
     let gradient = pooling::Pooling::new(request, "max_pool_grad_at", dtype, &pool, true)?;
     let filter = BackpropFilter::new(request, dtype, &geometry, true)?;
-    let sums = ChannelSums::new(request, dtype, Sides::of(&whole, 3))?;
+    let sums = ChannelSums::new(request, [dtype; 2], Sides::of(&whole, 3))?;
     let scratch = own + filter.scratch().max(sums.scratch());
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let [images, places, gradients] = [0, 1, 2].map(|index| context.input_address(index));

@@ -4,11 +4,13 @@ use std::sync::OnceLock;
 
 use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, PartialShape, Result};
+use half::{bf16, f16};
 use num_traits::Float;
 
 use super::generator::Generator;
 use crate::cpu::parallel::{GRAIN, for_each_chunk};
 use crate::cpu::random::RandomMask;
+use crate::cuda::FLOATS;
 use crate::cuda::philox::{Distribution, filling};
 
 /// `_RandomMask`: 1 where a number uniform in [0, 1) is at least the threshold, else 0. The numbers are those that
@@ -24,7 +26,7 @@ pub(crate) fn definition() -> &'static OpDefinition {
         .output("mask: T")
         .attr("seed: int = 0")
         .attr("seed2: int = 0")
-        .attr("T: {float, double}")
+        .attr("T: {half, bfloat16, float, double}")
         .attr("shape: shape")
         .stateful()
         .not_differentiable()
@@ -44,8 +46,18 @@ pub(crate) fn definition() -> &'static OpDefinition {
                 .state(Generator::state),
         )
         .kernel(
+            KernelDefinition::cpu(kernel::<f16>)
+                .types("T", &[DType::Half])
+                .state(Generator::state),
+        )
+        .kernel(
+            KernelDefinition::cpu(kernel::<bf16>)
+                .types("T", &[DType::BFloat16])
+                .state(Generator::state),
+        )
+        .kernel(
             KernelDefinition::cuda(|request| filling(request, Distribution::Mask))
-                .types("T", &[DType::Float32, DType::Float64])
+                .types("T", FLOATS)
                 .state(Generator::state),
         )
     })

@@ -21,6 +21,7 @@ use graph_core::op::{AttrValue, Attributes, OpDefinition};
 use graph_core::session::evaluate::{evaluate_node, evaluate_node_on};
 use graph_core::{DType, PartialShape, Value};
 use graph_cuda::Cuda;
+use half::{bf16, f16};
 
 use super::{Case, assert_close, gpu};
 
@@ -139,6 +140,14 @@ fn cast(value: &Value, dtype: DType) -> Value {
         DType::Float32 => Value::from_vec(
             value.shape().clone(),
             numbers.iter().map(|&x| x as f32).collect::<Vec<_>>(),
+        ),
+        DType::Half => Value::from_vec(
+            value.shape().clone(),
+            numbers.iter().map(|&x| f16::from_f64(x)).collect::<Vec<_>>(),
+        ),
+        DType::BFloat16 => Value::from_vec(
+            value.shape().clone(),
+            numbers.iter().map(|&x| bf16::from_f64(x)).collect::<Vec<_>>(),
         ),
         _ => Ok(value.clone()),
     }

@@ -1,8 +1,11 @@
 //! What the instructions of a chain compute, and the loops over a block that compute it.
 
+use super::Precision;
+use crate::cpu::element::Real;
 use crate::cpu::scratch::Plain;
 use crate::cpu::simd::multiversion;
 use crate::cpu::vector_math::Elementary;
+use half::{bf16, f16};
 
 /// What an instruction computes of x, y and z. Comparisons give 1 or 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +87,18 @@ impl Function {
     pub fn from_number(number: usize) -> Option<Self> {
         Self::ALL.get(number).copied()
     }
+
+    /// Whether its result is one of its operands, but for the sign, or a small whole number: then it is among the numbers that
+    /// the operands are among.
+    pub(super) fn picks(self) -> bool {
+        use Function::*;
+        let compares = matches!(self, Greater | GreaterEqual | Less | LessEqual | Equal | NotEqual);
+        compares
+            || matches!(
+                self,
+                Maximum | Minimum | ReluGrad | Select | Identity | Neg | Abs | Sign | Relu
+            )
+    }
 }
 
 /// One operation on values that are numbered: first the chain's operands, then the results of its instructions.
@@ -92,6 +107,8 @@ pub struct Instruction {
     pub function: Function,
     /// x, y and z; those that the function does not take repeat x.
     pub operands: [usize; 3],
+    /// What the result is rounded to.
+    pub precision: Precision,
 }
 
 /// What a step of a chain computes: an instruction, or several that are taken together.
@@ -105,10 +122,84 @@ pub(super) enum Operation {
 }
 
 /// A dtype that chains compute in.
-pub trait ChainElement: Elementary + Default + Plain + Send + Sync {}
+pub trait ChainElement: Elementary + Default + Plain + Send + Sync {
+    /// Reads elements that are stored as `precision` says.
+    ///
+    /// # Safety
+    /// `from` is readable for as many elements as `to` has.
+    unsafe fn load(precision: Precision, from: *const u8, to: &mut [Self]);
 
-impl ChainElement for f32 {}
-impl ChainElement for f64 {}
+    /// Stores elements as `precision` says, each the nearest there is.
+    ///
+    /// # Safety
+    /// `to` is writable for as many elements as `from` has.
+    unsafe fn store(precision: Precision, from: &[Self], to: *mut u8);
+
+    /// Each element becomes the nearest that `precision` has.
+    fn round_to(precision: Precision, x: &mut [Self]);
+}
+
+impl ChainElement for f32 {
+    unsafe fn load(precision: Precision, from: *const u8, to: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match precision {
+                Precision::Full => widen(from.cast::<f32>(), to),
+                Precision::Half => widen(from.cast::<f16>(), to),
+                Precision::BFloat16 => widen(from.cast::<bf16>(), to),
+            }
+        }
+    }
+
+    unsafe fn store(precision: Precision, from: &[f32], to: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match precision {
+                Precision::Full => narrow(from, to.cast::<f32>()),
+                Precision::Half => narrow(from, to.cast::<f16>()),
+                Precision::BFloat16 => narrow(from, to.cast::<bf16>()),
+            }
+        }
+    }
+
+    fn round_to(precision: Precision, x: &mut [f32]) {
+        match precision {
+            Precision::Full => (),
+            Precision::Half => f16::round_all(x),
+            Precision::BFloat16 => bf16::round_all(x),
+        }
+    }
+}
+
+impl ChainElement for f64 {
+    unsafe fn load(precision: Precision, from: *const u8, to: &mut [f64]) {
+        debug_assert_eq!(precision, Precision::Full, "half types are computed in `float`");
+        // SAFETY: the caller's promise.
+        unsafe { widen(from.cast::<f64>(), to) };
+    }
+
+    unsafe fn store(precision: Precision, from: &[f64], to: *mut u8) {
+        debug_assert_eq!(precision, Precision::Full, "half types are computed in `float`");
+        // SAFETY: the caller's promise.
+        unsafe { narrow(from, to.cast::<f64>()) };
+    }
+
+    fn round_to(_: Precision, _: &mut [f64]) {}
+}
+
+/// # Safety
+/// `from` is readable for as many elements as `to` has.
+unsafe fn widen<T: Real>(from: *const T, to: &mut [T::Wide]) {
+    // SAFETY: the caller's promise.
+    T::widen_all(unsafe { std::slice::from_raw_parts(from, to.len()) }, to);
+}
+
+/// # Safety
+/// `to` is writable for as many elements as `from` has.
+unsafe fn narrow<T: Real>(from: &[T::Wide], to: *mut T) {
+    // SAFETY: the caller's promise.
+    T::narrow_all(from, unsafe { std::slice::from_raw_parts_mut(to, from.len()) });
+}
 
 /// -1, 0 or 1; what is not a number stays.
 #[inline(always)]

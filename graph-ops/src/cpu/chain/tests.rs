@@ -1,15 +1,33 @@
 use super::*;
+use crate::cpu::element::Real;
 use crate::cpu::testing::numbers_f32;
+use graph_core::DType;
+use half::{bf16, f16};
 
 fn instruction(function: Function, operands: [usize; 3]) -> Instruction {
-    Instruction { function, operands }
+    let precision = Precision::Full;
+    Instruction {
+        function,
+        operands,
+        precision,
+    }
+}
+
+/// An operand of `float`.
+fn operand(shape: &[usize], result: &[usize]) -> Operand {
+    Operand::new(DType::Float32, shape, result).unwrap()
+}
+
+/// Whole operands of `float`.
+fn whole(count: usize) -> Vec<Operand> {
+    vec![operand(&[2], &[2]); count]
 }
 
 fn run(chain: &Chain, operands: &[&[f32]], len: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; len];
-    let operands: Vec<*const f32> = operands.iter().map(|operand| operand.as_ptr()).collect();
+    let operands: Vec<*const u8> = operands.iter().map(|operand| operand.as_ptr().cast()).collect();
     // SAFETY: the tests give each operand the elements of its layout.
-    unsafe { chain.run(&operands, out.as_mut_ptr(), len) };
+    unsafe { chain.run::<f32>(&operands, out.as_mut_ptr().cast(), len) };
     out
 }
 
@@ -27,10 +45,9 @@ fn a_chain_equals_its_operations_one_by_one() {
     for (rows, columns) in [(1, 1), (3, 5), (7, 100), (2, 600), (123, 901)] {
         let len = rows * columns;
         let (a, b) = (numbers_f32(1, len), numbers_f32(2, columns));
-        let layouts = [vec![rows, columns], vec![], vec![columns]];
-        let layouts = layouts.map(|shape| Layout::new(&shape, &[rows, columns]).unwrap());
+        let shapes = [vec![rows, columns], vec![], vec![columns]];
         let chain = Chain::new(
-            layouts.to_vec(),
+            shapes.map(|shape| operand(&shape, &[rows, columns])).to_vec(),
             &[
                 instruction(Function::Mul, [0, 1, 0]),
                 instruction(Function::Sub, [3, 2, 3]),
@@ -53,9 +70,8 @@ fn products_are_taken_together_with_sums() {
         w[len - 1] = f32::NAN;
         let (a, b) = ([0.01], [-0.3]);
         let shapes = [vec![rows, 1], vec![columns], vec![rows, columns], vec![], vec![]];
-        let layouts = shapes.map(|shape| Layout::new(&shape, &[rows, columns]).unwrap());
         let chain = Chain::new(
-            layouts.to_vec(),
+            shapes.map(|shape| operand(&shape, &[rows, columns])).to_vec(),
             &[
                 instruction(Function::Mul, [0, 1, 0]),
                 instruction(Function::Sign, [2, 2, 2]),
@@ -93,7 +109,7 @@ fn products_are_taken_together_with_sums() {
 #[test]
 fn only_what_nothing_else_needs_is_taken_together() {
     let (x, y) = (numbers_f32(1, 700), numbers_f32(2, 700));
-    let chain = |instructions: &[Instruction]| Chain::new(vec![Layout::Whole; 2], instructions).unwrap();
+    let chain = |instructions: &[Instruction]| Chain::new(whole(2), instructions).unwrap();
     let twice = chain(&[
         instruction(Function::Mul, [0, 1, 0]),
         instruction(Function::Add, [2, 0, 2]),
@@ -119,16 +135,19 @@ fn only_what_nothing_else_needs_is_taken_together() {
 
 #[test]
 fn norms_are_known_as_such() {
-    let norm = |layout: Layout, function, operands| {
-        Chain::new(vec![layout], &[instruction(function, operands)])
+    let norm = |operand: Operand, function| {
+        Chain::new(vec![operand], &[instruction(function, [0, 0, 0])])
             .unwrap()
             .norm()
     };
-    assert_eq!(norm(Layout::Whole, Function::Abs, [0, 0, 0]), Some((0, Norm::L1)));
-    assert_eq!(norm(Layout::Whole, Function::Square, [0, 0, 0]), Some((0, Norm::L2)));
-    assert_eq!(norm(Layout::Whole, Function::Mul, [0, 0, 0]), Some((0, Norm::L2)));
-    assert_eq!(norm(Layout::Whole, Function::Exp, [0, 0, 0]), None);
-    assert_eq!(norm(Layout::Scalar, Function::Abs, [0, 0, 0]), None);
+    let whole = || operand(&[2], &[2]);
+    assert_eq!(norm(whole(), Function::Abs), Some((0, Norm::L1)));
+    assert_eq!(norm(whole(), Function::Square), Some((0, Norm::L2)));
+    assert_eq!(norm(whole(), Function::Mul), Some((0, Norm::L2)));
+    assert_eq!(norm(whole(), Function::Exp), None);
+    assert_eq!(norm(operand(&[], &[2]), Function::Abs), None);
+    let halves = Operand::new(DType::Half, &[2], &[2]).unwrap();
+    assert_eq!(norm(halves, Function::Abs), None);
 }
 
 #[test]
@@ -136,7 +155,7 @@ fn the_result_may_lie_over_an_operand() {
     let mut a = numbers_f32(3, 70_000);
     let expected: Vec<f32> = a.iter().map(|x| (x + x) * x).collect();
     let chain = Chain::new(
-        vec![Layout::Whole],
+        whole(1),
         &[
             instruction(Function::Add, [0, 0, 0]),
             instruction(Function::Mul, [1, 0, 1]),
@@ -145,31 +164,31 @@ fn the_result_may_lie_over_an_operand() {
     .unwrap();
     let (out, len) = (a.as_mut_ptr(), a.len());
     // SAFETY: the result lies over a whole operand.
-    unsafe { chain.run(&[out.cast_const()], out, len) };
+    unsafe { chain.run::<f32>(&[out.cast_const().cast()], out.cast(), len) };
     assert_eq!(a, expected);
 }
 
 #[test]
 fn operands_are_broadcast_along_any_axis() {
     let result = [3usize, 4, 250];
-    for operand in [&[3, 1, 250][..], &[4, 1], &[3, 4, 1], &[1, 4, 250], &[3, 1, 1]] {
-        let count = operand.iter().product();
+    for shape in [&[3, 1, 250][..], &[4, 1], &[3, 4, 1], &[1, 4, 250], &[3, 1, 1]] {
+        let count = shape.iter().product();
         let values = numbers_f32(4, count);
         let chain = Chain::new(
-            vec![Layout::new(operand, &result).unwrap()],
+            vec![operand(shape, &result)],
             &[instruction(Function::Identity, [0, 0, 0])],
         )
         .unwrap();
         let got = run(&chain, &[&values], 3000);
         for (at, x) in got.into_iter().enumerate() {
             let mut place = [at / 1000, at / 250 % 4, at % 250];
-            let missing = 3 - operand.len();
+            let missing = 3 - shape.len();
             let mut index = 0;
-            for (axis, &size) in operand.iter().enumerate() {
+            for (axis, &size) in shape.iter().enumerate() {
                 place[missing + axis] %= size;
                 index = index * size + place[missing + axis];
             }
-            assert_eq!(x, values[index], "{operand:?} at {at}");
+            assert_eq!(x, values[index], "{shape:?} at {at}");
         }
     }
 }
@@ -184,8 +203,8 @@ fn shapes_that_do_not_broadcast_have_no_layout() {
 
 #[test]
 fn values_must_be_there_before_they_are_used() {
-    assert!(Chain::new(vec![Layout::Whole], &[]).is_none());
-    assert!(Chain::new(vec![Layout::Whole], &[instruction(Function::Add, [0, 1, 0])]).is_none());
+    assert!(Chain::new(whole(1), &[]).is_none());
+    assert!(Chain::new(whole(1), &[instruction(Function::Add, [0, 1, 0])]).is_none());
 }
 
 /// More values alive at once than any short chain has: sums of all pairs, in an order that keeps the first ones long.
@@ -202,10 +221,100 @@ fn blocks_are_used_again_only_when_their_values_are_done() {
         instructions.push(instruction(Function::Sub, [sum, x, sum]));
         sum = 9 + instructions.len() - 1;
     }
-    let chain = Chain::new(vec![Layout::Whole; 9], &instructions).unwrap();
+    let chain = Chain::new(whole(9), &instructions).unwrap();
     let slices: Vec<&[f32]> = operands.iter().map(Vec::as_slice).collect();
     for (i, x) in run(&chain, &slices, 1000).into_iter().enumerate() {
         let square = |k: usize| operands[k][i] * operands[k][i];
         assert_eq!(x, (1..9).rev().fold(square(0), |sum, k| sum - square(k)));
     }
+}
+
+/// `tanh(a * s - b)` of a half type and, as `float`, `max` of it and `c`: each step has the bits that it has when it is stored.
+fn halves_are_rounded_after_each_step<T: Real<Wide = f32>>(dtype: DType) {
+    let precision = Precision::of(dtype);
+    let rounding = |function, operands| Instruction {
+        function,
+        operands,
+        precision,
+    };
+    let halves = |x: &[f32]| x.iter().map(|&x| T::narrow(x)).collect::<Vec<T>>();
+    for (rows, columns) in [(1, 1), (3, 5), (7, 100), (2, 600), (123, 901)] {
+        let len = rows * columns;
+        let (a, b, s) = (
+            halves(&numbers_f32(1, len)),
+            halves(&numbers_f32(2, columns)),
+            T::narrow(1.7),
+        );
+        let c = numbers_f32(3, len);
+        let result = [rows, columns];
+        let of_halves = |shape: &[usize]| Operand::new(dtype, shape, &result).unwrap();
+        let operands = [
+            of_halves(&result),
+            of_halves(&[]),
+            of_halves(&[columns]),
+            operand(&result, &result),
+        ];
+        let instructions = [
+            rounding(Function::Mul, [0, 1, 0]),
+            rounding(Function::Sub, [4, 2, 4]),
+            rounding(Function::Tanh, [5, 5, 5]),
+            instruction(Function::Maximum, [6, 3, 6]),
+            rounding(Function::Identity, [7, 7, 7]),
+        ];
+        let expected: Vec<f32> = (0..len)
+            .map(|i| {
+                let product = T::narrow(a[i].widen() * s.widen());
+                let difference = T::narrow(product.widen() - b[i % columns].widen());
+                let tanh = T::narrow(crate::cpu::vector_math::tanh(difference.widen()));
+                tanh.widen().max(c[i])
+            })
+            .collect();
+        let pointers: [*const u8; 4] = [
+            a.as_ptr().cast(),
+            std::ptr::from_ref(&s).cast(),
+            b.as_ptr().cast(),
+            c.as_ptr().cast(),
+        ];
+        // As `float`, and as the half type.
+        let chain = Chain::new(operands.to_vec(), &instructions[..4]).unwrap();
+        let mut out = vec![f32::NAN; len];
+        // SAFETY: each operand has the elements of its layout.
+        unsafe { chain.run::<f32>(&pointers, out.as_mut_ptr().cast(), len) };
+        assert_eq!(out, expected);
+        let chain = Chain::new(operands.to_vec(), &instructions).unwrap();
+        let mut out = vec![T::default(); len];
+        // SAFETY: as above.
+        unsafe { chain.run::<f32>(&pointers, out.as_mut_ptr().cast(), len) };
+        assert_eq!(out, halves(&expected));
+    }
+}
+
+#[test]
+fn half_types_are_rounded_after_each_step() {
+    halves_are_rounded_after_each_step::<f16>(DType::Half);
+    halves_are_rounded_after_each_step::<bf16>(DType::BFloat16);
+}
+
+#[test]
+fn what_picks_an_operand_is_not_rounded() {
+    let rounding = |function, operands| Instruction {
+        function,
+        operands,
+        precision: Precision::Half,
+    };
+    let operand = Operand::new(DType::Half, &[2], &[2]).unwrap();
+    let chain = Chain::new(
+        vec![operand; 2],
+        &[
+            rounding(Function::Maximum, [0, 1, 0]),
+            rounding(Function::Mul, [2, 1, 2]),
+            rounding(Function::ReluGrad, [3, 0, 3]),
+            rounding(Function::Relu, [4, 4, 4]),
+        ],
+    )
+    .unwrap();
+    let precisions: Vec<Precision> = chain.steps.iter().map(|step| step.precision).collect();
+    use Precision::{Full, Half};
+    // What comes last is rounded as it is stored.
+    assert_eq!(precisions, [Full, Half, Full, Full]);
 }

@@ -4,12 +4,12 @@
 
 use super::forward::{Activation, scalars};
 use super::{Conv2dGeometry, ConvElement, ConvScalar, conv2d};
-use crate::cpu::element::Real;
+use crate::cpu::element::{Real, Wide};
 use crate::cpu::lrn::{LocalResponse, lrn};
 use crate::cpu::parallel::{GRAIN, SharedMut, for_each_chunk};
 use crate::cpu::pooling::{Pool2dGeometry, max_pool_image, max_pool_image_with_places};
 use crate::cpu::scratch::with_scratch;
-use num_traits::Zero;
+use crate::cpu::simd::multiversion;
 
 /// `out = conv2d(images, filter) + bias`, one bias a channel; with `relu`, `max(out, 0)`, NaN of NaN.
 ///
@@ -122,18 +122,42 @@ fn check_operands<T>(geometry: &Conv2dGeometry, images: &[T], filter: &[T], bias
 
 /// Of types that are not computed in themselves: each step is rounded, as it is between ops.
 fn add_bias<T: ConvElement>(bias: &[T], relu: bool, out: &mut [T]) {
+    /// Elements that are widened at once, of as many pixels as fit.
+    const BLOCK: usize = 512;
     if out.is_empty() {
         return;
     }
-    for_each_chunk(out, GRAIN.next_multiple_of(bias.len()), |_, chunk| {
-        for pixel in chunk.chunks_mut(bias.len()) {
-            for (x, b) in pixel.iter_mut().zip(bias) {
-                let sum = T::narrow(x.widen() + b.widen());
-                let negative = relu && sum.widen() <= T::Wide::zero();
-                *x = if negative { T::zero() } else { sum };
-            }
+    let block = (BLOCK / bias.len()).max(1) * bias.len();
+    with_scratch(block, |biases: &mut [T::Wide]| {
+        for pixel in biases.chunks_exact_mut(bias.len()) {
+            T::widen_all(bias, pixel);
         }
+        let biases = &*biases;
+        for_each_chunk(out, GRAIN.next_multiple_of(block), |_, chunk| {
+            with_scratch(block, |wide: &mut [T::Wide]| {
+                for part in chunk.chunks_mut(block) {
+                    let wide = &mut wide[..part.len()];
+                    T::widen_all(part, wide);
+                    add_and_cut(wide, biases, relu);
+                    T::narrow_all(wide, part);
+                }
+            });
+        });
     });
+}
+
+multiversion! {
+    /// Adds to each number its bias; with `relu`, what is not above zero becomes zero.
+    fn add_and_cut[T: Wide](x: &mut [T], biases: &[T], relu: bool) {
+        if relu {
+            for (x, &bias) in x.iter_mut().zip(biases) {
+                let sum = *x + bias;
+                *x = if sum <= T::zero() { T::zero() } else { sum };
+            }
+        } else {
+            x.iter_mut().zip(biases).for_each(|(x, &bias)| *x += bias);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -295,12 +319,15 @@ mod tests {
             let (images, filter, _) = operands(&g);
             let half = |x: &[f32]| x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>();
             let (images, filter, bias) = (half(&images), half(&filter), half(&numbers_f32(4, g.out_channels)));
-            let [sums, relu] = steps(&g, &images, &filter, &bias);
-            let mut got = vec![f16::NAN; sums.len()];
-            conv2d_bias(&g, &images, &filter, &bias, false, &mut got);
-            assert_eq!(got, sums);
-            conv2d_bias(&g, &images, &filter, &bias, true, &mut got);
-            assert_eq!(got, relu);
+            let expected = steps(&g, &images, &filter, &bias);
+            for relu in [false, true] {
+                let got = same_on_any_pool(|| {
+                    let mut got = vec![f16::NAN; expected[0].len()];
+                    conv2d_bias(&g, &images, &filter, &bias, relu, &mut got);
+                    got
+                });
+                assert_eq!(got, expected[usize::from(relu)]);
+            }
         }
     }
 }

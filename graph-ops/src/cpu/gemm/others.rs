@@ -1,6 +1,6 @@
 //! Products of what the library does not multiply: half types in `float`, complex numbers as real matrices, integers.
 
-use super::{GemmElement, Product};
+use super::{GemmElement, LayerElement, Product, by_parts, finish_row};
 use crate::cpu::element::Real;
 use crate::cpu::parallel::{GRAIN, for_each_chunk, grain_for};
 use crate::cpu::scratch::{Plain, with_scratch};
@@ -10,23 +10,52 @@ use graph_core::Complex;
 use half::{bf16, f16};
 use num_traits::{WrappingAdd, WrappingMul};
 
+/// Widens many elements, in parallel.
+fn widen<T: Real<Wide = f32>>(from: &[T], to: &mut [f32]) {
+    for_each_chunk(to, GRAIN, |start, to| T::widen_all(&from[start..start + to.len()], to));
+}
+
+/// Calls `multiply` with the operands and the result of a product in `float`.
+fn in_float<T: Real<Wide = f32>>(
+    p: Product,
+    [a, b]: [&[T]; 2],
+    c: &mut [T],
+    multiply: impl FnOnce([&[f32]; 2], &mut [f32]),
+) {
+    with_scratch(a.len() + b.len() + c.len(), |wide: &mut [f32]| {
+        let (wide_a, rest) = wide.split_at_mut(a.len());
+        let (wide_b, wide_c) = rest.split_at_mut(b.len());
+        widen(a, wide_a);
+        widen(b, wide_b);
+        if p.accumulate {
+            widen(c, wide_c);
+        }
+        multiply([wide_a, wide_b], wide_c);
+        for_each_chunk(c, GRAIN, |start, to| {
+            T::narrow_all(&wide_c[start..start + to.len()], to)
+        });
+    });
+}
+
 macro_rules! through_f32 {
     ($($t:ty),*) => {$(
         impl GemmElement for $t {
             fn gemm(p: Product, a: &[$t], b: &[$t], c: &mut [$t]) {
-                let widen = |from: &[$t], to: &mut [f32]| {
-                    for_each_chunk(to, GRAIN, |start, to| <$t>::widen_all(&from[start..start + to.len()], to));
-                };
-                with_scratch(a.len() + b.len() + c.len(), |wide: &mut [f32]| {
-                    let (wide_a, rest) = wide.split_at_mut(a.len());
-                    let (wide_b, wide_c) = rest.split_at_mut(b.len());
-                    widen(a, wide_a);
-                    widen(b, wide_b);
-                    if p.accumulate {
-                        widen(c, wide_c);
-                    }
-                    f32::gemm(p, wide_a, wide_b, wide_c);
-                    for_each_chunk(c, GRAIN, |start, to| <$t>::narrow_all(&wide_c[start..start + to.len()], to));
+                in_float(p, [a, b], c, |[a, b], c| f32::gemm(p, a, b, c));
+            }
+        }
+
+        impl LayerElement for $t {
+            fn gemm_bias(p: Product, a: &[$t], b: &[$t], bias: &[$t], relu: bool, c: &mut [$t]) {
+                with_scratch(bias.len(), |wide_bias: &mut [f32]| {
+                    <$t>::widen_all(bias, wide_bias);
+                    in_float(p, [a, b], c, |[a, b], c| {
+                        by_parts(p, a, b, c, |row, columns| {
+                            // What would be stored, if the bias were added to that.
+                            <$t>::round_all(row);
+                            finish_row(row, &wide_bias[columns], relu);
+                        });
+                    });
                 });
             }
         }

@@ -9,19 +9,20 @@ use num_traits::{Float, Zero};
 
 /// The gradient of `MaxPool(Relu(x))` with respect to `x`, given the `activity` `Relu(x)`:
 /// `in_backprop[i] = MaxPoolGrad(activity, gradient)[i]` where `activity[i] > 0`, elsewhere zero. `bias_gradient`, if wanted,
-/// is its sum over all pixels, one element a channel: the gradient of a bias that was added before `Relu`.
+/// is its sum over all pixels, one element a channel: the gradient of a bias that was added before `Relu`. That may be of the type
+/// that the elements are computed in.
 ///
 /// `gradient` is shaped as the pooled output, `in_backprop` as `activity`. Sums are taken over rows of windows, then over rows,
 /// then over images, whatever the number of threads.
 ///
 /// # Panics
 /// If a slice's length is not what the geometry says.
-pub fn max_pool_relu_grad<T: PoolElement + Real>(
+pub fn max_pool_relu_grad<T: PoolElement + Real, S: Real<Wide = T::Wide>>(
     g: &Pool2dGeometry,
     activity: &[T],
     gradient: &[T],
     in_backprop: &mut [T],
-    bias_gradient: Option<&mut [T]>,
+    bias_gradient: Option<&mut [S]>,
 ) where
     T::Wide: Plain,
 {
@@ -86,10 +87,10 @@ pub(in crate::cpu) fn image_at<T: PoolElement + Real + Float>(
 }
 
 /// Calls `image(n, its gradient, its sums)` for each image, in parallel, and adds up the sums, which start at zero.
-fn each_image<T: PoolElement + Real>(
+fn each_image<T: PoolElement + Real, S: Real<Wide = T::Wide>>(
     g: &Pool2dGeometry,
     in_backprop: &mut [T],
-    bias_gradient: Option<&mut [T]>,
+    bias_gradient: Option<&mut [S]>,
     image: impl Fn(usize, &mut [T], &mut [T::Wide]) + Sync + Send,
 ) where
     T::Wide: Plain,
@@ -219,7 +220,7 @@ mod tests {
             }
             assert_close(&sums, &expected_sums, 2e-6);
             let mut alone = vec![f32::NAN; activity.len()];
-            max_pool_relu_grad(&g, &activity, &gradient, &mut alone, None);
+            max_pool_relu_grad(&g, &activity, &gradient, &mut alone, None::<&mut [f32]>);
             assert_eq!(alone, expected);
             if !g.halves() {
                 continue;
@@ -254,6 +255,10 @@ mod tests {
             for (i, x) in got.iter().enumerate() {
                 expected[i % g.channels] += x.to_f64();
             }
+            let mut in_float = vec![f32::NAN; g.channels];
+            let mut again = got.clone();
+            max_pool_relu_grad(&g, &activity, &gradient, &mut again, Some(&mut in_float));
+            assert_eq!((half(&in_float), again), (sums.clone(), got));
             for (got, expected) in sums.iter().zip(expected) {
                 assert!(
                     (got.to_f64() - expected).abs() <= 0.01 * expected.abs().max(1.0),

@@ -1,6 +1,7 @@
 use super::*;
-use crate::cpu::chain::Function;
+use crate::cpu::chain::{Function, Instruction, Operand, Precision};
 use crate::cpu::testing::{assert_close, numbers_f32, same_on_any_pool};
+use graph_core::DType;
 
 /// Output index of each input element.
 fn destinations(shape: &[usize], reduced: &[bool]) -> Vec<usize> {
@@ -259,8 +260,13 @@ fn norms_in_one_pass_are_the_sums_that_they_stand_for() {
     for len in [0, 1, 31, 32, 33, 511, 513, 70_000, 200_001] {
         let x = numbers_f32(5, len);
         let chains = [Function::Abs, Function::Square].map(|function| {
-            let operands = [0; 3];
-            Chain::new(vec![chain::Layout::Whole], &[chain::Instruction { function, operands }]).unwrap()
+            let instruction = Instruction {
+                function,
+                operands: [0; 3],
+                precision: Precision::Full,
+            };
+            let operand = Operand::new(DType::Float32, &[len], &[len]).unwrap();
+            Chain::new(vec![operand], &[instruction]).unwrap()
         });
         let absolute: Vec<f32> = x.iter().map(|x| x.abs()).collect();
         let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
@@ -273,7 +279,7 @@ fn norms_in_one_pass_are_the_sums_that_they_stand_for() {
             let got = same_on_any_pool(|| {
                 let mut sums = vec![f32::NAN; chains.len()];
                 // SAFETY: the operand has the elements of its layout.
-                unsafe { sums_of_chains(chains, &[x.as_ptr()], len, &mut sums) };
+                unsafe { sums_of_chains(chains, &[x.as_ptr().cast()], len, &mut sums) };
                 sums
             });
             let from = usize::from(chains.len() == 1 && chains[0].norm() == Some((0, Norm::L2)));

@@ -1,9 +1,11 @@
 //! Convolutions with what follows them, and the way back through it.
 
+use graph_core::DType;
 use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::op::{AttrValue, Attributes, NameAttrList};
 use graph_core::rewrite::Program;
 
+use super::elementwise::{dtype_of, is_half};
 use super::parts::{copied, each, fits, fused, made_by, taken_by};
 use super::{Fused, Fusion, Uses};
 use crate::nn::fused::{self as ops, Made};
@@ -16,7 +18,8 @@ pub(crate) const CONVOLUTIONS: Fusion = Fusion {
     find: |program, uses| each(program, "BiasAdd", |id| fused_convolution(program, uses, id)),
 };
 
-/// `ReluGrad` of `MaxPoolGrad`, with `BiasAddGrad` of that, in one pass over the images.
+/// `ReluGrad` of `MaxPoolGrad`, with `BiasAddGrad` of that, in one pass over the images; of half types also with the `BiasAddGrad`
+/// of that as `float`.
 pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
     name: "pool_gradient_fusion",
     host_only: false,
@@ -24,7 +27,8 @@ pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
 };
 
 /// A fused convolution hands on where the maxima of its pool are, in place of its activity, where only the gradient of the pool
-/// takes that: four times less to write and to read again.
+/// takes that: four times less to write and to read again. Of `float` and `double`. Of `float` and `double`; half types are pooled when the activity is
+/// there.
 pub(crate) const POOL_PLACES: Fusion = Fusion {
     name: "pool_place_fusion",
     host_only: false,
@@ -34,8 +38,8 @@ pub(crate) const POOL_PLACES: Fusion = Fusion {
     },
 };
 
-/// `LRN` of a fused convolution's pool, image by image while it is in the cache; where nothing else takes the pool, that is never
-/// in memory.
+/// `LRN` of a fused convolution's pool, of `float` or `double`, image by image while it is in the cache; where nothing else takes
+/// the pool, that is never in memory.
 pub(crate) const POOL_RESPONSES: Fusion = Fusion {
     name: "pool_lrn_fusion",
     host_only: true,
@@ -103,6 +107,9 @@ fn fused_response(program: &Program, uses: &Uses, response: NodeId) -> Option<Fu
         return None;
     }
     let pooled = program.node(response).inputs[0];
+    if is_half(dtype_of(program, pooled)) {
+        return None;
+    }
     let convolution = program.node(pooled.node);
     if convolution.op() != ops::conv2d().name || uses.stays(pooled.node) || !uses.on_one_device(pooled) {
         return None;
@@ -151,9 +158,15 @@ fn fused_pool_gradient(program: &Program, uses: &Uses, relu_grad: NodeId) -> Opt
         return None;
     }
     let backprop = TensorId::new(relu_grad, 0);
-    let bias_grad = taken_by(program, uses, backprop, "BiasAddGrad")?;
+    let bias_grad = taken_by(program, uses, backprop, "BiasAddGrad").or_else(|| {
+        // Mixed precision sums in `float`.
+        let cast = TensorId::new(taken_by(program, uses, backprop, "Cast")?, 0);
+        let widens = is_half(dtype_of(program, backprop)) && dtype_of(program, cast) == DType::Float32;
+        taken_by(program, uses, cast, "BiasAddGrad").filter(|_| widens)
+    })?;
     let (mut attrs, inputs) = (copied(&node.attrs, &POOL), vec![features, node.inputs[2]]);
     attrs.set("places", false);
+    attrs.set("Tsum", dtype_of(program, TensorId::new(bias_grad, 0)));
     let outputs = vec![backprop, TensorId::new(bias_grad, 0)];
     Some(fused(program, ops::max_pool_relu_grad(), attrs, inputs, outputs))
 }
@@ -165,11 +178,19 @@ fn with_places(program: &Program, uses: &Uses, gradient: NodeId) -> Option<[Fuse
         return None;
     }
     let activity = node.inputs[0];
+    if is_half(dtype_of(program, activity)) {
+        return None;
+    }
     let convolution = program.node(activity.node);
     let both = convolution.op() == ops::conv2d().name
         && activity.slot == 0
         && Made::read(&convolution.attrs).is_ok_and(|makes| makes == [Made::Activity, Made::Pooled]);
-    if !both || uses.only(activity) != Some(gradient) || uses.stays(activity.node) || uses.stays(gradient) {
+    if !both
+        || is_half(dtype_of(program, activity))
+        || uses.only(activity) != Some(gradient)
+        || uses.stays(activity.node)
+        || uses.stays(gradient)
+    {
         return None;
     }
     let Some(AttrValue::Func(pool)) = convolution.attrs.get("pool") else {

@@ -1,22 +1,27 @@
 //! Chains of element-wise operations become one pass over memory.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use graph_core::graph::{Node, NodeId, TensorId};
-use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::op::{
+    Attributes, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned,
+};
 use graph_core::rewrite::Program;
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
+use half::{bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Fused, Fusion, Uses};
 use crate::cpu::Short;
-use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Layout};
-use crate::cuda::chain as device;
+use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Operand, Precision};
+use crate::cuda::{FLOATS, chain as device};
 
-/// Replaces trees of element-wise operations, `float` or `double`, by one operation each.
+/// Replaces trees of element-wise operations by one operation each.
 ///
 /// An operation joins the one that takes its result if nothing else takes it and both have the same shape, so that every
-/// element is computed once, as before. Comparisons join where a `Cast` makes numbers of their truth values.
+/// element is computed once, as before. Comparisons join where a `Cast` makes numbers of their truth values. A chain is computed
+/// in `double`, or in `float`, and then a `Cast` may lead from one of `float`, `half` and `bfloat16` to another in it.
 pub(crate) const ELEMENTWISE: Fusion = Fusion {
     name: "elementwise_fusion",
     host_only: false,
@@ -28,6 +33,9 @@ pub(super) const OP: &str = "_FusedElementwise";
 
 /// The most operands of one chain.
 const MAX_OPERANDS: usize = 16;
+
+/// How many numbers an instruction is.
+const NUMBERS: usize = 5;
 
 /// The most operations of one chain.
 const MAX_MEMBERS: usize = 64;
@@ -48,8 +56,8 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
             continue;
         };
         let inputs = &program.node(id).inputs;
-        let casts = program.node(id).op() == "Cast";
-        if casts && (uses.stays(inputs[0].node) || uses.only(inputs[0]) != Some(id)) {
+        let of_truth = program.node(id).op() == "Cast" && dtype_of(program, inputs[0]) == DType::Bool;
+        if of_truth && (uses.stays(inputs[0].node) || uses.only(inputs[0]) != Some(id)) {
             continue;
         }
         let tensor = TensorId::new(id, 0);
@@ -60,7 +68,7 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
             .filter(|first| roots.all(|other| other == Some(*first)))
             .filter(|_| !uses.fetched(tensor) && uses.on_one_device(tensor))
             .filter(|&first| shape_of(program, id) == shape_of(program, first))
-            .filter(|&first| Some(part.dtype) == dtype(program, first))
+            .filter(|&first| Some(computing(part.dtype)) == dtype(program, first).map(computing))
             .filter(|first| {
                 let group = &groups[first];
                 group.operands + inputs.len() <= MAX_OPERANDS + 1 && group.members.len() < MAX_MEMBERS
@@ -90,7 +98,24 @@ fn shape_of(program: &Program, id: NodeId) -> &PartialShape {
     &program.node(id).outputs[0].shape
 }
 
-/// The dtype that an operation computes in: that of its numbers, where it gives truth values.
+pub(super) fn dtype_of(program: &Program, tensor: TensorId) -> DType {
+    program.node(tensor.node).outputs[tensor.slot as usize].dtype
+}
+
+/// Whether it is a dtype of 16 bits.
+pub(super) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::Half | DType::BFloat16)
+}
+
+/// The dtype that chains with numbers of this dtype are computed in.
+fn computing(dtype: DType) -> DType {
+    match dtype {
+        DType::Float64 => DType::Float64,
+        _ => DType::Float32,
+    }
+}
+
+/// The dtype of an operation's result, or that of its numbers, where it gives truth values.
 fn dtype(program: &Program, id: NodeId) -> Option<DType> {
     part(program, id).map(|part| part.dtype)
 }
@@ -98,8 +123,8 @@ fn dtype(program: &Program, id: NodeId) -> Option<DType> {
 /// What an operation is in a chain.
 pub(super) struct Part {
     pub(super) function: Function,
-    /// The dtype that it computes in.
-    dtype: DType,
+    /// The dtype of its result, or that of its numbers, where it gives truth values.
+    pub(super) dtype: DType,
     /// Whether its result is truth values.
     pub(super) truth: bool,
 }
@@ -148,20 +173,43 @@ pub(super) fn part(program: &Program, id: NodeId) -> Option<Part> {
         return None;
     }
     let dtype = match node.op() {
-        // Only of comparisons in the same chain, which the search sees to: nothing else in it gives truth values.
         "Cast" => {
-            let source = node.inputs[0];
-            let compares = part(program, source.node).filter(|part| part.truth)?;
-            let to = node.outputs[0].dtype;
-            (compares.dtype == to).then_some(to)?
+            let (source, to) = (node.inputs[0], node.outputs[0].dtype);
+            let from = match output(&source).dtype {
+                // Only of comparisons in the same chain, which the search sees to: nothing else in it gives truth values.
+                DType::Bool => part(program, source.node).filter(|part| part.truth)?.dtype,
+                number => number,
+            };
+            let rounds = !node.attrs.read("Truncate").unwrap_or(false);
+            (FLOATS.contains(&from) && computing(from) == computing(to) && rounds).then_some(to)?
         }
         _ => output(node.inputs.first()?).dtype,
     };
-    matches!(dtype, DType::Float32 | DType::Float64).then_some(Part { function, dtype, truth })
+    FLOATS.contains(&dtype).then_some(Part { function, dtype, truth })
 }
 
-/// The operation that stands for `members`, of which `root` gives the result; `None` if there are too many operands, or if
-/// the truth values that a `Cast` takes are not in the chain.
+/// An instruction as the attribute `instructions` has it: the numbers of its function, its operands and its precision.
+pub(crate) fn numbers_of(function: Function, [x, y, z]: [usize; 3], dtype: DType) -> [i64; NUMBERS] {
+    let precision = Precision::of(dtype);
+    [function as i64, x as i64, y as i64, z as i64, precision as i64]
+}
+
+/// Whether the result may lie over the operand where that has as many bytes: if it is whole then, and of the same dtype.
+fn may_lie_under(program: &Program, tensor: TensorId, root: NodeId) -> bool {
+    let (operand, result) = (
+        &program.node(tensor.node).outputs[tensor.slot as usize],
+        &program.node(root).outputs[0],
+    );
+    let bytes = |dtype: DType, shape: &PartialShape| Some(dtype.size()? * shape.num_elements()?);
+    let same_bytes = || match bytes(operand.dtype, &operand.shape) {
+        Some(own) => own > 0 && Some(own) == bytes(result.dtype, &result.shape),
+        None => true,
+    };
+    operand.dtype == result.dtype || !same_bytes()
+}
+
+/// The operation that stands for `members`, of which `root` gives the result; `None` if there are too many operands, if the
+/// truth values that a `Cast` takes are not in the chain, or if an operand of another dtype has as many bytes as the result.
 fn fuse(program: &Program, root: NodeId, members: &[NodeId]) -> Option<Node> {
     // Members were found from the last to the first.
     let inside: FxHashSet<NodeId> = members.iter().copied().collect();
@@ -173,9 +221,9 @@ fn fuse(program: &Program, root: NodeId, members: &[NodeId]) -> Option<Node> {
             }
         }
     }
-    let number = dtype(program, root)?;
-    let numbers = |tensor: &TensorId| program.node(tensor.node).outputs[tensor.slot as usize].dtype == number;
-    if operands.len() > MAX_OPERANDS || !operands.iter().all(numbers) {
+    let types: Vec<DType> = operands.iter().map(|&tensor| dtype_of(program, tensor)).collect();
+    let fits = operands.iter().all(|&tensor| may_lie_under(program, tensor, root));
+    if operands.len() > MAX_OPERANDS || !types.iter().all(|dtype| FLOATS.contains(dtype)) || !fits {
         return None;
     }
     let mut value: FxHashMap<TensorId, usize> = operands.iter().copied().zip(0..).collect();
@@ -183,14 +231,14 @@ fn fuse(program: &Program, root: NodeId, members: &[NodeId]) -> Option<Node> {
     let mut next = operands.len();
     for &id in members.iter().rev() {
         let node = program.node(id);
-        let function = part(program, id)?.function;
+        let Part { function, dtype, .. } = part(program, id)?;
         let inputs: Vec<usize> = node
             .inputs
             .iter()
             .map(|input| value.get(input).copied())
             .collect::<Option<_>>()?;
         let mut emit = |x: usize, y: usize, function: Function| {
-            instructions.extend([function as i64, x as i64, y as i64, x as i64]);
+            instructions.extend(numbers_of(function, [x, y, x], dtype));
             next += 1;
             next - 1
         };
@@ -206,8 +254,8 @@ fn fuse(program: &Program, root: NodeId, members: &[NodeId]) -> Option<Node> {
     }
     let node = program.node(root);
     let mut attrs = Attributes::new();
-    attrs.set("T", number);
-    attrs.set("N", operands.len() as i64);
+    attrs.set("T", dtype(program, root)?);
+    attrs.set("operand_types", types);
     attrs.set("instructions", instructions);
     attrs.set("shape", node.outputs[0].shape.clone());
     Some(Node {
@@ -223,10 +271,10 @@ pub(crate) fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
         let mut definition = OpDefinition::new(OP, "A chain of element-wise operations.")
-            .input("operands: N * T")
+            .input("operands: operand_types")
             .output("result: T")
-            .attr("N: int >= 1")
-            .attr("T: {float, double}")
+            .attr("operand_types: list(type) >= 1")
+            .attr("T: {half, bfloat16, float, double}")
             .attr("instructions: list(int)")
             .attr("shape: shape")
             .not_differentiable()
@@ -236,12 +284,13 @@ pub(crate) fn definition() -> &'static OpDefinition {
                 Ok(())
             });
         let kernels = [
-            KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32]),
+            KernelDefinition::cpu(kernel::<f32>).types("T", &[DType::Float32, DType::Half, DType::BFloat16]),
             KernelDefinition::cpu(kernel::<f64>).types("T", &[DType::Float64]),
-            KernelDefinition::cuda(on_device).types("T", &[DType::Float32, DType::Float64]),
+            KernelDefinition::cuda(on_device).types("T", FLOATS),
         ];
         for mut kernel in kernels {
-            // An operand that has as many bytes as the result is whole, and each block of it is read before it is written.
+            // An operand that has as many bytes as the result is whole and of its dtype, and each block of it is read before it
+            // is written.
             kernel.in_place = (0..MAX_OPERANDS).map(|input| (input, 0)).collect();
             definition = definition.kernel(kernel);
         }
@@ -249,87 +298,80 @@ pub(crate) fn definition() -> &'static OpDefinition {
     })
 }
 
-/// The chain that the attribute `instructions` describes, over operands of these shapes.
-pub(crate) fn chain<'a>(
-    request: &KernelRequest<'_>,
-    operands: impl Iterator<Item = &'a Shape>,
-    result: &Shape,
-) -> Result<Chain> {
-    let (layouts, instructions) = parts(request, operands, result)?;
-    Chain::new(layouts, &instructions).ok_or_else(broken)
-}
-
 fn broken() -> Error {
     Error::internal("a chain of element-wise operations is broken")
 }
 
-/// The same as the layouts of its operands and its instructions.
-pub(crate) fn parts<'a>(
-    request: &KernelRequest<'_>,
-    operands: impl Iterator<Item = &'a Shape>,
-    result: &Shape,
-) -> Result<(Vec<Layout>, Vec<Instruction>)> {
-    let layouts = operands.map(|operand| Layout::new(operand, result));
-    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+/// The operands of a chain over these inputs, whose result has this shape.
+pub(crate) fn operands(request: &KernelRequest<'_>, inputs: Range<usize>, result: &Shape) -> Result<Vec<Operand>> {
+    let operand = |index: usize| Operand::new(request.input_dtype(index), request.input_shape(index), result);
+    inputs.map(operand).collect::<Option<Vec<_>>>().ok_or_else(broken)
+}
+
+/// The instructions of the attribute `instructions`.
+pub(crate) fn instructions(request: &KernelRequest<'_>) -> Result<Vec<Instruction>> {
     let numbers: Vec<i64> = request.attr("instructions")?;
-    Ok((layouts, of_numbers(&numbers).ok_or_else(broken)?))
+    of_numbers(&numbers).ok_or_else(broken)
 }
 
-/// The chains, of instructions that lie one after the other, that two attributes describe: the instructions of all, and how many
-/// numbers belong to each.
-pub(crate) fn chains(
-    request: &KernelRequest<'_>,
-    operands: &[Shape],
-    result: &Shape,
-    [instructions, lengths]: [&str; 2],
-) -> Result<Vec<Chain>> {
-    let layouts = operands.iter().map(|operand| Layout::new(operand, result));
-    let layouts = layouts.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
-    let (lengths, instructions): (Vec<i64>, Vec<i64>) = (request.attr(lengths)?, request.attr(instructions)?);
-    let mut rest = &instructions[..];
-    let mut chains = Vec::with_capacity(lengths.len());
-    for length in lengths {
-        let (own, others) = rest.split_at_checked(length as usize).ok_or_else(broken)?;
-        let instructions = of_numbers(own).ok_or_else(broken)?;
-        chains.push(Chain::new(layouts.clone(), &instructions).ok_or_else(broken)?);
-        rest = others;
-    }
-    Ok(chains)
+/// The chain that the attribute `instructions` describes, over these inputs.
+pub(crate) fn chain(request: &KernelRequest<'_>, inputs: Range<usize>, result: &Shape) -> Result<Chain> {
+    let operands = operands(request, inputs, result)?;
+    Chain::new(operands, &instructions(request)?).ok_or_else(broken)
 }
 
-/// The instructions that numbers describe, four each: its function and its operands.
+/// The instructions that numbers describe.
 pub(super) fn of_numbers(numbers: &[i64]) -> Option<Vec<Instruction>> {
-    let instruction = |numbers: &[i64]| {
-        let [function, operands @ ..]: [usize; 4] =
-            [numbers[0], numbers[1], numbers[2], numbers[3]].map(|n| n as usize);
-        Function::from_number(function).map(|function| Instruction { function, operands })
+    let instruction = |numbers: &[i64; NUMBERS]| {
+        let [function, operands @ .., precision] = numbers.map(|number| number as usize);
+        Some(Instruction {
+            function: Function::from_number(function)?,
+            operands,
+            precision: Precision::from_number(precision)?,
+        })
     };
-    numbers.chunks_exact(4).map(instruction).collect()
+    let (instructions, []) = numbers.as_chunks() else {
+        return None;
+    };
+    instructions.iter().map(instruction).collect()
+}
+
+/// Where these inputs, the operands of a chain that is computed in `T`, lie.
+pub(crate) fn pointers<T: Element>(context: &KernelContext<'_>, inputs: Range<usize>) -> Result<Short<*const u8>> {
+    let pointer = |index: usize| match context.input_dtype(index) {
+        DType::Half => context.input_ptr::<f16>(index).map(<*const f16>::cast),
+        DType::BFloat16 => context.input_ptr::<bf16>(index).map(<*const bf16>::cast),
+        _ => context.input_ptr::<T>(index).map(<*const T>::cast),
+    };
+    inputs.map(pointer).collect()
 }
 
 fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let shape = request.output_shape(0)?;
-    let (layouts, instructions) = parts(request, request.input_shapes.iter(), shape)?;
-    let dtype = request.output_dtype(0);
-    let chain = device::Chain::new(request, dtype, &layouts, instructions, shape.num_elements())?;
+    let operands = operands(request, 0..request.num_inputs(), shape)?;
+    let (dtype, len) = (request.output_dtype(0), shape.num_elements());
+    let chain = device::Chain::new(request, dtype, &operands, instructions(request)?, len)?;
     Ok(Planned::new(move |context| {
         let operands = (0..context.num_inputs()).map(|index| context.input_address(index));
-        // SAFETY: the operands have the shapes from which the layouts were made.
+        // SAFETY: the operands have the dtypes and the shapes from which the chain was made.
         unsafe { chain.run(device::Operands::new(operands), context.output_address(0)) }
     }))
 }
 
 fn kernel<T: Element + ChainElement>(request: &KernelRequest<'_>) -> Result<Planned> {
-    let chain = chain(request, request.input_shapes.iter(), request.output_shape(0)?)?;
+    let chain = chain(request, 0..request.num_inputs(), request.output_shape(0)?)?;
+    let dtype = request.output_dtype(0);
     Ok(Planned::new(move |context| {
-        let operands = (0..context.num_inputs())
-            .map(|index| context.input_ptr::<T>(index))
-            .collect::<Result<Short<_>>>()?;
+        let operands = pointers::<T>(context, 0..context.num_inputs())?;
         let len = context.output_shape(0).num_elements();
-        let out = context.output_ptr::<T>(0)?;
-        // SAFETY: slots are valid for their shapes, from which the layouts were made; the output shares memory with a whole
-        // operand at most.
-        unsafe { chain.run(&operands, out, len) };
+        let out = match dtype {
+            DType::Half => context.output_ptr::<f16>(0)?.cast(),
+            DType::BFloat16 => context.output_ptr::<bf16>(0)?.cast(),
+            _ => context.output_ptr::<T>(0)?.cast(),
+        };
+        // SAFETY: slots are valid for their dtypes and shapes, from which the chain was made; the output shares memory with a
+        // whole operand of its dtype at most.
+        unsafe { chain.run::<T>(&operands, out, len) };
         Ok(())
     }))
 }

@@ -1,11 +1,11 @@
 //! What the fusions of layers ask of nodes, and how they make theirs.
 
-use graph_core::DType;
 use graph_core::graph::{Node, NodeId, OutputInfo, TensorId};
 use graph_core::op::{Attributes, OpDefinition};
 use graph_core::rewrite::Program;
 
 use super::{Fused, Uses};
+use crate::cuda::FLOATS;
 
 /// What `fuse` finds around each node of type `op`.
 pub(super) fn each(program: &Program, op: &str, fuse: impl Fn(NodeId) -> Option<Fused>) -> Vec<Fused> {
@@ -42,8 +42,8 @@ pub(super) fn fused(
     Fused { node, first, outputs }
 }
 
-/// Whether the node may be fused: nothing but its data orders it, its numbers are `float` or `double` of known shape, and
-/// its images' channels come last.
+/// Whether the node may be fused: nothing but its data orders it, its numbers are of a floating-point dtype and of known shape,
+/// and its images' channels come last.
 pub(super) fn fits(program: &Program, uses: &Uses, id: NodeId) -> bool {
     let node = program.node(id);
     let output = &node.outputs[0];
@@ -53,7 +53,7 @@ pub(super) fn fits(program: &Program, uses: &Uses, id: NodeId) -> bool {
         .any(|input| program.node(input.node).outputs[input.slot as usize].is_ref);
     !uses.stays(id)
         && !references
-        && matches!(output.dtype, DType::Float32 | DType::Float64)
+        && FLOATS.contains(&output.dtype)
         && output.shape.is_fully_defined()
         && node
             .attrs

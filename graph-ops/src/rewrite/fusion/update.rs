@@ -1,13 +1,16 @@
 //! Optimizers' updates that compute the last of their gradient themselves.
 
 use graph_core::graph::{Node, NodeId, TensorId};
+use graph_core::op::Attributes;
 use graph_core::rewrite::Program;
 
+use super::parts::copied;
 use super::{Fused, Fusion, Uses, elementwise};
 use crate::state::apply;
 
 /// An update (`ApplyAdam`, ...) whose gradient is a chain of element-wise operations, as the sum with the regularizers'
-/// gradients is, takes the chain's operands in place of the gradient, which then never is in memory.
+/// gradients is, takes the chain's operands in place of the gradient, which then never is in memory; so does one whose gradient
+/// is but a `Cast` from a half type.
 pub(crate) const UPDATES: Fusion = Fusion {
     name: "update_fusion",
     host_only: false,
@@ -18,13 +21,14 @@ fn update(program: &Program, uses: &Uses, id: NodeId) -> Option<Fused> {
     let node = program.node(id);
     let (definition, gradient) = apply::fused(node.op())?;
     let source = node.inputs[gradient];
-    let chain = program.node(source.node);
-    if chain.op() != elementwise::OP || uses.only(source) != Some(id) || uses.stays(source.node) {
+    let result = elementwise::dtype_of(program, source);
+    if uses.only(source) != Some(id) || uses.stays(source.node) || elementwise::is_half(result) {
         return None;
     }
+    let chain = chain_of(program, source.node)?;
     let mut attrs = node.attrs.clone();
-    for name in ["N", "instructions", "shape"] {
-        attrs.set(name, chain.attrs.get(name)?.clone());
+    for name in CHAIN {
+        attrs.set(name, chain.get(name)?.clone());
     }
     let others = node.inputs.iter().enumerate().filter(|(index, _)| *index != gradient);
     let node = Node {
@@ -32,7 +36,7 @@ fn update(program: &Program, uses: &Uses, id: NodeId) -> Option<Fused> {
         attrs,
         inputs: others
             .map(|(_, input)| *input)
-            .chain(chain.inputs.iter().copied())
+            .chain(program.node(source.node).inputs.iter().copied())
             .collect(),
         ..node.clone()
     };
@@ -41,6 +45,30 @@ fn update(program: &Program, uses: &Uses, id: NodeId) -> Option<Fused> {
         node,
         first: id,
     })
+}
+
+/// The attributes that say what a chain is.
+const CHAIN: [&str; 3] = ["operand_types", "instructions", "shape"];
+
+/// Those of a node that is a chain, or that is a `Cast` from a half type.
+fn chain_of(program: &Program, id: NodeId) -> Option<Attributes> {
+    let node = program.node(id);
+    if node.op() == elementwise::OP {
+        return Some(copied(&node.attrs, &CHAIN));
+    }
+    let part = elementwise::part(program, id).filter(|_| node.op() == "Cast")?;
+    let source = elementwise::dtype_of(program, node.inputs[0]);
+    if !elementwise::is_half(source) {
+        return None;
+    }
+    let mut attrs = Attributes::new();
+    attrs.set("operand_types", vec![source]);
+    attrs.set(
+        "instructions",
+        elementwise::numbers_of(part.function, [0; 3], part.dtype).to_vec(),
+    );
+    attrs.set("shape", node.outputs[0].shape.clone());
+    Some(attrs)
 }
 
 fn outputs(id: NodeId, node: &Node) -> Vec<TensorId> {

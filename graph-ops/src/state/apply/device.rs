@@ -81,8 +81,8 @@ fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) ->
     let shape = shape
         .to_shape()
         .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
-    let (layouts, instructions) = elementwise::parts(request, request.input_shapes[first..].iter(), &shape)?;
-    let text = Text::new(request.attr("T")?, &layouts, &[instructions])?;
+    let operands = elementwise::operands(request, first..request.num_inputs(), &shape)?;
+    let text = Text::new(request.attr("T")?, &operands, &[elementwise::instructions(request)?])?;
     defines.extend(text.defines());
     let operands = request.input_dtypes[first..].iter().zip(&request.input_shapes[first..]);
     let read: usize = operands
@@ -98,10 +98,8 @@ fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
     if request.attrs.get("instructions").is_none() {
         return Ok(None);
     }
-    let count: i64 = request.attr("N")?;
-    let first = usize::try_from(count)
-        .ok()
-        .and_then(|count| request.num_inputs().checked_sub(count));
+    let types: Vec<DType> = request.attr("operand_types")?;
+    let first = request.num_inputs().checked_sub(types.len());
     first
         .map(Some)
         .ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))

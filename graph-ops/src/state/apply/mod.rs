@@ -40,7 +40,7 @@ pub(super) trait Number: Element + Float {
     fn of(x: f64) -> Self;
 
     /// Takes the elements `range` of a gradient through its chain; `sink` gets each block of it with its position.
-    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self]));
+    fn through(chain: &Chain, operands: &[SharedMut<u8>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self]));
 
     /// -1, 0 or 1 (NaN for NaN).
     #[inline(always)]
@@ -60,7 +60,7 @@ impl Number for f32 {
         x as f32
     }
 
-    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
+    fn through(chain: &Chain, operands: &[SharedMut<u8>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
         chain.over(operands, range, sink);
     }
 }
@@ -70,7 +70,7 @@ impl Number for f64 {
         x
     }
 
-    fn through(chain: &Chain, operands: &[SharedMut<Self>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
+    fn through(chain: &Chain, operands: &[SharedMut<u8>], range: Range<usize>, sink: &mut dyn FnMut(usize, &[Self])) {
         chain.over(operands, range, sink);
     }
 }
@@ -80,8 +80,8 @@ impl Number for f16 {
         f16::from_f64(x)
     }
 
-    fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
-        unreachable!("chains are of float and double only")
+    fn through(_: &Chain, _: &[SharedMut<u8>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
+        unreachable!("only variables of `float` and `double` are updated by chains")
     }
 }
 
@@ -90,8 +90,8 @@ impl Number for bf16 {
         bf16::from_f64(x)
     }
 
-    fn through(_: &Chain, _: &[SharedMut<Self>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
-        unreachable!("chains are of float and double only")
+    fn through(_: &Chain, _: &[SharedMut<u8>], _: Range<usize>, _: &mut dyn FnMut(usize, &[Self])) {
+        unreachable!("only variables of `float` and `double` are updated by chains")
     }
 }
 
@@ -148,8 +148,10 @@ impl Rule {
         for input in self.inputs.iter().filter(|input| !is_gradient(input)) {
             definition = definition.input(input);
         }
-        let definition = definition.input("operands: N * T").output("out: Ref(T)");
-        let definition = definition.attr("T: {float, double}").attr("N: int >= 1");
+        let definition = definition.input("operands: operand_types").output("out: Ref(T)");
+        let definition = definition
+            .attr("T: {float, double}")
+            .attr("operand_types: list(type) >= 1");
         let definition = self.with_attrs(definition.attr("instructions: list(int)").attr("shape: shape"));
         let mut definition = definition.shape(|context| {
             let shape: PartialShape = context.attr("shape")?;
@@ -413,13 +415,13 @@ impl Inputs {
     fn of(request: &KernelRequest<'_>, gradient: usize) -> Result<Self> {
         let sparse = request.attrs.get("Tindices").is_some();
         let chain = if request.attrs.get("instructions").is_some() {
-            let count: i64 = request.attr("N")?;
-            let operands = request.num_inputs() - count as usize..request.num_inputs();
+            let types: Vec<DType> = request.attr("operand_types")?;
+            let operands = request.num_inputs() - types.len()..request.num_inputs();
             let shape: PartialShape = request.attr("shape")?;
             let shape = shape
                 .to_shape()
                 .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
-            let chain = elementwise::chain(request, request.input_shapes[operands.clone()].iter(), &shape)?;
+            let chain = elementwise::chain(request, operands.clone(), &shape)?;
             Some((Arc::new(chain), operands))
         } else {
             None
@@ -541,10 +543,8 @@ macro_rules! passes {
             }
             let [$($variable),*] = variables::<T, $count>(context, &shape)?;
             if let Some((chain, operands)) = &inputs.chain {
-                let operands = operands
-                    .clone()
-                    .map(|index| Ok(SharedMut::from_ptr(context.input_ptr::<T>(index)?.cast_mut())))
-                    .collect::<Result<Short<_>>>()?;
+                let operands = elementwise::pointers::<T>(context, operands.clone())?;
+                let operands: Short<_> = operands.iter().map(|at| SharedMut::from_ptr(at.cast_mut())).collect();
                 hand_on(context);
                 let len = shape.num_elements();
                 $(let $variable = SharedMut::new($variable);)*

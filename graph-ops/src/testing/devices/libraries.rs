@@ -13,7 +13,7 @@ use graph_cuda::emulator::{ConvolutionLibrary, device_with_library};
 use graph_cuda::{ConvolutionKernels, Cuda, DeviceOptions};
 
 use super::convolutions::{CLOSE, Convolution, FUSED, fused_convolution};
-use super::{Numbers, cast, check_case, check_node, node};
+use super::{Numbers, assert_close, cast, check_case, check_node, node};
 use crate::nn::fused;
 
 /// A device whose convolutions are the library's alone, and the library, whose one algorithm needs memory to work in.
@@ -87,7 +87,13 @@ fn a_dense_layer_is_the_same_by_the_library_by_our_kernels_and_on_the_cpu() {
     let mut numbers = Numbers(3);
     for [rows, columns, inner] in [[5, 7, 9], [1, 33, 4], [17, 1, 3], [3, 4, 0], [0, 4, 3]] {
         for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
-            for (dtype, relu) in [(DType::Float32, true), (DType::Float32, false), (DType::Float64, true)] {
+            for (dtype, relu, close) in [
+                (DType::Float32, true, (1e-5, 1e-6)),
+                (DType::Float32, false, (1e-5, 1e-6)),
+                (DType::Float64, true, CLOSE),
+                (DType::Half, true, (2e-3, 4e-3)),
+                (DType::BFloat16, false, (1e-2, 3e-2)),
+            ] {
                 let a = numbers.tensor(&if transpose_a { [inner, rows] } else { [rows, inner] });
                 let b = numbers.tensor(&if transpose_b {
                     [columns, inner]
@@ -104,10 +110,14 @@ fn a_dense_layer_is_the_same_by_the_library_by_our_kernels_and_on_the_cpu() {
                 ];
                 let layer = node(fused::mat_mul(), attrs, &[dtype]);
                 let label = format!("[{rows}, {inner}] x [{inner}, {columns}] {dtype} {transpose_a} {transpose_b}");
-                let close = if dtype == DType::Float32 { (1e-5, 1e-6) } else { CLOSE };
                 let run = |device: &Cuda| evaluate_node_on(&layer, &inputs, &device.accelerator()).unwrap();
                 let (one, other): (Vec<Value>, Vec<Value>) = (run(&with_library), run(&without));
-                assert_eq!(one[0].bytes(), other[0].bytes(), "{label}");
+                if matches!(dtype, DType::Half | DType::BFloat16) {
+                    // The library does not round the product before it adds the bias.
+                    assert_close(&one[0], &other[0], close, &label);
+                } else {
+                    assert_eq!(one[0].bytes(), other[0].bytes(), "{label}");
+                }
                 check_node(&with_library, &layer, &inputs, close, &label);
             }
         }

@@ -3,7 +3,7 @@
 use graph_core::op::AttrValue;
 use graph_core::{DType, PartialShape, Value};
 
-use super::{Numbers, check_case, check_node, device, node};
+use super::{Numbers, cast, check_case, check_node, device, node};
 use crate::nn::fused;
 use crate::testing::Case;
 
@@ -144,15 +144,23 @@ pub(super) fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cp
             PartialShape::from(images.map(Some)),
             PartialShape::from([Some(images[3])]),
         ];
-        let attrs: Vec<(&'static str, AttrValue)> = vec![
-            ("T", DType::Float64.into()),
-            ("ksize", [1, size, size, 1].into()),
-            ("strides", [1, stride, stride, 1].into()),
-            ("padding", "VALID".into()),
-            ("shapes", shapes.to_vec().into()),
-        ];
-        let fused = node(fused::max_pool_relu_grad(), attrs, &[DType::Float64; 2]);
-        check_node(&device, &fused, &inputs, (1e-12, 1e-12), &format!("{images:?}"));
+        for (dtype, sums, tolerance) in [
+            (DType::Float64, DType::Float64, (1e-12, 1e-12)),
+            (DType::Half, DType::Half, (1e-3, 1e-5)),
+            (DType::BFloat16, DType::Float32, (1e-5, 1e-5)),
+        ] {
+            let attrs: Vec<(&'static str, AttrValue)> = vec![
+                ("T", dtype.into()),
+                ("Tsum", sums.into()),
+                ("ksize", [1, size, size, 1].into()),
+                ("strides", [1, stride, stride, 1].into()),
+                ("padding", "VALID".into()),
+                ("shapes", shapes.to_vec().into()),
+            ];
+            let fused = node(fused::max_pool_relu_grad(), attrs, &[dtype, sums]);
+            let inputs: Vec<Value> = inputs.iter().map(|value| cast(value, dtype)).collect();
+            check_node(&device, &fused, &inputs, tolerance, &format!("{images:?} {dtype}"));
+        }
     }
 }
 
@@ -168,6 +176,7 @@ pub(super) fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
             ("strides", [1i64, 2, 2, 1].into()),
             ("padding", "VALID".into()),
             ("places", true.into()),
+            ("Tsum", DType::Float64.into()),
             ("shapes", shapes.to_vec().into()),
         ];
         let places = (0..pooled.iter().product()).map(|_| numbers.among(0, 7) as f64);
