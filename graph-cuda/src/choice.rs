@@ -118,6 +118,11 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
+    /// Whether `float` may be rounded to TensorFloat-32.
+    pub(crate) fn tf32(&self) -> bool {
+        self.tf32
+    }
+
     pub(crate) fn new(options: &DeviceOptions) -> Self {
         Self {
             kernels: options.convolutions.unwrap_or_default(),
@@ -214,7 +219,7 @@ impl Choices {
     fn identity(&self, driver: &dyn Driver, library: &str) -> String {
         let info = driver.info();
         format!(
-            "convolutions 1; {}; {}; driver {}; {library}; {:?}; tf32 {}; {} bytes to work in",
+            "convolutions 2; {}; {}; driver {}; {library}; {:?}; tf32 {}; {} bytes to work in",
             info.name,
             info.capability.architecture(),
             driver.version(),

@@ -27,8 +27,8 @@ const THREADS: u32 = 256;
 pub struct DeviceOptions {
     /// The most device memory, in bytes, that tensors may take; all that there is without.
     pub memory_limit: Option<usize>,
-    /// Whether products of `float` matrices round their operands to TensorFloat-32, which tensor cores multiply several times
-    /// faster: 10 bits of fraction in place of 23, sums as before.
+    /// Whether products of `float` matrices, and convolutions, round their operands to TensorFloat-32, which tensor cores multiply
+    /// several times faster: 10 bits of fraction in place of 23, sums as before.
     pub tf32: bool,
     /// Whose convolutions it runs; without, what the environment variable `GRAPH_CONVOLUTIONS` says: `faster`, `own` or
     /// `cudnn`.
@@ -153,6 +153,11 @@ impl Cuda {
     /// What the device is.
     pub fn info(&self) -> &DeviceInfo {
         self.inner.driver.info()
+    }
+
+    /// Whether products and convolutions of `float` may round their operands to TensorFloat-32 ([`DeviceOptions::tf32`]).
+    pub fn rounds_to_tf32(&self) -> bool {
+        self.inner.choices.tf32()
     }
 
     /// Bytes of device memory that are handed out.

@@ -33,7 +33,7 @@ struct Fiber {
   Dim3 index;
   Waits waits;
   char* stack;
-  unsigned char given[16];
+  unsigned char given[48];
 };
 
 struct Block {
@@ -56,6 +56,9 @@ static void wait(Waits waits) {
   me->waits = waits;
   swapcontext(&me->context, &block.scheduler);
 }
+
+// The place of the running thread in its warp.
+static int lane() { return int((block.current - block.fibers) % 32); }
 
 static void enter() {
   block.body(block.closure);
@@ -166,18 +169,28 @@ static void launch(void (*kernel)(Parameters...), bool waiting, const unsigned* 
 
 static inline void sync_threads() { emulator::wait(emulator::FOR_BLOCK); }
 
-template <class A>
-static inline A shuffle_xor(A value, int mask) {
+// Calls `body` when all threads of the warp have given a value; it may ask for that of each lane.
+template <class A, class Body>
+static inline void exchange(const A& value, const Body& body) {
   static_assert(sizeof(A) <= sizeof(emulator::Fiber::given), "");
   emulator::Fiber* me = emulator::block.current;
   if (me == nullptr) emulator::misuse("a KERNEL shuffles; it must be a BLOCK_KERNEL");
   memcpy(me->given, &value, sizeof value);
   emulator::wait(emulator::FOR_WARP);
-  size_t at = size_t(me - emulator::block.fibers);
-  A other;
-  memcpy(&other, emulator::block.fibers[at ^ size_t(mask)].given, sizeof other);
+  emulator::Fiber* first = me - emulator::lane();
+  body([&](int lane) {
+    A other;
+    memcpy(&other, first[lane].given, sizeof other);
+    return other;
+  });
   // All have read before one gives again.
   emulator::wait(emulator::FOR_WARP);
+}
+
+template <class A>
+static inline A shuffle_xor(A value, int mask) {
+  A other;
+  exchange(value, [&](const auto& of_lane) { other = of_lane(emulator::lane() ^ mask); });
   return other;
 }
 

@@ -1,16 +1,9 @@
 // The convolution and its two gradients as products of matrices that are never in memory: tiles of them are gathered.
 //
-// Defined from outside: T; TILE_M and TILE_N, the rows and columns of a block's tile of the product; BLOCK_M, the rows of a
-// thread's part of it; CHANNELS_LAST, whether the images' channels are their last axis; and which kernel it is: FORWARD,
-// BACKPROP_INPUT or BACKPROP_FILTER. Neighbouring threads fetch neighbours in memory: channels where they are last, else pixels.
-// All three run with THREADS threads, and a grid of tiles of rows, tiles of columns, and parts of the sums.
+// Defined from outside: what `tiles.cuh` says; CHANNELS_LAST, whether the images' channels are their last axis; and which kernel
+// it is: FORWARD, BACKPROP_INPUT or BACKPROP_FILTER. Neighbouring threads fetch neighbours in memory: channels where they are
+// last, else pixels. All three run with THREADS threads, and a grid of tiles of rows, tiles of columns, and parts of the sums.
 
-typedef typename Compute<T>::type A;
-
-// Terms of the sums that are in shared memory at once, and columns of a thread's part.
-#define DEPTH 16
-#define BLOCK_N 4
-#define THREADS (TILE_M / BLOCK_M * (TILE_N / BLOCK_N))
 // Elements of the tiles that each thread fetches.
 #define LEFT (TILE_M * DEPTH / THREADS)
 #define RIGHT (TILE_N * DEPTH / THREADS)
@@ -51,14 +44,6 @@ DEVICE Pixel pixel_of(i64 index, i32 rows, i32 columns, i64 image_elements) {
   return pixel;
 }
 
-// Four numbers that are read at once.
-struct alignas(4 * sizeof(A)) Four {
-  A of[4];
-};
-
-typedef A Lefts[DEPTH][TILE_M + 4];
-typedef A Rights[DEPTH][TILE_N + 4];
-
 // The product of `left` [TILE_M, ...] and `right` [..., TILE_N] over the terms [from, to): this thread's part.
 template <class Left, class Right>
 DEVICE void multiply(Left& left, Right& right, i32 from, i32 to, A (&sums)[BLOCK_M][BLOCK_N]) {
@@ -67,8 +52,7 @@ DEVICE void multiply(Left& left, Right& right, i32 from, i32 to, A (&sums)[BLOCK
   for (int m = 0; m < BLOCK_M; ++m)
     for (int n = 0; n < BLOCK_N; ++n) sums[m][n] = A(0);
   if (from >= to) return;
-  i32 row = i32(threadIdx.x) / (TILE_N / BLOCK_N) * BLOCK_M, column = i32(threadIdx.x) % (TILE_N / BLOCK_N) * BLOCK_N;
-  A next_left[LEFT], next_right[RIGHT];
+  Kept next_left[LEFT], next_right[RIGHT];
   left.prepare(from, to);
   left.prepare(from + DEPTH, to);
   sync_threads();
@@ -84,31 +68,9 @@ DEVICE void multiply(Left& left, Right& right, i32 from, i32 to, A (&sums)[BLOCK
       right.fetch(k + DEPTH, to, next_right);
       left.prepare(k + 2 * DEPTH, to);
     }
-#pragma unroll
-    for (int d = 0; d < DEPTH; ++d) {
-      Four x[BLOCK_M / 4];
-#pragma unroll
-      for (int m = 0; m < BLOCK_M / 4; ++m) x[m] = *(const Four*)&lefts[d][row + 4 * m];
-      Four y = *(const Four*)&rights[d][column];
-#pragma unroll
-      for (int m = 0; m < BLOCK_M; ++m)
-#pragma unroll
-        for (int n = 0; n < BLOCK_N; ++n) sums[m][n] += x[m / 4].of[m % 4] * y.of[n];
-    }
+    multiply_tiles(lefts, rights, sums);
     sync_threads();
   }
-}
-
-// Calls `write(row of the product, column, sum)` for this thread's part of it.
-template <class Write>
-DEVICE void each_sum(const A (&sums)[BLOCK_M][BLOCK_N], i64 height, i32 width, const Write& write) {
-  i64 row = i64(blockIdx.x) * TILE_M + i32(threadIdx.x) / (TILE_N / BLOCK_N) * BLOCK_M;
-  i32 column = i32(blockIdx.y) * TILE_N + i32(threadIdx.x) % (TILE_N / BLOCK_N) * BLOCK_N;
-#pragma unroll
-  for (int m = 0; m < BLOCK_M; ++m)
-#pragma unroll
-    for (int n = 0; n < BLOCK_N; ++n)
-      if (row + m < height && column + n < width) write(row + m, column + n, sums[m][n]);
 }
 
 // Tiles in which neighbouring threads fetch neighbouring terms of one row (or column).
@@ -117,9 +79,9 @@ struct AlongTerms {
   static DEVICE i32 index(int r) { return i32(threadIdx.x) / DEPTH + r * (THREADS / DEPTH); }
   DEVICE void prepare(i32, i32) {}
   template <class Tile, int COUNT>
-  DEVICE void store(Tile& tile, const A (&values)[COUNT]) const {
+  DEVICE void store(Tile& tile, const Kept (&values)[COUNT]) const {
 #pragma unroll
-    for (int r = 0; r < COUNT; ++r) tile[term()][index(r)] = values[r];
+    for (int r = 0; r < COUNT; ++r) keep(tile, term(), index(r), values[r]);
   }
 };
 
@@ -129,9 +91,9 @@ struct AcrossTerms {
   static DEVICE i32 index() { return i32(threadIdx.x) % SIZE; }
   static DEVICE i32 term(int r) { return i32(threadIdx.x) / SIZE + r * (THREADS / SIZE); }
   template <class Tile, int COUNT>
-  DEVICE void store(Tile& tile, const A (&values)[COUNT]) const {
+  DEVICE void store(Tile& tile, const Kept (&values)[COUNT]) const {
 #pragma unroll
-    for (int r = 0; r < COUNT; ++r) tile[term(r)][index()] = values[r];
+    for (int r = 0; r < COUNT; ++r) keep(tile, term(r), index(), values[r]);
   }
 };
 
@@ -185,7 +147,7 @@ struct Pixels : AlongTerms {
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) reaches[r] = reach_of<Side>(i64(blockIdx.x) * TILE_M + index(r), g, image);
   }
-  DEVICE void fetch(i32 k, i32 to, A (&values)[LEFT]) const {
+  DEVICE void fetch(i32 k, i32 to, Kept (&values)[LEFT]) const {
     i32 at = k + term();
     Tap tap = tap_of(at, image.channels, g.columns.size);
     i32 down = tap.row * g.rows.dilation, right = tap.column * g.columns.dilation;
@@ -194,7 +156,7 @@ struct Pixels : AlongTerms {
     for (int r = 0; r < LEFT; ++r) {
       i32 row = Side::lead(g.rows, reaches[r].row, down), column = Side::lead(g.columns, reaches[r].column, right);
       bool inside = at < to && u32(row) < u32(Side::fetched(g.rows)) && u32(column) < u32(Side::fetched(g.columns));
-      values[r] = inside ? A(pixels[reaches[r].image + (row * row_step + column * column_step + channel)]) : A(0);
+      values[r] = inside ? Kept(pixels[reaches[r].image + (row * row_step + column * column_step + channel)]) : Kept(0);
     }
   }
 };
@@ -229,14 +191,14 @@ struct Pixels : AcrossTerms<TILE_M> {
     Tap tap = tap_of(at, image.channels, g.columns.size);
     far = {tap.row * g.rows.dilation, tap.column * g.columns.dilation, tap.channel * i32(image.channel())};
   }
-  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+  DEVICE void fetch(i32 k, i32, Kept (&values)[LEFT]) const {
     i32 columns = Side::fetched(g.columns);
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
       Far far = fars[k / DEPTH % 2][term(r)];
       i32 row = Side::lead(g.rows, reach.row, far.row), column = Side::lead(g.columns, reach.column, far.column);
       bool inside = u32(row) < u32(Side::fetched(g.rows)) && u32(column) < u32(columns);
-      values[r] = inside ? A(pixels[reach.image + (row * columns + column + far.channel)]) : A(0);
+      values[r] = inside ? Kept(pixels[reach.image + (row * columns + column + far.channel)]) : Kept(0);
     }
   }
 };
@@ -248,12 +210,12 @@ struct Filter : AcrossTerms<TILE_N> {
   i32 width;
 
   DEVICE Filter(const T* filter, i32 width) : filter(filter), width(width) {}
-  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+  DEVICE void fetch(i32 k, i32 to, Kept (&values)[RIGHT]) const {
     i32 n = i32(blockIdx.y) * TILE_N + index();
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
       i32 at = k + term(r);
-      values[r] = at < to && n < width ? A(filter[i64(at) * width + n]) : A(0);
+      values[r] = at < to && n < width ? Kept(filter[i64(at) * width + n]) : Kept(0);
     }
   }
 };
@@ -264,7 +226,7 @@ struct FilterBackwards : AlongTerms {
   const Convolution& g;
 
   DEVICE FilterBackwards(const T* filter, const Convolution& g) : filter(filter), g(g) {}
-  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+  DEVICE void fetch(i32 k, i32 to, Kept (&values)[RIGHT]) const {
     i32 at = k + term();
     u32 tap = u32(at) / u32(g.out_channels);
     i64 row = i64(tap) * g.in_channels;
@@ -272,7 +234,7 @@ struct FilterBackwards : AlongTerms {
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
       i32 n = i32(blockIdx.y) * TILE_N + index(r);
-      values[r] = at < to && n < g.in_channels ? A(filter[(row + n) * g.out_channels + channel]) : A(0);
+      values[r] = at < to && n < g.in_channels ? Kept(filter[(row + n) * g.out_channels + channel]) : Kept(0);
     }
   }
 };
@@ -327,14 +289,14 @@ struct UnderTaps : OverWindows, AcrossTerms<TILE_M> {
       : OverWindows{g, g.input(), g.output(), terms}, images(images) {
     tap = tap_place_of(i64(blockIdx.x) * TILE_M + index(), g, image);
   }
-  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+  DEVICE void fetch(i32 k, i32, Kept (&values)[LEFT]) const {
     i32 row_step = i32(image.row()), column_step = i32(image.column());
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
       const Pixel& window = terms[k / DEPTH % 2][term(r)].window;
       i32 row = window.row + tap.down, column = window.column + tap.right;
       bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
-      values[r] = inside ? A(images[window.image + (row * row_step + column * column_step) + tap.channel]) : A(0);
+      values[r] = inside ? Kept(images[window.image + (row * row_step + column * column_step) + tap.channel]) : Kept(0);
     }
   }
 };
@@ -347,13 +309,13 @@ struct Gradients : AcrossTerms<TILE_N> {
 
   DEVICE Gradients(const T* gradients, const Convolution& g, const Terms& terms)
       : gradients(gradients), g(g), terms(terms) {}
-  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+  DEVICE void fetch(i32 k, i32 to, Kept (&values)[RIGHT]) const {
     i32 n = i32(blockIdx.y) * TILE_N + index();
     i64 channel = n * g.output().channel();
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
       bool inside = k + term(r) < to && n < g.out_channels;
-      values[r] = inside ? A(gradients[terms[k / DEPTH % 2][term(r)].gradient + channel]) : A(0);
+      values[r] = inside ? Kept(gradients[terms[k / DEPTH % 2][term(r)].gradient + channel]) : Kept(0);
     }
   }
 };
@@ -369,13 +331,13 @@ struct UnderTaps : OverWindows, AlongTerms {
     for (int r = 0; r < LEFT; ++r) taps[r] = tap_place_of(i64(blockIdx.x) * TILE_M + index(r), g, image);
   }
   DEVICE void prepare(i32 k, i32 to) const { OverWindows::prepare(k, to); }
-  DEVICE void fetch(i32 k, i32, A (&values)[LEFT]) const {
+  DEVICE void fetch(i32 k, i32, Kept (&values)[LEFT]) const {
     Pixel window = terms[k / DEPTH % 2][term()].window;
 #pragma unroll
     for (int r = 0; r < LEFT; ++r) {
       i32 row = window.row + taps[r].down, column = window.column + taps[r].right;
       bool inside = u32(row) < u32(g.rows.input) && u32(column) < u32(g.columns.input);
-      values[r] = inside ? A(images[window.image + (row * g.columns.input + column) + taps[r].channel]) : A(0);
+      values[r] = inside ? Kept(images[window.image + (row * g.columns.input + column) + taps[r].channel]) : Kept(0);
     }
   }
 };
@@ -388,13 +350,13 @@ struct Gradients : AlongTerms {
 
   DEVICE Gradients(const T* gradients, const Convolution& g, const Terms& terms)
       : gradients(gradients), g(g), terms(terms) {}
-  DEVICE void fetch(i32 k, i32 to, A (&values)[RIGHT]) const {
+  DEVICE void fetch(i32 k, i32 to, Kept (&values)[RIGHT]) const {
     i64 pixel = terms[k / DEPTH % 2][term()].gradient, channel = g.output().channel();
 #pragma unroll
     for (int r = 0; r < RIGHT; ++r) {
       i32 n = i32(blockIdx.y) * TILE_N + index(r);
       bool inside = k + term() < to && n < g.out_channels;
-      values[r] = inside ? A(gradients[pixel + n * channel]) : A(0);
+      values[r] = inside ? Kept(gradients[pixel + n * channel]) : Kept(0);
     }
   }
 };

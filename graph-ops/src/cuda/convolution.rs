@@ -12,7 +12,19 @@ use super::window::{Axis, SumRows, compute_size, joined_source, small, too_large
 use super::{NOWHERE, type_name};
 use crate::cpu::convolution::Conv2dGeometry;
 
-const SOURCE: Source = joined_source!("convolution.cu": "images.cuh", "convolution.cu");
+const SOURCE: Source =
+    joined_source!("convolution.cu": "images.cuh", "tensor_cores.cuh", "tiles.cuh", "convolution.cu");
+
+/// The least architecture, in the compiler's words, whose tensor cores multiply elements of this dtype in our kernels; none where
+/// they are not to. Those of `float` round to TensorFloat-32.
+fn tensor_cores(dtype: DType, tf32: bool) -> Option<&'static str> {
+    match dtype {
+        DType::Half => Some("750"),
+        DType::BFloat16 => Some("800"),
+        DType::Float32 if tf32 => Some("800"),
+        _ => None,
+    }
+}
 
 /// One convolution, as the kernels take it.
 #[repr(C)]
@@ -49,7 +61,8 @@ impl Convolution {
     }
 }
 
-/// Rows and columns of a block's tile of the product, and rows of a thread's part; a thread's part has four columns.
+/// Rows and columns of a block's tile of the product, and rows of a thread's part; a thread's part has four columns, or as many
+/// elements that lie where tensor cores want them. Rows are a multiple of 32, as those of a warp are then.
 #[derive(Clone, Copy, Debug)]
 struct Tile {
     rows: usize,
@@ -115,7 +128,8 @@ impl Tile {
         [which, name]: [&str; 2],
     ) -> Result<Function> {
         let [rows, columns, part] = [self.rows, self.columns, self.part].map(|size| size.to_string());
-        let defines = [
+        let cuda = Cuda::of(request)?;
+        let mut defines = vec![
             ("T", type_name(dtype)?),
             ("TILE_M", &rows),
             ("TILE_N", &columns),
@@ -127,7 +141,10 @@ impl Tile {
         let outputs = g.batch * g.out_image_len();
         let elements = g.batch * g.image_len() + g.filter_len() + outputs;
         let flops = 2 * g.filter_len() * (outputs / g.out_channels.max(1));
-        let function = Cuda::of(request)?.function(&SOURCE, name, &defines)?;
+        if let Some(least) = tensor_cores(dtype, cuda.rounds_to_tf32()) {
+            defines.push(("TENSOR_CORES", least));
+        }
+        let function = cuda.function(&SOURCE, name, &defines)?;
         Ok(function.moving(elements * size).doing(flops))
     }
 }

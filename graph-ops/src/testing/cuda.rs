@@ -8,12 +8,13 @@ use std::sync::{Mutex, OnceLock};
 use graph_core::graph::Node;
 use graph_core::op::OpDefinition;
 use graph_core::op::kernel::DeviceKind;
+use graph_core::session::evaluate::evaluate_node_on;
 use graph_cuda::cache::Cache;
 use graph_cuda::driver::Compiler;
 use graph_cuda::nvrtc::Nvrtc;
-use graph_cuda::{Capability, Cuda};
+use graph_cuda::{Capability, Cuda, DeviceOptions, emulator};
 
-use super::{Case, all_cases, gpu, runs_alone};
+use super::{Case, all_cases, devices, gpu, runs_alone};
 
 /// What came of the cases.
 #[derive(Default)]
@@ -70,7 +71,7 @@ fn run() -> Result<Outcome, String> {
         }
         let gpu = device.accelerator();
         gpu.begin_trace().unwrap();
-        let outputs = graph_core::session::evaluate::evaluate_node_on(&node, &case.inputs, &gpu);
+        let outputs = evaluate_node_on(&node, &case.inputs, &gpu);
         let kernels = gpu.end_trace().unwrap();
         let nothing = case.inputs.iter().all(|input| input.num_elements() == 0);
         let silent = kernels.iter().find(|kernel| kernel.bytes == 0 && !nothing);
@@ -90,7 +91,26 @@ fn run() -> Result<Outcome, String> {
     );
     let mut outcome = outcome.into_inner().unwrap();
     outcome.device = device;
+    outcome.texts.extend(texts_of_nodes()?);
     Ok(outcome)
+}
+
+/// The texts of kernels of which there are no cases, in `float` and in TensorFloat-32.
+fn texts_of_nodes() -> Result<Vec<String>, String> {
+    let mut texts = Vec::new();
+    for tf32 in [false, true] {
+        let options = DeviceOptions {
+            tf32,
+            ..DeviceOptions::default()
+        };
+        let device = emulator::device_with(0, 1 << 30, &options).map_err(|error| error.to_string())?;
+        for (node, inputs) in devices::nodes() {
+            let outputs = evaluate_node_on(&node, &inputs, &device.accelerator());
+            outputs.map_err(|error| format!("{}: {error}", node.op()))?;
+        }
+        texts.extend(device.texts());
+    }
+    Ok(texts)
 }
 
 #[test]
@@ -134,9 +154,9 @@ fn every_kernel_compiles_for_every_generation_of_gpus() {
         Ok(outcome) => outcome,
         Err(reason) => return println!("skipped: {reason}"),
     };
-    // What fusions and updates of variables ask for is in no table.
+    // What steps and updates of variables ask for is in no table.
     let mut texts = super::texts_of(|| {
-        super::devices::run_fusions();
+        devices::run_steps();
         crate::state::run_updates_on_a_gpu();
     });
     texts.extend(outcome.texts.iter().cloned());

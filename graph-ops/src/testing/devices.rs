@@ -25,19 +25,20 @@ use half::{bf16, f16};
 
 use super::{Case, assert_close, gpu};
 
+/// Nodes of which the table has no cases, with their inputs: the engine's own ops, and convolutions, in every dtype.
+pub(super) fn nodes() -> Vec<(Node, Vec<Value>)> {
+    let mut numbers = Numbers(30);
+    let of_families = [chains::nodes, convolutions::nodes, pools::nodes].map(|nodes| nodes(&mut numbers));
+    of_families.concat()
+}
+
 /// A GPU; `None`, which it says, where there is not even an emulated one.
 fn device() -> Option<Cuda> {
     gpu().inspect_err(|error| println!("skipped: {error}")).ok()
 }
 
-/// Runs the tests of what no op of the registry is: fusions of layers and chains, whole training steps.
-pub(super) fn run_fusions() {
-    chains::each_function_is_that_of_the_cpu();
-    chains::sums_of_chains_are_those_of_the_cpu();
-    convolutions::a_fused_convolution_is_its_steps();
-    convolutions::the_filters_gradient_by_places_is_that_of_the_cpu();
-    pools::the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu();
-    pools::the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu();
+/// Runs the tests of whole training steps, and of what only they have.
+pub(super) fn run_steps() {
     streams::random_masks_are_those_of_the_cpu();
     steps::training_on_a_device_is_training_on_the_host();
     steps::mixed_precision_on_a_device_is_that_of_the_host_and_near_float();
@@ -124,6 +125,13 @@ impl Numbers {
     fn tensor(&mut self, shape: &[usize]) -> Value {
         let len = shape.iter().product();
         Value::from_vec(shape.to_vec(), (0..len).map(|_| self.unit()).collect::<Vec<f64>>()).expect("a value")
+    }
+
+    /// Places of maxima in windows of 2x2, as `_FusedConv2D` tells them.
+    fn places(&mut self, shape: &[usize]) -> Value {
+        let len = shape.iter().product();
+        let places = (0..len).map(|_| self.among(0, 7) as f64).collect::<Vec<f64>>();
+        Value::from_vec(shape.to_vec(), places).expect("a value")
     }
 
     /// A tensor of few different numbers, among which ties are.

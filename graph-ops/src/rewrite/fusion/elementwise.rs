@@ -98,6 +98,7 @@ fn shape_of(program: &Program, id: NodeId) -> &PartialShape {
     &program.node(id).outputs[0].shape
 }
 
+/// The dtype of a tensor.
 pub(super) fn dtype_of(program: &Program, tensor: TensorId) -> DType {
     program.node(tensor.node).outputs[tensor.slot as usize].dtype
 }

@@ -43,13 +43,23 @@ fn operands(numbers: &mut Numbers, shapes: &[&[usize]], dtype: DType) -> Vec<Val
 }
 
 /// Shapes of operands, and of the result.
-const SHAPES: [(&[&[usize]], &[usize]); 6] = [
+const SHAPES: [Shapes; 6] = [
     (&[&[7], &[7], &[7]], &[7]),
     (&[&[3, 4, 5], &[], &[5]], &[3, 4, 5]),
     (&[&[3, 4, 5], &[3, 1, 5], &[1, 4, 1]], &[3, 4, 5]),
     (&[&[1, 4, 1, 2], &[3, 1, 5, 1], &[2]], &[3, 4, 5, 2]),
     (&[&[5000], &[1], &[5000]], &[5000]),
     (&[&[0, 3], &[3], &[]], &[0, 3]),
+];
+
+/// Dtypes that a chain goes from and to.
+const BETWEEN: [(DType, DType); 6] = [
+    (DType::Float32, DType::Half),
+    (DType::Float32, DType::BFloat16),
+    (DType::Half, DType::Float32),
+    (DType::Half, DType::BFloat16),
+    (DType::BFloat16, DType::Float32),
+    (DType::BFloat16, DType::Half),
 ];
 
 fn shape_of(dims: &[usize]) -> PartialShape {
@@ -67,14 +77,83 @@ fn chain_of(types: &[DType], instructions: Vec<i64>, dtype: DType, result: &[usi
     node(elementwise::definition(), attrs, &[dtype])
 }
 
+/// Operands' shapes, and the result's.
+type Shapes = (&'static [&'static [usize]], &'static [usize]);
+
+/// A chain of every function in one dtype, and its operands.
+fn chain_in(numbers: &mut Numbers, dtype: DType, (shapes, result): Shapes) -> (Node, Vec<Value>) {
+    let instructions = every_function(numbers, shapes.len(), dtype);
+    let chain = chain_of(&vec![dtype; shapes.len()], instructions, dtype, result);
+    (chain, operands(numbers, shapes, dtype))
+}
+
+/// `(a + b) c + d`, of which `a` and `c` are stored in one dtype and `b` and `d` in another, and the operands.
+fn chain_between(numbers: &mut Numbers, one: DType, other: DType) -> (Node, Vec<Value>) {
+    let instructions = [
+        numbers_of(Function::Add, [0, 1, 0], one),
+        numbers_of(Function::Identity, [4, 4, 4], other),
+        numbers_of(Function::Mul, [5, 2, 5], DType::Float32),
+        numbers_of(Function::Add, [6, 3, 6], other),
+    ];
+    let (types, result) = ([one, other, one, other], [6, 50]);
+    let shapes: [&[usize]; 4] = [&result, &[50], &[6, 1], &[]];
+    let inputs = shapes
+        .iter()
+        .zip(types)
+        .map(|(&shape, dtype)| cast(&numbers.tensor(shape), dtype));
+    let inputs = inputs.collect();
+    (chain_of(&types, instructions.concat(), other, &result), inputs)
+}
+
+/// So many sums of chains, and their operands.
+fn sums_in(
+    numbers: &mut Numbers,
+    dtype: DType,
+    count: usize,
+    (shapes, result): (&[&[usize]], &[usize]),
+) -> (Node, Vec<Value>) {
+    let square = numbers_of(Function::Square, [0; 3], dtype);
+    let product = [(Function::Mul, [0, 1, 0]), (Function::Sub, [3, 2, 3])];
+    let product = product
+        .map(|(function, operands)| numbers_of(function, operands, dtype))
+        .concat();
+    let chains: Vec<&[i64]> = (0..count)
+        .map(|at| if at % 2 == 0 { &product[..] } else { &square })
+        .collect();
+    let lengths: Vec<i64> = chains.iter().map(|chain| chain.len() as i64).collect();
+    let scales: Vec<f32> = (0..count).map(|at| 0.5 + at as f32).collect();
+    let attrs: Vec<(&'static str, AttrValue)> = vec![
+        ("T", dtype.into()),
+        ("operand_types", vec![dtype; shapes.len()].into()),
+        ("M", (count as i64).into()),
+        ("instructions", chains.concat().into()),
+        ("lengths", lengths.into()),
+        ("scales", scales.into()),
+        ("shape", shape_of(result).into()),
+        ("shapes", vec![PartialShape::scalar(); count].into()),
+    ];
+    let sums = node(sum::definition(), attrs, &vec![dtype; count]);
+    (sums, operands(numbers, shapes, dtype))
+}
+
+/// A chain of each dtype and between each two, and sums.
+pub(super) fn nodes(numbers: &mut Numbers) -> Vec<(Node, Vec<Value>)> {
+    let mut nodes = Vec::new();
+    for &dtype in FLOATS {
+        nodes.push(chain_in(numbers, dtype, SHAPES[1]));
+        nodes.push(sums_in(numbers, dtype, 2, SHAPES[1]));
+    }
+    nodes.extend(BETWEEN.map(|(one, other)| chain_between(numbers, one, other)));
+    nodes
+}
+
 #[test]
 fn chains_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(21);
     for (shapes, result) in SHAPES {
         for dtype in FLOATS.iter().copied() {
-            let instructions = every_function(&mut numbers, shapes.len(), dtype);
-            let chain = chain_of(&vec![dtype; shapes.len()], instructions, dtype, result);
+            let (chain, inputs) = chain_in(&mut numbers, dtype, (shapes, result));
             // Functions of the two devices are apart in the last bits of `float`, which may round to neighbours.
             let tolerance = match dtype {
                 DType::Float64 => (1e-13, 1e-13),
@@ -82,42 +161,23 @@ fn chains_are_those_of_the_cpu() {
                 DType::Half => (2e-3, 2e-3),
                 _ => (2e-2, 2e-2),
             };
-            let inputs = operands(&mut numbers, shapes, dtype);
             check_node(&device, &chain, &inputs, tolerance, &format!("{shapes:?} {dtype:?}"));
         }
     }
 }
 
-/// `(a + b) c + d`, of which `a` and `c` are stored in one dtype and `b` and `d` in another: sums and products are rounded alike.
 #[test]
 fn chains_go_over_from_one_dtype_to_another() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(23);
-    let number_types = [DType::Float32, DType::Half, DType::BFloat16];
-    let pairs = number_types
-        .iter()
-        .flat_map(|&one| number_types.map(|other| (one, other)));
-    for (one, other) in pairs {
-        let instructions = [
-            numbers_of(Function::Add, [0, 1, 0], one),
-            numbers_of(Function::Identity, [4, 4, 4], other),
-            numbers_of(Function::Mul, [5, 2, 5], DType::Float32),
-            numbers_of(Function::Add, [6, 3, 6], other),
-        ];
-        let (types, result) = ([one, other, one, other], [6, 50]);
-        let chain = chain_of(&types, instructions.concat(), other, &result);
-        let shapes: [&[usize]; 4] = [&result, &[50], &[6, 1], &[]];
-        let inputs: Vec<Value> = shapes
-            .iter()
-            .zip(types)
-            .map(|(&shape, dtype)| cast(&numbers.tensor(shape), dtype))
-            .collect();
+    for (one, other) in BETWEEN {
+        let (chain, inputs) = chain_between(&mut numbers, one, other);
         check_node(&device, &chain, &inputs, (1e-6, 1e-6), &format!("{one:?} {other:?}"));
     }
 }
 
 #[test]
-pub(super) fn each_function_is_that_of_the_cpu() {
+fn each_function_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let odd = [
         0.0,
@@ -146,38 +206,17 @@ pub(super) fn each_function_is_that_of_the_cpu() {
 }
 
 #[test]
-pub(super) fn sums_of_chains_are_those_of_the_cpu() {
+fn sums_of_chains_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(22);
     for (shapes, result) in SHAPES
         .into_iter()
-        .chain([(&[&[70_000usize][..], &[], &[]][..], &[70_000usize][..])])
+        .chain([(&[&[70_000][..], &[], &[]][..], &[70_000][..])])
     {
         for dtype in FLOATS.iter().copied() {
-            let square = numbers_of(Function::Square, [0; 3], dtype);
             // So many that they need two turns.
             for count in [1usize, 2, 18] {
-                let product = [(Function::Mul, [0, 1, 0]), (Function::Sub, [3, 2, 3])];
-                let product = product
-                    .map(|(function, operands)| numbers_of(function, operands, dtype))
-                    .concat();
-                let chains: Vec<&[i64]> = (0..count)
-                    .map(|at| if at % 2 == 0 { &product[..] } else { &square })
-                    .collect();
-                let lengths: Vec<i64> = chains.iter().map(|chain| chain.len() as i64).collect();
-                let scales: Vec<f32> = (0..count).map(|at| 0.5 + at as f32).collect();
-                let attrs: Vec<(&'static str, AttrValue)> = vec![
-                    ("T", dtype.into()),
-                    ("operand_types", vec![dtype; shapes.len()].into()),
-                    ("M", (count as i64).into()),
-                    ("instructions", chains.concat().into()),
-                    ("lengths", lengths.into()),
-                    ("scales", scales.into()),
-                    ("shape", shape_of(result).into()),
-                    ("shapes", vec![PartialShape::scalar(); count].into()),
-                ];
-                let sums = node(sum::definition(), attrs, &vec![dtype; count]);
-                let inputs = operands(&mut numbers, shapes, dtype);
+                let (sums, inputs) = sums_in(&mut numbers, dtype, count, (shapes, result));
                 let tolerance = match dtype {
                     DType::Float64 => (1e-12, 1e-12),
                     DType::Float32 => (1e-5, 1e-5),

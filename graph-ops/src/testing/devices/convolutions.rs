@@ -2,11 +2,14 @@
 
 use graph_core::graph::Node;
 use graph_core::op::{AttrValue, Attributes, NameAttrList};
+use graph_core::session::evaluate::{evaluate_node, evaluate_node_on};
 use graph_core::{DType, PartialShape, Value};
+use graph_cuda::{Cuda, DeviceOptions, emulator};
 
 use super::{Numbers, cast, check_case, check_node, device, node};
+use crate::cuda::FLOATS;
 use crate::nn::fused::{self, Made};
-use crate::testing::Case;
+use crate::testing::{Case, floats};
 
 /// What `double` sums in another order may differ by.
 pub(super) const CLOSE: (f64, f64) = (1e-11, 1e-12);
@@ -59,6 +62,44 @@ pub(super) fn fused_convolution(
     )
 }
 
+/// A fused convolution of each dtype, with its pool, and the three convolutions in 16 bits.
+pub(super) fn nodes(numbers: &mut Numbers) -> Vec<(Node, Vec<Value>)> {
+    let mut nodes = Vec::new();
+    for &dtype in FLOATS {
+        let shapes = [[2usize, 7, 6, 20], [2, 3, 3, 20]].map(PartialShape::from);
+        let inputs = [&[2usize, 9, 8, 3][..], &[3, 3, 3, 20], &[20]].map(|shape| cast(&numbers.tensor(shape), dtype));
+        let makes = [Made::Activity, Made::Pooled];
+        nodes.push((
+            fused_convolution(dtype, "VALID", true, &makes, &shapes),
+            inputs.clone().into(),
+        ));
+        if dtype.size() >= DType::Float32.size() {
+            for makes in [&[Made::Places, Made::Pooled][..], &[Made::Pooled]] {
+                let fused = fused_convolution(dtype, "VALID", true, makes, &shapes);
+                nodes.push((fused, inputs.clone().into()));
+            }
+            nodes.extend(POOLED.map(|convolution| filter_gradient(numbers, dtype, convolution)));
+        }
+        for last in [true, false] {
+            let convolution = Convolution::plain([2, 6, 5, 17], [3, 2, 17, 70], last);
+            for case in convolution.cases(numbers) {
+                let inputs = case.inputs.iter().map(|value| stored(value, dtype));
+                let case = inputs.fold(convolution.case(case.op), Case::input);
+                nodes.push((case.node().expect("a node"), case.inputs));
+            }
+        }
+    }
+    nodes
+}
+
+/// Numbers in the dtype; what is no `double` stays.
+fn stored(value: &Value, dtype: DType) -> Value {
+    match value.dtype() {
+        DType::Float64 => cast(value, dtype),
+        _ => value.clone(),
+    }
+}
+
 /// One convolution, in the order batch, rows, columns, channels.
 #[derive(Clone, Debug)]
 pub(super) struct Convolution {
@@ -73,6 +114,19 @@ pub(super) struct Convolution {
 }
 
 impl Convolution {
+    /// Without strides and dilations, padded to the same size.
+    fn plain(images: [usize; 4], filter: [usize; 4], last: bool) -> Self {
+        Self {
+            images,
+            filter,
+            strides: [1, 1],
+            dilations: [1, 1],
+            explicit: None,
+            name: "SAME",
+            last,
+        }
+    }
+
     pub(super) fn any(numbers: &mut Numbers) -> Self {
         let images = [
             numbers.among(1, 3),
@@ -192,18 +246,93 @@ fn convolutions_of_every_size_of_tile_are_those_of_the_cpu() {
         (2, 6, 150, 130),
     ] {
         for last in [true, false] {
-            let convolution = Convolution {
-                images: [batch, side, side, channels],
-                filter: [3, 2, channels, outputs],
-                strides: [1, 1],
-                dilations: [1, 1],
-                explicit: None,
-                name: "SAME",
-                last,
-            };
+            let convolution = Convolution::plain([batch, side, side, channels], [3, 2, channels, outputs], last);
             for case in convolution.cases(&mut numbers) {
                 check_case(&device, &case, CLOSE);
             }
+        }
+    }
+}
+
+/// A tensor as `double`.
+fn widened(value: &Value) -> Value {
+    match floats(value) {
+        Some(numbers) => Value::from_vec(value.shape().clone(), numbers).expect("a value"),
+        None => value.clone(),
+    }
+}
+
+/// Checks the three convolutions in a dtype against sums in `double` of the same operands: the result is rounded to a part `result`
+/// of itself, and each operand to a part `operand`, of which the sum of the absolute products tells what may come.
+fn check_in(
+    device: &Cuda,
+    convolution: &Convolution,
+    numbers: &mut Numbers,
+    dtype: DType,
+    [result, operand]: [f64; 2],
+) {
+    for case in convolution.cases(numbers) {
+        let made = |map: &dyn Fn(&Value) -> Value| {
+            let inputs = case.inputs.iter().map(map);
+            inputs.fold(convolution.case(case.op), Case::input)
+        };
+        let stored = |value: &Value| stored(value, dtype);
+        let absolute = |value: &Value| match floats(&stored(value)) {
+            Some(numbers) => {
+                let numbers = numbers.into_iter().map(f64::abs).collect::<Vec<_>>();
+                Value::from_vec(value.shape().clone(), numbers).expect("a value")
+            }
+            None => value.clone(),
+        };
+        let on_host = |case: &Case| floats(&evaluate_node(&case.node().unwrap(), &case.inputs).unwrap()[0]).unwrap();
+        let expected = on_host(&made(&|value| widened(&stored(value))));
+        let most = on_host(&made(&absolute));
+        let case = made(&stored);
+        let label = format!("{} of {dtype}, {convolution:?}", case.op);
+        // Threads take their turns in another order in every second grid.
+        for _ in 0..2 {
+            let got = evaluate_node_on(&case.node().unwrap(), &case.inputs, &device.accelerator()).unwrap();
+            let got = floats(&got[0]).unwrap();
+            assert_eq!(got.len(), expected.len(), "{label}");
+            for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let bound = result * expected.abs() + (2.0 * operand + 1e-5) * most[index] + 1e-7;
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{label}: element {index} is {got}, expected {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tensor_cores_convolve_as_double_does_within_rounding() {
+    let options = DeviceOptions {
+        tf32: true,
+        ..DeviceOptions::default()
+    };
+    let device = match emulator::device_with(0, 1 << 30, &options) {
+        Ok(device) => device,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let mut numbers = Numbers(12);
+    // Each width of a tile, and tiles that are not filled.
+    let mut convolutions = vec![
+        Convolution::plain([1, 5, 7, 3], [3, 3, 3, 5], true),
+        Convolution::plain([1, 5, 7, 3], [3, 3, 3, 5], false),
+        Convolution::plain([2, 6, 5, 17], [3, 2, 17, 20], true),
+        Convolution::plain([2, 6, 5, 20], [2, 3, 20, 33], false),
+        Convolution::plain([1, 8, 8, 33], [3, 3, 33, 70], true),
+        Convolution::plain([3, 105, 105, 1], [2, 1, 1, 33], true),
+    ];
+    convolutions.extend((0..8).map(|_| Convolution::any(&mut numbers)));
+    for convolution in &convolutions {
+        for (dtype, rounding) in [
+            (DType::Half, [1.0 / 2048.0, 0.0]),
+            (DType::BFloat16, [1.0 / 256.0, 0.0]),
+            (DType::Float32, [0.0, 1.0 / 2048.0]),
+        ] {
+            check_in(&device, convolution, &mut numbers, dtype, rounding);
         }
     }
 }
@@ -217,15 +346,7 @@ fn nothing_to_convolve_is_no_error() {
         ([2, 2, 2, 2], [3, 3, 2, 5]),
         ([2, 4, 4, 2], [3, 3, 2, 0]),
     ] {
-        let convolution = Convolution {
-            images,
-            filter,
-            strides: [1, 1],
-            dilations: [1, 1],
-            explicit: None,
-            name: "SAME",
-            last: true,
-        };
+        let convolution = Convolution::plain(images, filter, true);
         for case in convolution.cases(&mut numbers) {
             check_case(&device, &case, CLOSE);
         }
@@ -233,7 +354,7 @@ fn nothing_to_convolve_is_no_error() {
 }
 
 #[test]
-pub(super) fn a_fused_convolution_is_its_steps() {
+fn a_fused_convolution_is_its_steps() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(4);
     for (relu, makes) in FUSED {
@@ -257,37 +378,48 @@ pub(super) fn a_fused_convolution_is_its_steps() {
     }
 }
 
+/// A convolution with a pool behind it: padding, strides, the shapes of images, filter and pool.
+type PooledConvolution = (&'static str, [i64; 2], [usize; 4], [usize; 4], [usize; 4]);
+
+/// A first layer's; all of the next are of few terms, too, which one kernel makes, but for the last.
+const POOLED: [PooledConvolution; 4] = [
+    ("VALID", [1, 1], [3, 28, 28, 1], [5, 5, 1, 20], [3, 12, 12, 20]),
+    ("SAME", [2, 1], [2, 9, 8, 3], [3, 2, 3, 7], [2, 2, 4, 7]),
+    ("SAME", [1, 1], [600, 4, 5, 1], [3, 3, 1, 2], [600, 2, 2, 2]),
+    ("VALID", [1, 1], [2, 9, 9, 5], [3, 3, 5, 6], [2, 3, 3, 6]),
+];
+
+/// The gradients of its filter and bias by the places of the maxima, and the inputs.
+fn filter_gradient(
+    numbers: &mut Numbers,
+    dtype: DType,
+    (padding, strides, images, filter, pooled): PooledConvolution,
+) -> (Node, Vec<Value>) {
+    let shapes = [PartialShape::from(filter), PartialShape::from([filter[3]])];
+    let attrs: Vec<(&'static str, AttrValue)> = vec![
+        ("T", dtype.into()),
+        ("strides", [1, strides[0], strides[1], 1].into()),
+        ("padding", padding.into()),
+        ("shapes", shapes.to_vec().into()),
+    ];
+    let inputs = [
+        numbers.tensor(&images),
+        numbers.places(&pooled),
+        numbers.tensor(&pooled),
+    ];
+    let inputs = inputs.map(|value| cast(&value, dtype));
+    (node(fused::pool_filter_grad(), attrs, &[dtype; 2]), inputs.into())
+}
+
 #[test]
-pub(super) fn the_filters_gradient_by_places_is_that_of_the_cpu() {
+fn the_filters_gradient_by_places_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(12);
-    // All but the last are of few terms, which one kernel makes.
-    for (padding, strides, images, filter, pooled) in [
-        (
-            "VALID",
-            [1i64, 1],
-            [3usize, 28, 28, 1],
-            [5usize, 5, 1, 20],
-            [3usize, 12, 12, 20],
-        ),
-        ("SAME", [2, 1], [2, 9, 8, 3], [3, 2, 3, 7], [2, 2, 4, 7]),
-        ("SAME", [1, 1], [600, 4, 5, 1], [3, 3, 1, 2], [600, 2, 2, 2]),
-        ("VALID", [1, 1], [2, 9, 9, 5], [3, 3, 5, 6], [2, 3, 3, 6]),
-    ] {
-        let shapes = [PartialShape::from(filter), PartialShape::from([filter[3]])];
+    for convolution in POOLED {
         for dtype in [DType::Float64, DType::Float32] {
-            let attrs: Vec<(&'static str, AttrValue)> = vec![
-                ("T", dtype.into()),
-                ("strides", [1, strides[0], strides[1], 1].into()),
-                ("padding", padding.into()),
-                ("shapes", shapes.to_vec().into()),
-            ];
-            let gradient = node(fused::pool_filter_grad(), attrs, &[dtype; 2]);
-            let places = (0..pooled.iter().product()).map(|_| numbers.among(0, 7) as f64);
-            let places = Value::from_vec(pooled.to_vec(), places.collect::<Vec<_>>()).expect("a value");
-            let inputs = [numbers.tensor(&images), places, numbers.tensor(&pooled)].map(|value| cast(&value, dtype));
+            let (gradient, inputs) = filter_gradient(&mut numbers, dtype, convolution);
             let tolerance = if dtype == DType::Float64 { CLOSE } else { (1e-5, 1e-4) };
-            check_node(&device, &gradient, &inputs, tolerance, &format!("{padding} {images:?}"));
+            check_node(&device, &gradient, &inputs, tolerance, &format!("{convolution:?}"));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Poolings and their gradients.
 
+use graph_core::graph::Node;
 use graph_core::op::AttrValue;
 use graph_core::{DType, PartialShape, Value};
 
 use super::{Numbers, cast, check_case, check_node, device, node};
+use crate::cuda::FLOATS;
 use crate::nn::fused;
 use crate::testing::Case;
 
@@ -125,64 +127,89 @@ fn maxima_over_channels_are_those_of_the_cpu() {
     check_case(&device, &case.input(Numbers(7).tensor(&[2, 3, 2, 12])), SAME);
 }
 
+/// The gradient of a maximum of `Relu`, and its sums, in these dtypes; and its inputs, the activity of this shape and the gradient
+/// of the pool.
+fn relu_gradient(
+    numbers: &mut Numbers,
+    [dtype, sums]: [DType; 2],
+    (images, size, stride, pooled): ([usize; 4], i64, i64, [usize; 4]),
+) -> (Node, Vec<Value>) {
+    let len: usize = images.iter().product();
+    let activity: Vec<f64> = (0..len).map(|_| numbers.among(0, 3) as f64).collect();
+    let inputs = [
+        Value::from_vec(images.to_vec(), activity).unwrap(),
+        numbers.tensor(&pooled),
+    ];
+    let shapes = [
+        PartialShape::from(images.map(Some)),
+        PartialShape::from([Some(images[3])]),
+    ];
+    let attrs: Vec<(&'static str, AttrValue)> = vec![
+        ("T", dtype.into()),
+        ("Tsum", sums.into()),
+        ("ksize", [1, size, size, 1].into()),
+        ("strides", [1, stride, stride, 1].into()),
+        ("padding", "VALID".into()),
+        ("shapes", shapes.to_vec().into()),
+    ];
+    let fused = node(fused::max_pool_relu_grad(), attrs, &[dtype, sums]);
+    (fused, inputs.map(|value| cast(&value, dtype)).into())
+}
+
+/// The gradient of a maximum of `Relu` in each dtype.
+pub(super) fn nodes(numbers: &mut Numbers) -> Vec<(Node, Vec<Value>)> {
+    let own = FLOATS.iter().map(|&dtype| [dtype; 2]);
+    let types = own.chain([DType::Half, DType::BFloat16].map(|dtype| [dtype, DType::Float32]));
+    let mut nodes: Vec<(Node, Vec<Value>)> = types
+        .map(|types| relu_gradient(numbers, types, ([40, 12, 12, 20], 2, 2, [40, 6, 6, 20])))
+        .collect();
+    nodes.extend([DType::Float32, DType::Float64].map(|dtype| gradient_at(numbers, dtype, [3, 6, 8, 5])));
+    nodes
+}
+
 #[test]
-pub(super) fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
+fn the_gradient_of_a_maximum_of_relu_and_its_sums_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(8);
-    for (images, size, stride, pooled) in [
+    for pool in [
         ([3, 6, 8, 5], 2i64, 2i64, [3, 3, 4, 5]),
         ([2, 7, 7, 3], 3, 2, [2, 3, 3, 3]),
         ([40, 12, 12, 20], 2, 2, [40, 6, 6, 20]),
     ] {
-        let len: usize = images.iter().product();
-        let activity: Vec<f64> = (0..len).map(|_| numbers.among(0, 3) as f64).collect();
-        let inputs = [
-            Value::from_vec(images.to_vec(), activity).unwrap(),
-            numbers.tensor(&pooled),
-        ];
-        let shapes = [
-            PartialShape::from(images.map(Some)),
-            PartialShape::from([Some(images[3])]),
-        ];
-        for (dtype, sums, tolerance) in [
-            (DType::Float64, DType::Float64, (1e-12, 1e-12)),
-            (DType::Half, DType::Half, (1e-3, 1e-5)),
-            (DType::BFloat16, DType::Float32, (1e-5, 1e-5)),
+        for (types, tolerance) in [
+            ([DType::Float64; 2], (1e-12, 1e-12)),
+            ([DType::Half; 2], (1e-3, 1e-5)),
+            ([DType::BFloat16, DType::Float32], (1e-5, 1e-5)),
         ] {
-            let attrs: Vec<(&'static str, AttrValue)> = vec![
-                ("T", dtype.into()),
-                ("Tsum", sums.into()),
-                ("ksize", [1, size, size, 1].into()),
-                ("strides", [1, stride, stride, 1].into()),
-                ("padding", "VALID".into()),
-                ("shapes", shapes.to_vec().into()),
-            ];
-            let fused = node(fused::max_pool_relu_grad(), attrs, &[dtype, sums]);
-            let inputs: Vec<Value> = inputs.iter().map(|value| cast(value, dtype)).collect();
-            check_node(&device, &fused, &inputs, tolerance, &format!("{images:?} {dtype}"));
+            let (fused, inputs) = relu_gradient(&mut numbers, types, pool);
+            check_node(&device, &fused, &inputs, tolerance, &format!("{pool:?} {types:?}"));
         }
     }
 }
 
+/// `_MaxPoolReluGrad` by places, for windows of 2x2 over images of this shape, and its inputs.
+fn gradient_at(numbers: &mut Numbers, dtype: DType, images: [usize; 4]) -> (Node, Vec<Value>) {
+    let pooled = [images[0], images[1] / 2, images[2] / 2, images[3]];
+    let shapes = [PartialShape::from(images), PartialShape::from([images[3]])];
+    let attrs: Vec<(&'static str, AttrValue)> = vec![
+        ("T", dtype.into()),
+        ("Tsum", dtype.into()),
+        ("ksize", [1i64, 2, 2, 1].into()),
+        ("strides", [1i64, 2, 2, 1].into()),
+        ("padding", "VALID".into()),
+        ("places", true.into()),
+        ("shapes", shapes.to_vec().into()),
+    ];
+    let inputs = [numbers.places(&pooled), numbers.tensor(&pooled)].map(|value| cast(&value, dtype));
+    (node(fused::max_pool_relu_grad(), attrs, &[dtype; 2]), inputs.into())
+}
+
 #[test]
-pub(super) fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
+fn the_gradient_of_a_maximum_by_its_place_is_that_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(11);
-    for (images, pooled) in [([3usize, 6, 8, 5], [3usize, 3, 4, 5]), ([2, 7, 9, 3], [2, 3, 4, 3])] {
-        let shapes = [PartialShape::from(images), PartialShape::from([images[3]])];
-        let attrs: Vec<(&'static str, AttrValue)> = vec![
-            ("T", DType::Float64.into()),
-            ("ksize", [1i64, 2, 2, 1].into()),
-            ("strides", [1i64, 2, 2, 1].into()),
-            ("padding", "VALID".into()),
-            ("places", true.into()),
-            ("Tsum", DType::Float64.into()),
-            ("shapes", shapes.to_vec().into()),
-        ];
-        let places = (0..pooled.iter().product()).map(|_| numbers.among(0, 7) as f64);
-        let places = Value::from_vec(pooled.to_vec(), places.collect::<Vec<_>>()).expect("a value");
-        let fused = node(fused::max_pool_relu_grad(), attrs, &[DType::Float64; 2]);
-        let inputs = [places, numbers.tensor(&pooled)];
-        check_node(&device, &fused, &inputs, (1e-12, 1e-12), &format!("{images:?}"));
+    for images in [[3, 6, 8, 5], [2, 7, 9, 3]] {
+        let (gradient, inputs) = gradient_at(&mut numbers, DType::Float64, images);
+        check_node(&device, &gradient, &inputs, (1e-12, 1e-12), &format!("{images:?}"));
     }
 }

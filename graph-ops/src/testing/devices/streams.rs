@@ -4,6 +4,7 @@ use graph_core::op::AttrValue;
 use graph_core::{DType, PartialShape, Value};
 
 use super::{cast, check_case, check_node, device, node};
+use crate::cuda::FLOATS;
 use crate::testing::Case;
 
 #[test]
@@ -30,7 +31,7 @@ fn random_streams_are_those_of_the_cpu() {
 #[test]
 pub(super) fn random_masks_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
-    for dtype in [DType::Float32, DType::Float64] {
+    for dtype in FLOATS.iter().copied() {
         for n in [0usize, 1, 3, 5, 4099] {
             for threshold in [-1.0, 0.0, 0.25, 0.5, 1.0, f64::NAN] {
                 let attrs = vec![
