@@ -25,9 +25,14 @@ use gradient::{REFUSE_GRADIENTS, all_gradient_cases, has_slopes};
 /// # Errors
 /// A card that cannot be used; `Unavailable` where there is no C++ compiler for an emulated one.
 pub(crate) fn gpu() -> Result<Cuda> {
+    gpu_with(&DeviceOptions::default())
+}
+
+/// The same with options.
+fn gpu_with(options: &DeviceOptions) -> Result<Cuda> {
     let device = match std::env::var("GRAPH_DEVICE").map(|told| told.parse()) {
-        Ok(Ok(DeviceChoice::Gpu(index))) => graph_cuda::open(index, &DeviceOptions::default()),
-        _ => graph_cuda::emulator::device(),
+        Ok(Ok(DeviceChoice::Gpu(index))) => graph_cuda::open(index, options),
+        _ => graph_cuda::emulator::device_with(0, 4 << 30, options),
     }?;
     if let Some(handed_out) = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
         handed_out.push(device.clone());

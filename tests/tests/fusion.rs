@@ -308,6 +308,24 @@ fn operands_of_chains_are_broadcast() {
 }
 
 #[test]
+fn truth_values_that_are_summed_become_numbers_first() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = array::placeholder::<f32>([5]).build().unwrap();
+    let above = math::greater(&x, 0.5f32).build().unwrap();
+    let count = math::reduce_sum(math::cast(&above, DType::Float32)).build().unwrap();
+    let numbers = [1.0f32, 0.25, 2.0, -1.0, 0.75];
+    for rewrites in [RewriteOptions::all(), RewriteOptions::none()] {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+        assert_eq!(session.run::<f32>(&count, feed! { x => numbers }).unwrap(), 3.0);
+        // Fetched, the truth values belong to no chain.
+        let (above, count): (Vec<bool>, f32) = session.run((&above, &count), feed! { x => numbers }).unwrap();
+        assert_eq!((above, count), (vec![true, false, true, false, true], 3.0));
+    }
+}
+
+#[test]
 fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
     let gpu = match graph_cuda::emulator::device() {
         Ok(gpu) => gpu,
@@ -322,7 +340,13 @@ fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
     let (expected, _) = train(&network, RewriteOptions::none());
     let (got, ops) = train_with(&network, options());
     assert_close(&got, &expected, "on the GPU");
-    for op in ["_FusedConv2D", "_FusedMatMul", "_RandomMask", "_FusedApplyAdam"] {
+    for op in [
+        "_FusedConv2D",
+        "_PoolFilterGrad",
+        "_FusedMatMul",
+        "_RandomMask",
+        "_FusedApplyAdam",
+    ] {
         assert!(
             ops.contains(&(op, "/device:GPU:0".to_owned())),
             "no {op} on the GPU: {ops:?}"
@@ -331,6 +355,8 @@ fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
     // Each of them can be left out there too, and changes nothing but the last bits.
     for name in [
         "convolution_fusion",
+        "pool_place_fusion",
+        "filter_gradient_fusion",
         "matmul_fusion",
         "mask_fusion",
         "outer_product",

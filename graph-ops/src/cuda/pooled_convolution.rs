@@ -27,7 +27,7 @@ const SHARED: usize = 48 * 1024;
 const BLOCKS: usize = 512;
 
 /// Whether these kernels serve a convolution in `NHWC` with this pool: of few terms, so that a thread keeps what it works on,
-/// and with images that shared memory has room for.
+/// and with images that shared memory has room for. Not of 16 bits, which are rounded between operations.
 pub(crate) fn serves(g: &Conv2dGeometry, pool: &Pool2dGeometry, dtype: DType) -> bool {
     let (terms, size) = (g.filter_len() / g.out_channels.max(1), compute_size(dtype));
     let under = (g.rows.size + g.rows.stride) * (g.columns.size + g.columns.stride) * g.in_channels;
@@ -35,8 +35,9 @@ pub(crate) fn serves(g: &Conv2dGeometry, pool: &Pool2dGeometry, dtype: DType) ->
     let adds = (g.image_len() + ADDERS) * size;
     let empty = g.batch * g.filter_len() * pool.out_image_len() == 0;
     let no_gaps = g.rows.dilation == 1 && g.columns.dilation == 1;
+    let unrounded = matches!(dtype, DType::Float32 | DType::Float64);
     let fits = terms <= MOST_TERMS && under <= MOST_PIXELS && g.out_channels <= ADDERS && convolves.max(adds) <= SHARED;
-    !empty && no_gaps && pool.halves() && fits
+    unrounded && !empty && no_gaps && pool.halves() && fits
 }
 
 fn function(

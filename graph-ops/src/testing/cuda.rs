@@ -12,9 +12,9 @@ use graph_core::session::evaluate::evaluate_node_on;
 use graph_cuda::cache::Cache;
 use graph_cuda::driver::Compiler;
 use graph_cuda::nvrtc::Nvrtc;
-use graph_cuda::{Capability, Cuda, DeviceOptions, emulator};
+use graph_cuda::{Capability, Cuda, DeviceOptions};
 
-use super::{Case, all_cases, devices, gpu, runs_alone};
+use super::{Case, all_cases, devices, gpu, gpu_with, runs_alone};
 
 /// What came of the cases.
 #[derive(Default)]
@@ -103,7 +103,7 @@ fn texts_of_nodes() -> Result<Vec<String>, String> {
             tf32,
             ..DeviceOptions::default()
         };
-        let device = emulator::device_with(0, 1 << 30, &options).map_err(|error| error.to_string())?;
+        let device = gpu_with(&options).map_err(|error| error.to_string())?;
         for (node, inputs) in devices::nodes() {
             let outputs = evaluate_node_on(&node, &inputs, &device.accelerator());
             outputs.map_err(|error| format!("{}: {error}", node.op()))?;

@@ -9,6 +9,7 @@ mod devices;
 mod layout;
 mod lifetimes;
 mod planner;
+mod values;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::session::state::SessionState;
 use crate::session::structure::Structure;
 use crate::shape::Shape;
 use planner::Planner;
-pub(crate) use planner::plan_time_inputs;
+pub(crate) use values::plan_time_inputs;
 
 /// Where a tensor's data is while the plan runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,12 +6,13 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{HandleData, Node, NodeId, TensorId};
 use crate::op::kernel::{DeviceKind, KernelDefinition, KernelRequest};
-use crate::op::shape_inference::{InferenceContext, Inferred, InputValues};
+use crate::op::shape_inference::{InferenceContext, Inferred};
 use crate::op::{ArgType, ControlFlow, vocabulary};
 use crate::rewrite::Program;
 use crate::session::evaluate::{evaluate_node, find_kernel, needs_kernel};
 use crate::session::loops::Loop;
 use crate::session::placement::{Devices, Memory};
+use crate::session::plan::values::{PlanValues, plan_time_inputs};
 use crate::session::plan::{LoopSteps, Place, Step, Work};
 use crate::session::state::SessionState;
 use crate::session::structure::{Structure, input_args};
@@ -539,71 +540,5 @@ impl Planner<'_> {
         if node.definition.control_flow == ControlFlow::Merge && !matches!(step.work, Work::Dynamic) {
             self.places[step.outputs[1] as usize] = None;
         }
-    }
-}
-
-/// The flat positions of a node's plan-time inputs.
-pub(crate) fn plan_time_inputs(node: &Node) -> Vec<usize> {
-    let wanted = &node.definition.plan_time_inputs;
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let names: Vec<&str> = wanted
-        .iter()
-        .filter_map(|&index| node.definition.inputs.get(index))
-        .map(|arg| arg.name)
-        .collect();
-    input_args(node)
-        .enumerate()
-        .filter(|(_, arg)| names.contains(&arg.name))
-        .map(|(index, _)| index)
-        .collect()
-}
-
-/// Values of inputs as a plan knows them.
-struct PlanValues<'a, 'b> {
-    planner: &'a Planner<'b>,
-    node: &'a Node,
-}
-
-impl InputValues for PlanValues<'_, '_> {
-    fn handle(&self, index: usize) -> Option<HandleData> {
-        self.planner.handles[self.planner.tensor(self.node.inputs[index]) as usize].clone()
-    }
-
-    fn value(&self, index: usize) -> Option<Value> {
-        self.planner.values[self.planner.tensor(self.node.inputs[index]) as usize].clone()
-    }
-
-    fn value_as_shape(&self, index: usize) -> Option<PartialShape> {
-        if let Some(value) = self.value(index) {
-            return crate::graph::inference::shape_of_values(&value.to_i64_vec().ok()?);
-        }
-        let input = self.node.inputs[index];
-        let source = self.planner.program.node(input.node);
-        let function = source.definition.value_as_shape?;
-        let tensors: Vec<usize> = source
-            .inputs
-            .iter()
-            .map(|&input| self.planner.tensor(input) as usize)
-            .collect();
-        let shapes: Vec<PartialShape> = tensors
-            .iter()
-            .map(|&tensor| self.planner.shapes[tensor].clone())
-            .collect();
-        let dtypes: Vec<DType> = tensors.iter().map(|&tensor| self.planner.dtypes[tensor]).collect();
-        let values = PlanValues {
-            planner: self.planner,
-            node: source,
-        };
-        let context = InferenceContext::new(
-            source.definition,
-            &source.attrs,
-            &shapes,
-            &dtypes,
-            source.outputs.len(),
-            &values,
-        );
-        function(&context, input.slot as usize)
     }
 }

@@ -4,12 +4,12 @@ use graph_core::graph::Node;
 use graph_core::op::{AttrValue, Attributes, NameAttrList};
 use graph_core::session::evaluate::{evaluate_node, evaluate_node_on};
 use graph_core::{DType, PartialShape, Value};
-use graph_cuda::{Cuda, DeviceOptions, emulator};
+use graph_cuda::{ConvolutionKernels, Cuda, DeviceOptions};
 
 use super::{Numbers, cast, check_case, check_node, device, node};
 use crate::cuda::FLOATS;
 use crate::nn::fused::{self, Made};
-use crate::testing::{Case, floats};
+use crate::testing::{Case, floats, gpu_with};
 
 /// What `double` sums in another order may differ by.
 pub(super) const CLOSE: (f64, f64) = (1e-11, 1e-12);
@@ -309,9 +309,10 @@ fn check_in(
 fn tensor_cores_convolve_as_double_does_within_rounding() {
     let options = DeviceOptions {
         tf32: true,
+        convolutions: Some(ConvolutionKernels::Own),
         ..DeviceOptions::default()
     };
-    let device = match emulator::device_with(0, 1 << 30, &options) {
+    let device = match gpu_with(&options) {
         Ok(device) => device,
         Err(error) => return println!("skipped: {error}"),
     };
