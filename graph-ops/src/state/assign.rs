@@ -7,6 +7,7 @@ use graph_core::graph::IntoOperand;
 use graph_core::op::kernel::MakeKernel;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape, Value};
+use graph_cuda::Cuda;
 use half::{bf16, f16};
 
 use super::update::{Update, hand_on, update_builder};
@@ -278,12 +279,8 @@ fn with_kernels(mut definition: OpDefinition, attr: &'static str, kernels: &Kern
 /// Combines a variable with a value of its shape on a device.
 fn combining(request: &KernelRequest<'_>, expression: &str) -> Result<Planned> {
     let (dtype, shape) = (request.input_dtype(1), request.input_shape(1).clone());
-    let flat = Flat::new(
-        &graph_cuda::Cuda::of(request)?,
-        (dtype, shape.num_elements()),
-        &["old", "value"],
-        expression,
-    )?;
+    let cuda = Cuda::of(request)?;
+    let flat = Flat::new(&cuda, (dtype, shape.num_elements()), &["old", "value"], expression)?;
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
         let variable = context.variable_address(0)?;
         match context.variable(0)?.extent() {

@@ -121,7 +121,7 @@ impl Planner<'_> {
     }
 
     /// In which memory an op that decides what runs takes its input `position`.
-    fn memory_for_flow(&self, node: &Node, step: &Step, position: usize) -> Memory {
+    fn where_flow_takes(&self, node: &Node, step: &Step, position: usize) -> Memory {
         let tensor = step.inputs[position];
         let (is_at, dtype) = (self.memory[tensor as usize], self.dtypes[tensor as usize]);
         let wanted = if decides(dtype) {
@@ -158,7 +158,7 @@ impl Planner<'_> {
     }
 
     /// In which memory the outputs of an op that decides what runs lie, whose inputs have been brought to where it takes them.
-    pub(super) fn memory_of_flow(&self, node: &Node, step: &Step, slot: usize) -> Memory {
+    pub(super) fn where_flow_gives(&self, node: &Node, step: &Step, slot: usize) -> Memory {
         let mut inputs = node.inputs.iter().zip(&step.inputs);
         let first = inputs.find(|(input, _)| !self.is_way_back(**input));
         match (node.definition.control_flow, first) {
@@ -249,7 +249,7 @@ impl Planner<'_> {
             };
             let on_host = at_plan_time.contains(&position) || by_kernel(|kernel| &kernel.host_inputs);
             let memory = match step.work {
-                _ if flows => self.memory_for_flow(node, step, position),
+                _ if flows => self.where_flow_takes(node, step, position),
                 // Its shape is all that it is asked for.
                 _ if step.definition.is_some_and(|kernel| kernel.reads_shapes_only) => continue,
                 // It was read when the plan was made.

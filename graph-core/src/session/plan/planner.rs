@@ -507,7 +507,7 @@ impl Planner<'_> {
                 .is_some_and(|kernel| kernel.host_outputs.contains(&slot));
             self.memory[output as usize] = match self.places[output as usize] {
                 Some(Place::Alias(source)) => self.memory[source as usize],
-                _ if node.definition.control_flow != ControlFlow::None => self.memory_of_flow(node, step, slot),
+                _ if node.definition.control_flow != ControlFlow::None => self.where_flow_gives(node, step, slot),
                 _ if on_host => Memory::Host,
                 _ => step.memory,
             };

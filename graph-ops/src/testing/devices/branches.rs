@@ -207,3 +207,152 @@ fn shapes_that_the_run_tells_are_computed_with_on_the_device() -> Result<()> {
     }
     Ok(())
 }
+
+/// The stream of a branch moves on where that is taken, and nowhere else.
+#[test]
+fn streams_of_branches_on_a_device_are_those_of_the_host() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let p = placeholder::<bool>(()).build()?;
+    let drawn = cond(
+        &p,
+        || crate::random::random_uniform([3i32, 2]).seed(7).build(),
+        || constant([[0.0f32, 0.0]; 3]).build(),
+    )
+    .build()?;
+    let [host, gpu] = sessions(&graph, &device)?;
+    let mut seen = Vec::new();
+    for taken in [true, false, true, false, false, true] {
+        let run = |session: &Session| session.run::<Value>(&drawn, feed! { &p => taken });
+        let (expected, got) = (run(&host)?, run(&gpu)?);
+        assert_eq!(got, expected);
+        assert!(!taken || !seen.contains(&got), "the same numbers again");
+        seen.push(got);
+    }
+    let (_, steps) = traced(&gpu, &[&drawn], feed! { &p => true })?;
+    assert_eq!(devices_of(&steps, "RandomUniform"), [GPU]);
+    Ok(())
+}
+
+/// What is read of a variable in an iteration is what it was then, whatever the iteration makes of it.
+#[test]
+fn variables_that_loops_change_are_read_as_they_were() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let handle = crate::op("VarHandleOp").attr("dtype", DType::Float32);
+    let handle = handle.attr("shape", graph_core::PartialShape::from([2usize])).build()?;
+    let initialize = crate::op("AssignVariableOp").input(&handle).input([1.0f32, 3.0]);
+    let initialize = initialize.build_operation()?;
+    let held = inside("loop", &handle);
+    let ends = repeat(
+        "loop",
+        &[constant(0i32).build()?, constant([0.0f32, 0.0]).build()?],
+        |x| binary("Less", &x[0], inside("loop", constant(3i32))),
+        |x| {
+            let read = crate::op("ReadVariableOp").input(&held).attr("dtype", DType::Float32);
+            let read = read.control_input(&x[0].op()).build().expect("a node");
+            let assign = crate::op("AssignVariableOp").input(&held);
+            let assign = assign
+                .input(binary("AddV2", &read, &read))
+                .build_operation()
+                .expect("a node");
+            let next = crate::op("AddV2").input(&x[0]).input(inside("loop", constant(1i32)));
+            let sum = crate::op("AddV2").input(&x[1]).input(&read).control_input(&assign);
+            vec![next.build().expect("a node"), sum.build().expect("a node")]
+        },
+    );
+    let read = crate::op("ReadVariableOp")
+        .input(&handle)
+        .attr("dtype", DType::Float32)
+        .build()?;
+    let [host, gpu] = sessions(&graph, &device)?;
+    for session in [&host, &gpu] {
+        session.run::<()>(&initialize, ())?;
+        // 1 + 2 + 4, of each.
+        assert_eq!(session.run::<Vec<f32>>(&ends[1], ())?, [7.0, 21.0]);
+        assert_eq!(session.run::<Vec<f32>>(&read, ())?, [8.0, 24.0]);
+    }
+    let (_, steps) = traced(&gpu, &[&ends[1]], Feeds::new())?;
+    assert!(
+        devices_of(&steps, "AssignVariableOp")
+            .iter()
+            .all(|&device| device == GPU)
+    );
+    Ok(())
+}
+
+/// Elements of stacks and arrays stay on the device; what is written to one element of gradients adds up there.
+#[test]
+fn stacks_and_arrays_keep_what_the_device_made() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let x = placeholder::<f32>([2, 2]).build()?;
+    let stack = crate::op("StackV2")
+        .input(-1i32)
+        .attr("elem_type", DType::Float32)
+        .build()?;
+    let double = binary("AddV2", &x, &x);
+    let pushed = crate::op("StackPushV2").input(&stack).input(&double).build()?;
+    let popped = crate::op("StackPopV2").input(&stack).attr("elem_type", DType::Float32);
+    let popped = popped.control_input(&pushed.op()).build()?;
+    let array = TensorArray::with(DType::Float32, 2, |op| op.attr("clear_after_read", false))?.scatter([0, 1], &x)?;
+    let (first, again) = (array.read(0)?, array.read(0)?);
+    let sum = binary("AddV2", binary("Mul", &first, &again), array.read(1)?);
+    let slopes = gradients([&sum], [&x])?.build()?.remove(0).expect("a gradient");
+    let parts = TensorArray::new(DType::Float32, 2)?.split(&x, [1i64, 1])?.concat()?;
+    let fetches = [&popped, &sum, &slopes, &parts.0, &parts.1];
+    let [host, gpu] = sessions(&graph, &device)?;
+    for values in [[[1.0f32, 2.0], [3.0, 4.0]], [[-1.0, 0.5], [2.0, 8.0]]] {
+        let (expected, _) = traced(&host, &fetches, feed! { &x => values })?;
+        let (got, steps) = traced(&gpu, &fetches, feed! { &x => values })?;
+        assert_eq!(got, expected);
+        for op in [
+            "StackPushV2",
+            "StackPopV2",
+            "TensorArrayScatterV3",
+            "TensorArrayReadV3",
+            "TensorArrayConcatV3",
+        ] {
+            let devices = devices_of(&steps, op);
+            assert!(
+                !devices.is_empty() && devices.iter().all(|&device| device == GPU),
+                "{op}: {devices:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A shape that shows in the run alone, and for which the device has no kernel, is the host's to compute with.
+#[test]
+fn what_the_device_has_no_kernel_for_is_computed_by_the_host() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    // Repeated along more dimensions in turn than kernels have room for.
+    let (whole, turns) = ([2usize; 18], std::array::from_fn::<usize, 18, _>(|axis| 1 + axis % 2));
+    let x = placeholder::<f32>(whole).build()?;
+    let y = inside("loop", placeholder::<f32>(turns).name("y").build()?);
+    let fed = graph.operation("y")?.output(0);
+    let ends = repeat(
+        "loop",
+        &[constant(0i32).build()?, x.clone()],
+        |state| binary("Less", &state[0], inside("loop", constant(2i32))),
+        |state| {
+            let next = binary("AddV2", &state[0], inside("loop", constant(1i32)));
+            vec![next, binary("Mul", &state[1], &y)]
+        },
+    );
+    let numbers = |shape: &[usize]| {
+        let len: usize = shape.iter().product();
+        Value::from_vec(shape.to_vec(), (0..len).map(|at| at as f32 * 0.25).collect::<Vec<_>>())
+    };
+    let feeds = || -> Result<Feeds> { Ok(feed! { &x => numbers(&whole)?, &fed => numbers(&turns)? }) };
+    let [host, gpu] = sessions(&graph, &device)?;
+    let expected: Value = host.run(&ends[1], feeds()?)?;
+    assert_eq!(gpu.run::<Value>(&ends[1], feeds()?)?, expected);
+    Ok(())
+}
