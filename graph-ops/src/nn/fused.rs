@@ -7,7 +7,6 @@ use graph_core::op::{
     AttrValue, Attributes, FromAttr, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned,
 };
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
-use graph_cuda::Cuda;
 use half::{bf16, f16};
 use num_traits::Float;
 
@@ -22,8 +21,7 @@ use crate::cpu::pooling::{self, Pool2dGeometry, PoolElement};
 use crate::cpu::scratch::{Plain, with_scratch};
 use crate::cpu::window::Padding;
 use crate::cuda::FLOATS;
-use crate::cuda::channels::{BiasRelu, Sides};
-use crate::math::{device_product, product_of};
+use crate::math::product_of;
 
 impl Attrs for Attributes {
     fn read<T: FromAttr>(&self, name: &str) -> Result<T> {
@@ -148,7 +146,7 @@ pub(crate) fn mat_mul() -> &'static OpDefinition {
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f64>).types("T", &[DType::Float64]))
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<f16>).types("T", &[DType::Half]))
             .kernel(KernelDefinition::cpu(mat_mul_kernel::<bf16>).types("T", &[DType::BFloat16]))
-            .kernel(KernelDefinition::cuda(mat_mul_on_device).types("T", FLOATS))
+            .kernel(KernelDefinition::cuda(fused_on_device::mat_mul).types("T", FLOATS))
     })
 }
 
@@ -354,24 +352,5 @@ fn mat_mul_kernel<T: LayerElement + Element>(request: &KernelRequest<'_>) -> Res
         let (a, b, bias) = (context.input::<T>(0)?, context.input::<T>(1)?, context.input::<T>(2)?);
         gemm_bias(product, a, b, bias, relu, context.output::<T>(0)?);
         Ok(())
-    }))
-}
-
-/// In one pass where the device's library can do so; else the product, and then bias and `Relu` where it lies.
-fn mat_mul_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    let (product, relu): (_, bool) = (device_product(request)?, request.attr("relu")?);
-    let (cuda, dtype) = (Cuda::of(request)?, request.input_dtype(0));
-    let finish = BiasRelu::new(request, dtype, Sides::of(&[product.rows, product.columns], 1))?;
-    Ok(Planned::new(move |context| {
-        let [a, b, bias] = [0, 1, 2].map(|index| context.input_address(index));
-        let out = context.output_address(0);
-        // SAFETY: the tensors have the dimensions of the product, and the output is no input's memory.
-        unsafe {
-            if cuda.multiply_with_bias(&product, [a, b, bias], relu, out)? {
-                return Ok(());
-            }
-            cuda.multiply(&product, a, b, out)?;
-            finish.run(out, bias, relu)
-        }
     }))
 }

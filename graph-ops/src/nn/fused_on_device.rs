@@ -2,14 +2,16 @@
 
 use graph_core::op::{KernelContext, KernelRequest, Planned};
 use graph_core::{Error, Result, Shape};
+use graph_cuda::Cuda;
 
 use super::conv2d::Plan;
 use super::fused::{Made, function_attrs, pooled_geometry};
 use super::pooling::Pooling;
-use crate::cuda::channels::{ChannelSums, Sides};
+use crate::cuda::channels::{BiasRelu, ChannelSums, Sides};
 use crate::cuda::convolution::{BackpropFilter, Forward};
 use crate::cuda::pooled_convolution::{PooledFilterGradient, PooledForward, serves};
 use crate::cuda::pooling;
+use crate::math::device_product;
 
 /// Scratch memory is cut at multiples of this.
 const ALIGNMENT: usize = 256;
@@ -138,4 +140,23 @@ pub(super) fn pool_filter_grad(request: &KernelRequest<'_>) -> Result<Planned> {
         }
     });
     Ok(planned.with_scratch(scratch))
+}
+
+/// `_FusedMatMul`: in one pass where the device's library can do so; else the product, and then bias and `Relu` where it lies.
+pub(super) fn mat_mul(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (product, relu): (_, bool) = (device_product(request)?, request.attr("relu")?);
+    let (cuda, dtype) = (Cuda::of(request)?, request.input_dtype(0));
+    let finish = BiasRelu::new(request, dtype, Sides::of(&[product.rows, product.columns], 1))?;
+    Ok(Planned::new(move |context| {
+        let [a, b, bias] = [0, 1, 2].map(|index| context.input_address(index));
+        let out = context.output_address(0);
+        // SAFETY: the tensors have the dimensions of the product, and the output is no input's memory.
+        unsafe {
+            if cuda.multiply_with_bias(&product, [a, b, bias], relu, out)? {
+                return Ok(());
+            }
+            cuda.multiply(&product, a, b, out)?;
+            finish.run(out, bias, relu)
+        }
+    }))
 }
