@@ -428,6 +428,11 @@ impl Function {
         self.device.traced(stats, give)
     }
 
+    /// How many blocks of threads fill the device several times over: a kernel that goes over elements gains nothing by more.
+    pub fn blocks_to_fill(&self) -> usize {
+        self.device.driver.info().multiprocessors as usize * 32
+    }
+
     /// Gives the device a kernel that goes over `elements` elements with all threads of its grid (`GRID_LOOP`).
     ///
     /// # Errors
@@ -436,9 +441,7 @@ impl Function {
     /// # Safety
     /// That of [`Function::launch`].
     pub unsafe fn launch_over(&self, elements: usize, arguments: &[Argument<'_>]) -> Result<()> {
-        // Enough to fill the device several times over.
-        let most = u64::from(self.device.driver.info().multiprocessors) * 32;
-        let blocks = (elements as u64).div_ceil(u64::from(THREADS)).min(most);
+        let blocks = elements.div_ceil(THREADS as usize).min(self.blocks_to_fill());
         // SAFETY: the caller's promise.
         unsafe { self.launch([blocks as u32, 1, 1], [THREADS, 1, 1], arguments) }
     }

@@ -8,7 +8,7 @@ use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimize
 use graph_ops::{array, math, nn, random, state};
 
 /// All fusions, by the names that options know.
-const FUSIONS: [&str; 11] = [
+const FUSIONS: [&str; 13] = [
     "convolution_fusion",
     "pool_gradient_fusion",
     "pool_place_fusion",
@@ -20,6 +20,8 @@ const FUSIONS: [&str; 11] = [
     "sum_fusion",
     "update_fusion",
     "outer_product",
+    "sum_grouping",
+    "update_grouping",
 ];
 
 /// A small convolutional network with dropout and regularizers, and what one training step is.
@@ -325,6 +327,90 @@ fn truth_values_that_are_summed_become_numbers_first() {
     }
 }
 
+/// Sums of one, two and three, single operations and broadcast operands, as gradients and as new values of the variable.
+#[test]
+fn variables_are_updated_by_what_is_computed_for_them() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let (p, row) = (
+        array::placeholder::<f32>([3, 4]).build().unwrap(),
+        array::placeholder::<f32>([4]).build().unwrap(),
+    );
+    let variable = |at: usize| {
+        let numbers: Vec<f32> = (0..12).map(|i| ((i + 5 * at) as f32 * 0.7).sin()).collect();
+        Variable::new(Value::from_vec([3, 4], numbers).unwrap())
+            .build()
+            .unwrap()
+    };
+    let gradients: [Tensor; 5] = [
+        math::add_n([&p]).build().unwrap(),
+        math::add_n([&p, &p]).build().unwrap(),
+        math::add_n([&p, &p, &p]).build().unwrap(),
+        math::multiply(&p, &row).build().unwrap(),
+        math::negative(&row + &p).build().unwrap(),
+    ];
+    let mut variables: Vec<Variable> = (0..8).map(variable).collect();
+    variables.push(Variable::new(2.0f32).build().unwrap());
+    let [kept, shifted, squared, scalar] = &variables[5..] else {
+        unreachable!("nine variables")
+    };
+    let mut steps: Vec<Operation> = Vec::new();
+    for (variable, gradient) in variables.iter().zip(&gradients) {
+        let update = graph_core::graph::OpBuilder::new("ApplyGradientDescent");
+        let update = update.input(variable).input(0.25f32).input(gradient);
+        steps.push(update.build_operation().unwrap());
+    }
+    let old = array::identity(kept).build().unwrap();
+    {
+        let _after = graph_core::graph::scope::control_dependencies([&old.op()]).unwrap();
+        let less = math::multiply(kept, 0.5f32).build().unwrap();
+        steps.push(state::assign(kept, less).build_operation().unwrap());
+    }
+    steps.push(state::assign(shifted, shifted + &row).build_operation().unwrap());
+    let square = math::square(math::add_n([squared, shifted]).build().unwrap());
+    steps.push(
+        state::assign(squared, square.build().unwrap())
+            .build_operation()
+            .unwrap(),
+    );
+    steps.push(
+        state::assign(scalar, math::multiply(scalar, scalar))
+            .build_operation()
+            .unwrap(),
+    );
+    // `squared` takes `shifted`, which another of the steps changes.
+    let first = graph_ops::control::group(&steps[..7], "first").unwrap();
+    let second = graph_ops::control::group(&steps[7..], "second").unwrap();
+    // Sums over a sum of one.
+    let total = math::reduce_sum(&gradients[0]).build().unwrap();
+    let third = math::multiply(math::reduce_sum(math::square(&p)), 1.0f32 / 3.0)
+        .build()
+        .unwrap();
+    let run = |rewrites: RewriteOptions| -> Vec<Value> {
+        let session = Session::with_options(&graph, SessionOptions::new().rewrites(rewrites)).unwrap();
+        session.run(state::global_variables_initializer().unwrap(), ()).unwrap();
+        let numbers: Vec<f32> = (0..12).map(|i| (i as f32 * 1.3).cos()).collect();
+        let mut results = Vec::new();
+        for step in 0..3 {
+            let feeds = feed! {
+                &p => Value::from_vec([3, 4], numbers.clone()).unwrap(), &row => [0.5f32, -1.0, 2.0, step as f32]
+            };
+            let (total, third, old, ()): (Value, Value, Value, ()) =
+                session.run((&total, &third, &old, &first), feeds).unwrap();
+            results.extend([total, third, old]);
+            session.run::<()>(&second, ()).unwrap();
+        }
+        results.extend(
+            variables
+                .iter()
+                .map(|variable| session.run::<Value>(variable, ()).unwrap()),
+        );
+        results
+    };
+    assert_eq!(run(RewriteOptions::all()), run(RewriteOptions::none()));
+}
+
 #[test]
 fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
     let gpu = match graph_cuda::emulator::device() {
@@ -361,6 +447,8 @@ fn a_session_with_a_gpu_makes_the_fusions_that_have_kernels_there() {
         "mask_fusion",
         "outer_product",
         "update_fusion",
+        "sum_grouping",
+        "update_grouping",
     ] {
         let (without, _) = train_with(&network, options().rewrites(RewriteOptions::all().without(name)));
         assert_close(&without, &expected, name);

@@ -242,7 +242,8 @@ impl OpDefinition {
     /// # Panics
     /// If the text is not in the notation; definitions are part of the program.
     pub fn input(mut self, spec: &'static str) -> Self {
-        self.inputs.push(parse_arg(self.name, spec));
+        let arg = parse_arg(self.name, spec);
+        self.inputs.push(self.resolved(arg));
         self
     }
 
@@ -251,7 +252,8 @@ impl OpDefinition {
     /// # Panics
     /// If the text is not in the notation.
     pub fn output(mut self, spec: &'static str) -> Self {
-        self.outputs.push(parse_arg(self.name, spec));
+        let arg = parse_arg(self.name, spec);
+        self.outputs.push(self.resolved(arg));
         self
     }
 
@@ -260,11 +262,28 @@ impl OpDefinition {
     /// # Panics
     /// If the text is not in the notation.
     pub fn attr(mut self, spec: &'static str) -> Self {
-        self.attrs.push(
-            parse_attr(spec)
-                .unwrap_or_else(|| panic!("op {}: '{spec}' is not the definition of an attribute", self.name)),
-        );
+        let attr = parse_attr(spec)
+            .unwrap_or_else(|| panic!("op {}: '{spec}' is not the definition of an attribute", self.name));
+        let is_list = attr.ty == AttrType::List(&AttrType::Type);
+        for arg in self.inputs.iter_mut().chain(&mut self.outputs) {
+            if is_list && arg.ty == ArgType::Attr(attr.name) {
+                arg.ty = ArgType::List(attr.name);
+            }
+        }
+        self.attrs.push(attr);
         self
+    }
+
+    /// The argument, which is a list where the attribute that says its type is a list of types.
+    fn resolved(&self, mut arg: ArgDef) -> ArgDef {
+        if let ArgType::Attr(name) = arg.ty
+            && self
+                .attr_def(name)
+                .is_some_and(|attr| attr.ty == AttrType::List(&AttrType::Type))
+        {
+            arg.ty = ArgType::List(name);
+        }
+        arg
     }
 
     /// Marks the op as stateful.
@@ -523,24 +542,6 @@ fn parse_default(text: &'static str, ty: AttrType) -> Option<AttrValue> {
         AttrType::List(AttrType::Shape) if elements(text)?.is_empty() => AttrValue::ShapeList(Vec::new()),
         _ => return None,
     })
-}
-
-impl OpDefinition {
-    /// Turns arguments typed by a `list(type)` attribute into lists, once all attributes are there.
-    pub(crate) fn resolve_lists(&mut self) {
-        let lists: Vec<&'static str> = self
-            .attrs
-            .iter()
-            .filter(|attr| attr.ty == AttrType::List(&AttrType::Type))
-            .map(|attr| attr.name)
-            .collect();
-        for arg in self.inputs.iter_mut().chain(&mut self.outputs) {
-            match arg.ty {
-                ArgType::Attr(name) if lists.contains(&name) => arg.ty = ArgType::List(name),
-                _ => {}
-            }
-        }
-    }
 }
 
 #[cfg(test)]

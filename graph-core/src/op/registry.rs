@@ -29,9 +29,7 @@ impl Registry {
     pub fn new(families: &[&[fn() -> OpDefinition]], rewrites: Vec<&'static dyn Rewrite>) -> Self {
         let mut ops = FxHashMap::default();
         for make in families.iter().copied().flatten() {
-            let mut definition = make();
-            definition.resolve_lists();
-            let definition: &'static OpDefinition = Box::leak(Box::new(definition));
+            let definition: &'static OpDefinition = Box::leak(Box::new(make()));
             assert!(
                 ops.insert(definition.name, definition).is_none(),
                 "op {} is defined twice",

@@ -53,8 +53,10 @@ pub trait Rewrite: Send + Sync {
         false
     }
 
-    /// Whether accelerators have kernels for what it makes. Without, it does not run in sessions that have one.
-    fn for_accelerators(&self) -> bool {
+    /// Whether it runs in a session that has accelerators, or in one that has none: what it makes may have no kernels there, or
+    /// gain nothing.
+    fn suits(&self, accelerators: bool) -> bool {
+        let _ = accelerators;
         true
     }
 

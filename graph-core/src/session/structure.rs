@@ -127,8 +127,7 @@ fn pipeline(options: &RewriteOptions, shaped: bool, devices: &Devices) -> Result
         pipeline.push(&rewrite::prune::Prune);
     }
     pipeline.retain(|rewrite| {
-        let suits = devices.is_empty() || rewrite.for_accelerators();
-        options.applies(*rewrite) && suits && !(shaped && rewrite.runs_once())
+        options.applies(*rewrite) && rewrite.suits(!devices.is_empty()) && !(shaped && rewrite.runs_once())
     });
     Ok(pipeline)
 }

@@ -27,11 +27,13 @@ KERNEL(chain, T* out, Operands operands, Strides strides, i64 n) {
 
 #define SUM_THREADS 256
 
-// `partial` [RESULTS, blocks] becomes each block's sums of the results.
-BLOCK_KERNEL(chain_sums, SUM_THREADS, A* partial, Operands operands, Strides strides, i64 n) {
+// The sums of the results of `n` elements that `blocks` blocks take, of which this one is `block`: for the whole block's, in order, `row(r)`
+// is where that of result `r` goes.
+template <class Row>
+DEVICE void sum_block(const Operands& operands, const Strides& strides, i64 n, i64 block, i64 blocks, const Row& row) {
   A sums[RESULTS];
   for (int r = 0; r < RESULTS; ++r) sums[r] = A(0);
-  EACH_BATCH(begin, n) {
+  for (i64 begin = block * BATCH * blockDim.x + threadIdx.x; begin < n; begin += blocks * BATCH * blockDim.x) {
 #pragma unroll
     for (int k = 0; k < BATCH; ++k) {
       i64 i = begin + i64(k) * blockDim.x;
@@ -42,19 +44,52 @@ BLOCK_KERNEL(chain_sums, SUM_THREADS, A* partial, Operands operands, Strides str
   }
   for (int r = 0; r < RESULTS; ++r) {
     A sum = reduce_block<Add, SUM_THREADS>(sums[r]);
-    if (threadIdx.x == 0) partial[i64(r) * gridDim.x + blockIdx.x] = sum;
+    if (threadIdx.x == 0) *row(r) = sum;
   }
 }
 
-struct Totals {
-  T* of[16];
-  double scales[16];
+// `partial` [blocks, RESULTS] becomes each block's sums of the results.
+BLOCK_KERNEL(chain_sums, SUM_THREADS, A* partial, Operands operands, Strides strides, i64 n) {
+  sum_block(operands, strides, n, blockIdx.x, gridDim.x, [&](int r) { return partial + i64(blockIdx.x) * RESULTS + r; });
+}
+
+// Operands of which none is broadcast, and the first of the blocks that sum over them.
+struct Set {
+  Operands operands;
+  i64 n;
+  i64 block;
+};
+struct Sets {
+  Set of[16];
 };
 
-// The totals of the rows of `partial` [gridDim.x, blocks], times their scales.
-BLOCK_KERNEL(finish_sums, SUM_THREADS, Totals totals, const A* partial, i32 blocks) {
+// The same over `count` sets of operands, one after the other.
+BLOCK_KERNEL(chain_sums_of_sets, SUM_THREADS, A* partial, Sets sets, i32 count) {
+  int own = 0;
+  while (own + 1 < count && sets.of[own + 1].block <= blockIdx.x) ++own;
+  const Set& set = sets.of[own];
+  i64 end = own + 1 < count ? sets.of[own + 1].block : i64(gridDim.x);
+  sum_block(set.operands, Strides(), set.n, blockIdx.x - set.block, end - set.block,
+            [&](int r) { return partial + i64(blockIdx.x) * RESULTS + r; });
+}
+
+// A sum: where it goes, what it is multiplied with, and the blocks whose sums of a result it adds.
+struct Total {
+  T* of;
+  double scale;
+  i64 begin;
+  i32 count;
+  i32 result;
+};
+struct Totals {
+  Total of[16];
+};
+
+BLOCK_KERNEL(finish_sums, SUM_THREADS, Totals totals, const A* partial) {
+  const Total& total = totals.of[blockIdx.x];
   A sum = A(0);
-  for (i32 at = i32(threadIdx.x); at < blocks; at += SUM_THREADS) sum += partial[i64(blockIdx.x) * blocks + at];
+  for (i32 at = i32(threadIdx.x); at < total.count; at += SUM_THREADS)
+    sum += partial[(total.begin + at) * RESULTS + total.result];
   sum = reduce_block<Add, SUM_THREADS>(sum);
-  if (threadIdx.x == 0) *totals.of[blockIdx.x] = T(sum * A(totals.scales[blockIdx.x]));
+  if (threadIdx.x == 0) *total.of = T(sum * A(total.scale));
 }

@@ -1,6 +1,7 @@
 //! Chains of element-wise operations (`chain.cu`): their kernels' text is made of the instructions that the CPU follows.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::KernelRequest;
@@ -194,6 +195,11 @@ impl Text {
         })
     }
 
+    /// Whether some operands are broadcast, and need the strides.
+    pub(crate) fn is_strided(&self) -> bool {
+        self.strided != "0"
+    }
+
     /// What kernels want to be defined.
     pub(crate) fn defines(&self) -> [(&str, &str); 6] {
         [
@@ -265,101 +271,169 @@ impl Chain {
     }
 }
 
-/// Where sums go, and what they are multiplied with, as the kernel takes them.
+/// A set of operands that sums are taken over, as the kernel for several takes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Totals {
-    of: [DeviceAddress; OPERANDS],
-    scales: [f64; OPERANDS],
+struct Set {
+    operands: Operands,
+    n: i64,
+    /// The first of its blocks of threads.
+    block: i64,
 }
 
-/// The sums of the elements of chains over the same operands.
+/// A sum, as the kernel that finishes it takes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Total {
+    to: DeviceAddress,
+    scale: f64,
+    /// The first of its blocks of threads, and how many there are.
+    begin: i64,
+    count: i32,
+    /// Which of the chains it is of.
+    result: i32,
+}
+
+/// How many sets, and how many sums, a kernel takes.
+const TOGETHER: usize = 16;
+
+/// The sums of the elements of chains, over one set of operands or over several.
 pub(crate) struct Sums {
-    function: Function,
+    /// Kernels, and which of the sets they take: several, or one whose operands may be broadcast.
+    launches: Vec<(Function, Range<usize>, Option<Box<Strides>>)>,
     finish: Function,
-    strides: Strides,
+    /// For each set its elements and the first of its blocks.
+    sets: Vec<(usize, usize)>,
     scales: Vec<f64>,
-    len: usize,
     blocks: usize,
+    chains: usize,
     size: usize,
 }
 
 /// Threads of a block.
 const THREADS: usize = 256;
 
+/// How many blocks sum over `len` elements: by the length alone, so that the order of a sum does not depend on the device.
+fn blocks_of(len: usize) -> usize {
+    len.div_ceil(THREADS * 16).clamp(1, 1024)
+}
+
 impl Sums {
-    /// Of chains of `len` elements, each sum times its scale.
+    /// Of the same chains over sets of operands, each of as many elements as stands beside it; each sum times its scale, those of a
+    /// set together.
     ///
     /// # Errors
     /// Those of [`Text::new`].
     pub(crate) fn new(
         request: &KernelRequest<'_>,
         dtype: DType,
-        operands: &[Operand],
+        sets: &[(&[Operand], usize)],
         chains: &[Vec<Instruction>],
         scales: Vec<f64>,
-        len: usize,
     ) -> Result<Self> {
-        let text = Text::new(dtype, operands, chains)?;
-        let (cuda, defines) = (Cuda::of(request)?, text.defines());
-        // By the length alone, so that the order of a sum does not depend on the device.
-        let blocks = len.div_ceil(THREADS * 16).clamp(1, 1024);
-        let (count, size) = (chains.len(), compute_size(dtype));
+        let (cuda, size) = (Cuda::of(request)?, compute_size(dtype));
+        let (mut launches, mut firsts, mut blocks) = (Vec::new(), Vec::with_capacity(sets.len()), 0);
         // Each element is calculated and added.
-        let operations = chains.iter().map(|chain| chain.len() + 1).sum::<usize>() * len;
-        let (function, finish) = (
-            cuda.function(&SOURCE, "chain_sums", &defines)?,
-            cuda.function(&SOURCE, "finish_sums", &defines)?,
-        );
-        let finished = count.min(OPERANDS);
+        let operations = chains.iter().map(|chain| chain.len() + 1).sum::<usize>();
+        let texts = sets.iter().map(|(operands, _)| Text::new(dtype, operands, chains));
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        let mut begin = 0;
+        while begin < sets.len() {
+            let text = &texts[begin];
+            let same = |other: &Text| !text.is_strided() && other.defines() == text.defines();
+            let others = texts[begin + 1..]
+                .iter()
+                .take(TOGETHER - 1)
+                .take_while(|other| same(other));
+            let range = begin..begin + 1 + others.count();
+            begin = range.end;
+            let (mut moved, mut elements, before) = (0, 0, blocks);
+            for (operands, len) in &sets[range.clone()] {
+                firsts.push((*len, blocks));
+                blocks += blocks_of(*len);
+                elements += len;
+                // What is broadcast is little.
+                moved += operands.len() * len * dtype.size().unwrap_or(0);
+            }
+            let alone = range.len() == 1;
+            let name = if alone { "chain_sums" } else { "chain_sums_of_sets" };
+            let function = cuda.function(&SOURCE, name, &text.defines())?;
+            let function = function
+                .moving(moved + chains.len() * (blocks - before) * size)
+                .doing(operations * elements);
+            launches.push((function, range, alone.then(|| Box::new(text.strides))));
+        }
+        let text = texts.first().ok_or_else(broken)?;
+        let finish = cuda.function(&SOURCE, "finish_sums", &text.defines())?;
+        let finished = scales.len().min(TOGETHER);
+        let each = blocks.div_ceil(sets.len().max(1));
         Ok(Self {
-            function: function
-                .moving(request.input_bytes() + count * blocks * size)
-                .doing(operations),
-            finish: finish.moving(finished * (blocks + 1) * size).doing(finished * blocks),
-            strides: text.strides,
+            launches,
+            finish: finish.moving(finished * (each + 1) * size).doing(finished * each),
+            sets: firsts,
             scales,
-            len,
             blocks,
+            chains: chains.len(),
             size,
         })
     }
 
     /// Bytes of scratch memory that it wants.
     pub(crate) fn scratch(&self) -> usize {
-        self.scales.len() * self.blocks * self.size
+        self.chains * self.blocks * self.size
     }
 
     /// # Errors
     /// The device's.
     ///
     /// # Safety
-    /// The operands have the elements that their layouts say; there are as many `outs`, of one element of the dtype, as chains;
-    /// there is as much scratch memory as [`Sums::scratch`] says.
-    pub(crate) unsafe fn run(&self, operands: Operands, outs: &[DeviceAddress], scratch: DeviceAddress) -> Result<()> {
-        let (blocks, threads) = (self.blocks as u32, [THREADS as u32, 1, 1]);
-        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
-        unsafe {
-            self.function.launch(
-                [blocks, 1, 1],
-                threads,
-                arguments![scratch, operands, self.strides, self.len as i64],
-            )
-        }?;
-        for (part, (outs, scales)) in outs.chunks(OPERANDS).zip(self.scales.chunks(OPERANDS)).enumerate() {
-            let mut totals = Totals {
-                of: [NOWHERE; OPERANDS],
-                scales: [1.0; OPERANDS],
+    /// The operands of each set have the elements that their layouts say; there are as many `outs`, of one element of the dtype, as
+    /// chains for each set; there is as much scratch memory as [`Sums::scratch`] says.
+    pub(crate) unsafe fn run(&self, sets: &[Operands], outs: &[DeviceAddress], scratch: DeviceAddress) -> Result<()> {
+        let threads = [THREADS as u32, 1, 1];
+        for (function, range, strides) in &self.launches {
+            let first = self.sets[range.start].1;
+            let end = self.sets.get(range.end).map_or(self.blocks, |&(_, block)| block);
+            let (grid, partial) = (
+                [(end - first) as u32, 1, 1],
+                scratch.offset(first * self.chains * self.size),
+            );
+            if let Some(strides) = strides {
+                let len = self.sets[range.start].0 as i64;
+                // SAFETY: these are the parameters of `chain_sums`; the caller's promise is of the addresses.
+                unsafe { function.launch(grid, threads, arguments![partial, sets[range.start], **strides, len]) }?;
+                continue;
+            }
+            let set = |at: usize| {
+                let (len, block) = self.sets[at];
+                Set {
+                    operands: sets[at],
+                    n: len as i64,
+                    block: (block - first) as i64,
+                }
             };
-            totals.of[..outs.len()].copy_from_slice(outs);
-            totals.scales[..scales.len()].copy_from_slice(scales);
-            let partial = scratch.offset(part * OPERANDS * self.blocks * self.size);
-            let grid = [outs.len().min(scales.len()) as u32, 1, 1];
-            // SAFETY: as above.
-            unsafe {
-                self.finish
-                    .launch(grid, threads, arguments![totals, partial, blocks as i32])
-            }?;
+            let all: [Set; TOGETHER] = std::array::from_fn(|at| set((range.start + at).min(range.end - 1)));
+            // SAFETY: as above, of `chain_sums_of_sets`.
+            unsafe { function.launch(grid, threads, arguments![partial, all, range.len() as i32]) }?;
+        }
+        let total = |at: usize| {
+            let (set, result) = (at / self.chains, at % self.chains);
+            let (len, block) = self.sets[set];
+            Total {
+                to: outs[at],
+                scale: self.scales[at],
+                begin: block as i64,
+                count: blocks_of(len) as i32,
+                result: result as i32,
+            }
+        };
+        let count = outs.len().min(self.scales.len());
+        for begin in (0..count).step_by(TOGETHER) {
+            let end = count.min(begin + TOGETHER);
+            let all: [Total; TOGETHER] = std::array::from_fn(|at| total((begin + at).min(end - 1)));
+            let grid = [(end - begin) as u32, 1, 1];
+            // SAFETY: these are the parameters of `finish_sums`, with a block for each of the totals.
+            unsafe { self.finish.launch(grid, threads, arguments![all, scratch]) }?;
         }
         Ok(())
     }

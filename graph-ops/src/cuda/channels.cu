@@ -30,3 +30,12 @@ BLOCK_KERNEL(sum_pixels, SUM_THREADS, A* partial, const T* x, i64 pixels, i64 sl
     terms[0] = A(x[element_of(pixel, channel, channels, inner)]);
   });
 }
+
+// The same of the gradients that `max_pool_grad_at` brings to the pixels, from where they come: `Relu` stops some.
+BLOCK_KERNEL(sum_at_places, SUM_THREADS, A* partial, const T* gradients, const T* places, i64 pixels, i64 slab, i32 channels,
+             i32 width) {
+  sum_slab<1, A>(pixels, slab, channels, width, partial, channels, [=](i64 pixel, i32 channel, A* terms) {
+    i64 at = pixel * channels + channel;
+    terms[0] = A(T(A(gradients[at]) * (i32(A(places[at])) < 4 ? A(1) : A(0))));
+  });
+}

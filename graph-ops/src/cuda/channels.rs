@@ -73,9 +73,18 @@ impl Slabs {
     }
 }
 
+/// Which elements are summed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Summed {
+    All,
+    /// Of the gradients of a pool over `Relu`, those that places of maxima (beside them) let through.
+    AtPlaces,
+}
+
 /// The sum of each channel's elements.
 pub(crate) struct ChannelSums {
     function: Function,
+    summed: Summed,
     /// Unless there is one slab, whose sums are the result.
     finish: Option<SumRows>,
     sides: Sides,
@@ -89,14 +98,32 @@ impl ChannelSums {
     /// # Errors
     /// `Unimplemented` for dtypes that kernels do not calculate with, and for too many channels.
     pub(crate) fn new(request: &KernelRequest<'_>, [dtype, result]: [DType; 2], sides: Sides) -> Result<Self> {
+        Self::of(request, [dtype, result], sides, Summed::All)
+    }
+
+    /// [`ChannelSums::new`] of some of the elements; where places say of which, channels are the last axis.
+    ///
+    /// # Errors
+    /// Those of [`ChannelSums::new`].
+    pub(crate) fn of(
+        request: &KernelRequest<'_>,
+        [dtype, result]: [DType; 2],
+        sides: Sides,
+        summed: Summed,
+    ) -> Result<Self> {
         small(sides.channels)?;
         let slabs = Slabs::new(sides.pixels(), sides.channels, sides.inner == 1);
         let direct = slabs.count == 1 && result.size() == Some(compute_size(dtype));
         let size = compute_size(dtype);
-        let bytes = sides.len() * dtype.size().unwrap_or(0) + slabs.count * sides.channels * size;
-        let function = Cuda::of(request)?.function(&SOURCE, "sum_pixels", &[("T", type_name(dtype)?)])?;
+        let (name, tensors) = match summed {
+            Summed::All => ("sum_pixels", 1),
+            Summed::AtPlaces => ("sum_at_places", 2),
+        };
+        let bytes = tensors * sides.len() * dtype.size().unwrap_or(0) + slabs.count * sides.channels * size;
+        let function = Cuda::of(request)?.function(&SOURCE, name, &[("T", type_name(dtype)?)])?;
         Ok(Self {
             function: function.moving(bytes).doing(sides.len()),
+            summed,
             finish: if direct {
                 None
             } else {
@@ -115,33 +142,37 @@ impl ChannelSums {
             .map_or(0, |_| self.slabs.count * self.sides.channels * self.size)
     }
 
-    /// Sums `x` to `out`.
+    /// Sums `x` to `out`; places are read where they say of which elements.
     ///
     /// # Errors
     /// The device's.
     ///
     /// # Safety
-    /// Both are of the dtypes and the sizes that [`ChannelSums::new`] was told of, and there is as much scratch memory as
+    /// All are of the dtypes and the sizes that [`ChannelSums::of`] was told of, and there is as much scratch memory as
     /// [`ChannelSums::scratch`] says.
-    pub(crate) unsafe fn run(&self, x: DeviceAddress, out: DeviceAddress, scratch: DeviceAddress) -> Result<()> {
+    pub(crate) unsafe fn run(
+        &self,
+        [x, places]: [DeviceAddress; 2],
+        out: DeviceAddress,
+        scratch: DeviceAddress,
+    ) -> Result<()> {
         let (Sides { channels, inner, .. }, Slabs { width, len, .. }) = (self.sides, self.slabs);
         let partial = if self.finish.is_some() { scratch } else { out };
-        let pixels = self.sides.pixels() as i64;
+        let (pixels, slab, channels, width) = (self.sides.pixels() as i64, len as i64, channels as i32, width as i32);
+        let (blocks, threads) = (self.slabs.blocks(), [THREADS as u32, 1, 1]);
         // SAFETY: these are the kernels' parameters; the caller's promise is of the addresses.
         unsafe {
-            self.function.launch(
-                self.slabs.blocks(),
-                [THREADS as u32, 1, 1],
-                arguments![
-                    partial,
-                    x,
-                    pixels,
-                    len as i64,
-                    channels as i32,
-                    width as i32,
-                    inner as i64
-                ],
-            )?;
+            match self.summed {
+                Summed::All => {
+                    let inner = inner as i64;
+                    let arguments = arguments![partial, x, pixels, slab, channels, width, inner];
+                    self.function.launch(blocks, threads, arguments)?;
+                }
+                Summed::AtPlaces => {
+                    let arguments = arguments![partial, x, places, pixels, slab, channels, width];
+                    self.function.launch(blocks, threads, arguments)?;
+                }
+            }
             match &self.finish {
                 Some(finish) => finish.run(out, partial),
                 None => Ok(()),

@@ -10,7 +10,7 @@ use super::windows::Format;
 use crate::cpu::bias::add_channels;
 use crate::cpu::reduce::{IntSum, Reduction, Sum, reduce};
 use crate::cuda::channels::{ChannelSums, Sides};
-use crate::cuda::{self, NUMBERS};
+use crate::cuda::{self, NOWHERE, NUMBERS};
 use crate::math::nodes::Nodes;
 
 /// `BiasAdd`
@@ -166,7 +166,7 @@ fn sum_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
     let planned = Planned::new(move |context| {
         let (x, out) = (context.input_address(0), context.output_address(0));
         // SAFETY: the tensors have the sizes that the kernel was made for, and it gets the scratch memory it wants.
-        unsafe { kernel.run(x, out, context.scratch_address()) }
+        unsafe { kernel.run([x, NOWHERE], out, context.scratch_address()) }
     });
     Ok(planned.with_scratch(scratch))
 }

@@ -7,7 +7,7 @@ use graph_cuda::Cuda;
 use super::conv2d::Plan;
 use super::fused::{Made, function_attrs, pooled_geometry};
 use super::pooling::Pooling;
-use crate::cuda::channels::{BiasRelu, ChannelSums, Sides};
+use crate::cuda::channels::{BiasRelu, ChannelSums, Sides, Summed};
 use crate::cuda::convolution::{BackpropFilter, Forward};
 use crate::cuda::pooled_convolution::{PooledFilterGradient, PooledForward, serves};
 use crate::cuda::pooling;
@@ -90,18 +90,26 @@ pub(super) fn max_pool_relu_grad(request: &KernelRequest<'_>) -> Result<Planned>
     let geometry = Pooling::of(request)?.geometry(images)?;
     let name = if by_places { "max_pool_grad_at" } else { "max_pool_grad" };
     let gradient = pooling::Pooling::new(request, name, dtype, &geometry, true)?;
-    let sums = ChannelSums::new(request, [dtype, request.output_dtype(1)], Sides::of(images, 3))?;
+    // What is at places goes to one pixel each: its sum is that of what comes.
+    let (summed, shape) = match by_places {
+        true => (Summed::AtPlaces, request.input_shape(1)),
+        false => (Summed::All, images),
+    };
+    let sums = ChannelSums::of(request, [dtype, request.output_dtype(1)], Sides::of(shape, 3), summed)?;
     let scratch = sums.scratch();
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let [from, gradients] = [0, 1].map(|index| context.input_address(index));
         let [backprop, bias] = [0, 1].map(|index| context.output_address(index));
         // SAFETY: the tensors have the sizes that the kernels were made for, and they get the scratch memory they want.
         unsafe {
-            match by_places {
-                true => gradient.grad_at(from, gradients, backprop)?,
-                false => gradient.max_grad(from, gradients, true, backprop)?,
-            }
-            sums.run(backprop, bias, context.scratch_address())
+            let summed = if by_places {
+                gradient.grad_at(from, gradients, backprop)?;
+                gradients
+            } else {
+                gradient.max_grad(from, gradients, true, backprop)?;
+                backprop
+            };
+            sums.run([summed, from], bias, context.scratch_address())
         }
     });
     Ok(planned.with_scratch(scratch))
@@ -126,7 +134,12 @@ pub(super) fn pool_filter_grad(request: &KernelRequest<'_>) -> Result<Planned> {
     let own = (whole.num_elements() * dtype.size().unwrap_or(0)).next_multiple_of(ALIGNMENT);
     let gradient = pooling::Pooling::new(request, "max_pool_grad_at", dtype, &pool, true)?;
     let filter = BackpropFilter::new(request, dtype, &geometry, true)?;
-    let sums = ChannelSums::new(request, [dtype; 2], Sides::of(&whole, 3))?;
+    let sums = ChannelSums::of(
+        request,
+        [dtype; 2],
+        Sides::of(request.input_shape(2), 3),
+        Summed::AtPlaces,
+    )?;
     let scratch = own + filter.scratch().max(sums.scratch());
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
         let [images, places, gradients] = [0, 1, 2].map(|index| context.input_address(index));
@@ -136,7 +149,7 @@ pub(super) fn pool_filter_grad(request: &KernelRequest<'_>) -> Result<Planned> {
         unsafe {
             gradient.grad_at(places, gradients, backprop)?;
             filter.run(images, backprop, filter_backprop, rest)?;
-            sums.run(backprop, bias_backprop, rest)
+            sums.run([gradients, places], bias_backprop, rest)
         }
     });
     Ok(planned.with_scratch(scratch))

@@ -29,4 +29,6 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::elementwise::ELEMENTWISE,
     &fusion::sum::SUMS,
     &fusion::update::UPDATES,
+    &fusion::sum::SUM_GROUPS,
+    &fusion::update_group::UPDATE_GROUPS,
 ];

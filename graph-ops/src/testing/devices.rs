@@ -6,6 +6,7 @@ mod chains;
 mod convolutions;
 #[cfg(feature = "full")]
 mod families;
+mod groups;
 mod layouts;
 mod libraries;
 mod pools;

@@ -92,17 +92,19 @@ impl Planner<'_> {
         is_handle || (arg.is_ref && self.is_ref[input])
     }
 
-    /// Where the node is to run: beside the variable that it works on, where its input is if it passes that on, or where it
-    /// asks to.
+    /// Where the node is to run: beside the variables that it works on, on the host if one of them is there, or where it asks
+    /// to.
     fn memory_of(&self, node: &Node, step: &Step) -> Memory {
-        let variable = input_args(node)
+        let mut homes = input_args(node)
             .zip(&step.inputs)
-            .find(|(arg, input)| self.refers(arg, **input))
-            .map(|(_, &input)| self.variables[input as usize]);
-        match variable {
-            Some(variable) => variable
-                .and_then(|variable| self.homes.get(&variable).copied())
-                .unwrap_or(Memory::Host),
+            .filter(|(arg, input)| self.refers(arg, **input))
+            .map(|(_, &input)| {
+                let home = self.variables[input as usize].and_then(|variable| self.homes.get(&variable).copied());
+                home.unwrap_or(Memory::Host)
+            });
+        match homes.next() {
+            Some(first) if homes.all(|home| home != Memory::Host) => first,
+            Some(_) => Memory::Host,
             None if self.counts_on_host(step) => Memory::Host,
             None => self.devices.wanted(node).memory,
         }

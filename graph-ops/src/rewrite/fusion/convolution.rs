@@ -7,14 +7,14 @@ use graph_core::rewrite::Program;
 
 use super::elementwise::{dtype_of, is_half};
 use super::parts::{copied, each, fits, fused, made_by, taken_by};
-use super::{Fused, Fusion, Uses};
+use super::{Fused, Fusion, Serves, Uses};
 use crate::nn::fused::{self as ops, Made};
 
 /// `MaxPool(Relu(BiasAdd(Conv2D(...))))` in one operation that goes image by image; also without the pool, and without
 /// the activation. An activity that nothing but the pool takes, as where nothing is trained, is never in memory.
 pub(crate) const CONVOLUTIONS: Fusion = Fusion {
     name: "convolution_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| each(program, "BiasAdd", |id| fused_convolution(program, uses, id)),
 };
 
@@ -22,7 +22,7 @@ pub(crate) const CONVOLUTIONS: Fusion = Fusion {
 /// of that as `float`.
 pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
     name: "pool_gradient_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| each(program, "ReluGrad", |id| fused_pool_gradient(program, uses, id)),
 };
 
@@ -31,7 +31,7 @@ pub(crate) const POOL_GRADIENTS: Fusion = Fusion {
 /// there.
 pub(crate) const POOL_PLACES: Fusion = Fusion {
     name: "pool_place_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| {
         let found = program.ids().filter_map(|id| with_places(program, uses, id));
         found.flatten().collect()
@@ -42,7 +42,7 @@ pub(crate) const POOL_PLACES: Fusion = Fusion {
 /// the pool, that is never in memory.
 pub(crate) const POOL_RESPONSES: Fusion = Fusion {
     name: "pool_lrn_fusion",
-    host_only: true,
+    serves: Serves::Host,
     find: |program, uses| each(program, "LRN", |id| fused_response(program, uses, id)),
 };
 
@@ -50,7 +50,7 @@ pub(crate) const POOL_RESPONSES: Fusion = Fusion {
 /// image and never in memory as a whole.
 pub(crate) const FILTER_GRADIENTS: Fusion = Fusion {
     name: "filter_gradient_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| {
         let op = "Conv2DBackpropFilter";
         each(program, op, |id| fused_filter_gradient(program, uses, id))
@@ -214,6 +214,7 @@ fn with_places(program: &Program, uses: &Uses, gradient: NodeId) -> Option<[Fuse
         Fused {
             node,
             first: id,
+            others: Vec::new(),
             outputs,
         }
     };

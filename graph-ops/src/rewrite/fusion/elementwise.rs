@@ -12,7 +12,7 @@ use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Fused, Fusion, Uses};
+use super::{Fused, Fusion, Serves, Uses};
 use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Operand, Precision};
 use crate::cuda::{FLOATS, chain as device};
@@ -24,7 +24,7 @@ use crate::cuda::{FLOATS, chain as device};
 /// in `double`, or in `float`, and then a `Cast` may lead from one of `float`, `half` and `bfloat16` to another in it.
 pub(crate) const ELEMENTWISE: Fusion = Fusion {
     name: "elementwise_fusion",
-    host_only: false,
+    serves: Serves::All,
     find,
 };
 
@@ -88,6 +88,7 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
         Some(Fused {
             node: fuse(program, id, &group.members)?,
             first: id,
+            others: Vec::new(),
             outputs: vec![TensorId::new(id, 0)],
         })
     };
@@ -134,7 +135,8 @@ pub(super) struct Part {
 pub(super) fn part(program: &Program, id: NodeId) -> Option<Part> {
     let node = program.node(id);
     let (function, truth) = match node.op() {
-        "Add" | "AddV2" | "AddN" | "BiasAdd" | "BiasAddV1" => (Function::Add, false),
+        "Add" | "AddV2" | "BiasAdd" | "BiasAddV1" => (Function::Add, false),
+        "AddN" if node.inputs.len() > 1 => (Function::Add, false),
         "Sub" => (Function::Sub, false),
         "Mul" => (Function::Mul, false),
         "RealDiv" => (Function::Div, false),

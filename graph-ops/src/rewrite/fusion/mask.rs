@@ -4,14 +4,14 @@ use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::rewrite::Program;
 
 use super::parts::{copied, fits};
-use super::{Fused, Fusion, Uses};
+use super::{Fused, Fusion, Serves, Uses};
 use crate::random;
 
 /// `Cast(RandomUniform(...) >= threshold)` in one operation: the numbers are never in memory, and none is drawn where the
 /// threshold lets all pass.
 pub(crate) const RANDOM_MASKS: Fusion = Fusion {
     name: "mask_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| program.ids().filter_map(|id| random_mask(program, uses, id)).collect(),
 };
 
@@ -57,6 +57,7 @@ fn random_mask(program: &Program, uses: &Uses, cast: NodeId) -> Option<Fused> {
     Some(Fused {
         node,
         first: generator,
+        others: Vec::new(),
         outputs: vec![TensorId::new(cast, 0)],
     })
 }

@@ -4,14 +4,14 @@ use graph_core::graph::{NodeId, TensorId};
 use graph_core::rewrite::Program;
 
 use super::parts::{copied, each, fits, fused, made_by};
-use super::{Fused, Fusion, Uses, elementwise};
+use super::{Fused, Fusion, Serves, Uses, elementwise};
 use crate::nn::fused as ops;
 
 /// `Relu(BiasAdd(MatMul(...)))` in one operation that finishes each part of the product while it is in the cache; also without
 /// the activation.
 pub(crate) const DENSE_LAYERS: Fusion = Fusion {
     name: "matmul_fusion",
-    host_only: false,
+    serves: Serves::All,
     find: |program, uses| each(program, "BiasAdd", |id| dense_layer(program, uses, id)),
 };
 

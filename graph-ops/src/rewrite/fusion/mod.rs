@@ -6,12 +6,14 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
+mod independent;
 pub(super) mod mask;
 pub(super) mod matmul;
 pub(super) mod outer;
 mod parts;
 pub(crate) mod sum;
 pub(super) mod update;
+pub(super) mod update_group;
 mod uses;
 
 use graph_core::Result;
@@ -19,22 +21,33 @@ use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::rewrite::{Program, Rewrite, topological_order};
 use rustc_hash::FxHashMap;
 
+use independent::independent;
 use uses::Uses;
 
 /// A fused operation.
 struct Fused {
     node: Node,
-    /// The operation under whose place in the user's graph it runs. Control edges onto this one lead to the new one.
+    /// The operation under whose place in the user's graph it runs.
     first: NodeId,
+    /// Other operations that it stands for. Control edges onto these, and onto the first, lead to the new one.
+    others: Vec<NodeId>,
     /// The tensors that become its outputs.
     outputs: Vec<TensorId>,
+}
+
+/// In which sessions a fusion runs.
+enum Serves {
+    All,
+    /// Those without accelerators: what it makes has kernels on the host alone.
+    Host,
+    /// Those with one: what it saves is the time between two kernels.
+    Accelerators,
 }
 
 /// A rewrite that replaces operations by fused ones.
 pub(crate) struct Fusion {
     name: &'static str,
-    /// Whether what it makes has kernels on the host alone.
-    host_only: bool,
+    serves: Serves,
     /// The fused operations of a program. They have no operation in common, and none depends on another but through its
     /// outputs.
     find: fn(&Program, &Uses) -> Vec<Fused>,
@@ -49,8 +62,12 @@ impl Rewrite for Fusion {
         true
     }
 
-    fn for_accelerators(&self) -> bool {
-        !self.host_only
+    fn suits(&self, accelerators: bool) -> bool {
+        match self.serves {
+            Serves::All => true,
+            Serves::Host => !accelerators,
+            Serves::Accelerators => accelerators,
+        }
     }
 
     fn apply(&self, program: &Program) -> Result<Option<Program>> {
@@ -65,7 +82,7 @@ impl Rewrite for Fusion {
         let (mut tensors, mut nodes) = (FxHashMap::default(), FxHashMap::default());
         for fused in found {
             let new = result.push(fused.node, program.origins[fused.first.index()]);
-            nodes.insert(fused.first, new);
+            nodes.extend([fused.first].into_iter().chain(fused.others).map(|old| (old, new)));
             let outputs = fused.outputs.into_iter().enumerate();
             tensors.extend(outputs.map(|(slot, tensor)| (tensor, TensorId::new(new, slot))));
         }

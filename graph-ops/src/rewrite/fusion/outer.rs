@@ -23,10 +23,6 @@ impl Rewrite for OuterProducts {
         true
     }
 
-    fn for_accelerators(&self) -> bool {
-        true
-    }
-
     fn apply(&self, program: &Program) -> Result<Option<Program>> {
         if !program.nodes.iter().any(|node| node.op() == "MatMul") {
             return Ok(None);

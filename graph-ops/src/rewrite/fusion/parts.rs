@@ -1,5 +1,6 @@
 //! What the fusions of layers ask of nodes, and how they make theirs.
 
+use graph_core::DType;
 use graph_core::graph::{Node, NodeId, OutputInfo, TensorId};
 use graph_core::op::{Attributes, OpDefinition};
 use graph_core::rewrite::Program;
@@ -39,7 +40,12 @@ pub(super) fn fused(
         outputs: infos.into_iter().collect(),
         ..program.node(first).clone()
     };
-    Fused { node, first, outputs }
+    Fused {
+        node,
+        first,
+        others: Vec::new(),
+        outputs,
+    }
 }
 
 /// Whether the node may be fused: nothing but its data orders it, its numbers are of a floating-point dtype and of known shape,
@@ -73,6 +79,23 @@ pub(super) fn taken_by(program: &Program, uses: &Uses, tensor: TensorId, op: &st
         |id: &NodeId| program.node(*id).op() == op && program.node(*id).inputs[0] == tensor && fits(program, uses, *id);
     let mut takers = uses.of(tensor).iter().copied();
     takers.find(takes).filter(|_| uses.on_one_device(tensor))
+}
+
+/// The reference or handle of the variable in whose memory the tensor lies; `None` where it has memory of its own.
+pub(super) fn variable_behind(program: &Program, mut tensor: TensorId) -> Option<TensorId> {
+    loop {
+        let node = program.node(tensor.node);
+        let output = &node.outputs[tensor.slot as usize];
+        if output.is_ref || output.dtype == DType::Resource {
+            return Some(tensor);
+        }
+        let passed = node.definition.kernels.iter().find_map(|kernel| kernel.alias);
+        tensor = match passed {
+            Some((input, _)) => node.inputs[input],
+            None if node.op() == "ReadVariableOp" => node.inputs[0],
+            None => return None,
+        };
+    }
 }
 
 /// The attributes of these names, as far as there are such.

@@ -1,16 +1,19 @@
 //! Sums over all elements of what element-wise operations compute.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use graph_core::graph::{Node, NodeId, TensorId};
-use graph_core::op::{Attributes, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
+use graph_core::graph::{Node, NodeId, OutputInfo, TensorId};
+use graph_core::op::{Attributes, FromAttr, InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::rewrite::Program;
-use graph_core::{DType, Element, Error, PartialShape, Result};
+use graph_core::{DType, Element, Error, PartialShape, Result, Value};
 use half::{bf16, f16};
 use num_traits::Zero;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
-use super::{Fused, Fusion, Uses, elementwise};
+use super::parts::variable_behind;
+use super::{Fused, Fusion, Serves, Uses, elementwise, independent};
 use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Operand};
 use crate::cpu::element::{Real, Wide};
@@ -21,13 +24,23 @@ use crate::cuda::{FLOATS, chain as device};
 /// computed; those over the same operands share one pass over memory, as the norms of a variable do.
 pub(crate) const SUMS: Fusion = Fusion {
     name: "sum_fusion",
-    host_only: false,
+    serves: Serves::All,
     find,
+};
+
+/// Sums of the same operations over small variables, as the norms of all weights, are one operation, which takes two kernels for
+/// all of them.
+pub(crate) const SUM_GROUPS: Fusion = Fusion {
+    name: "sum_grouping",
+    serves: Serves::Accelerators,
+    find: groups,
 };
 
 /// A sum that may be fused.
 struct Total {
     id: NodeId,
+    /// The sum, or the product of it and a constant.
+    result: TensorId,
     operands: Vec<TensorId>,
     /// The shape of what is summed.
     shape: PartialShape,
@@ -52,7 +65,8 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
     let fused = |totals: &Vec<Total>| Fused {
         node: fused(program, totals),
         first: totals[0].id,
-        outputs: totals.iter().map(|total| TensorId::new(total.id, 0)).collect(),
+        others: Vec::new(),
+        outputs: totals.iter().map(|total| total.result).collect(),
     };
     totals.iter().map(fused).collect()
 }
@@ -89,19 +103,131 @@ fn total(program: &Program, uses: &Uses, id: NodeId) -> Option<Total> {
         // The squares of half types are not rounded.
         instructions.extend(elementwise::numbers_of(Function::Square, [last; 3], DType::Float32));
     }
+    // The halves of an L2Loss are exact.
+    let scale = if l2_loss { 0.5 } else { 1.0 };
+    let sum = TensorId::new(id, 0);
+    let (result, scale) = multiplied(program, uses, sum, scale).unwrap_or((sum, scale));
     Some(Total {
         id,
+        result,
         operands,
         shape: output.shape.clone(),
         instructions,
-        scale: if l2_loss { 0.5 } else { 1.0 },
+        scale,
     })
+}
+
+/// The product of the sum and a constant, if that is all that is done with it, and what both are multiplied with then: in `float`
+/// and `double`, where the sum is not rounded before.
+fn multiplied(program: &Program, uses: &Uses, sum: TensorId, scale: f32) -> Option<(TensorId, f32)> {
+    let id = uses.only(sum)?;
+    let (node, of_sum) = (program.node(id), &program.node(sum.node).outputs[0]);
+    let other = *node.inputs.iter().find(|input| **input != sum)?;
+    let constant = program.node(other.node);
+    let fits = node.op() == "Mul" && constant.op() == "Const" && !uses.stays(id);
+    if !fits || node.outputs[0].shape != of_sum.shape || !DTYPES_OF_SCALES.contains(&of_sum.dtype) {
+        return None;
+    }
+    let value: Value = constant.attrs.read("value").ok()?;
+    let factor = match value.as_slice::<f32>() {
+        Ok(&[factor]) => factor,
+        // Scales are kept as `float`.
+        Ok(_) => return None,
+        Err(_) => *value
+            .as_slice::<f64>()
+            .ok()?
+            .first()
+            .filter(|x| f64::from(**x as f32) == **x)? as f32,
+    };
+    let product = factor * scale;
+    // Exact, so that the sum is rounded once in both.
+    (product / scale == factor && product.is_normal()).then_some((TensorId::new(id, 0), product))
+}
+
+/// The dtypes of sums that are multiplied before they are stored.
+const DTYPES_OF_SCALES: [DType; 2] = [DType::Float32, DType::Float64];
+
+/// The most elements of a variable that is summed together with others.
+const MOST_ELEMENTS: usize = 4 << 20;
+
+fn groups(program: &Program, uses: &Uses) -> Vec<Fused> {
+    let mut groups: Vec<Vec<NodeId>> = Vec::new();
+    for id in program.ids().filter(|&id| joins_others(program, uses, id)) {
+        let node = program.node(id);
+        let same = |group: &&mut Vec<NodeId>| {
+            let first = program.node(group[0]);
+            let attrs = |name| first.attrs.get(name) == node.attrs.get(name);
+            first.device == node.device && ["T", "operand_types", "instructions", "lengths"].into_iter().all(attrs)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(id),
+            None => groups.push(vec![id]),
+        }
+    }
+    groups.retain(|group| group.len() > 1);
+    let groups = independent(program, groups, Vec::clone);
+    groups.iter().map(|group| together(program, group)).collect()
+}
+
+/// Whether the sums are of a small variable, which is there at any time.
+fn joins_others(program: &Program, uses: &Uses, id: NodeId) -> bool {
+    let node = program.node(id);
+    let shapes: Vec<PartialShape> = node.attrs.read("set_shapes").unwrap_or_default();
+    let [shape] = &shapes[..] else { return false };
+    let small = |count: usize| (1..=MOST_ELEMENTS).contains(&count);
+    let of_variable = |&operand: &TensorId| {
+        let own = &program.node(operand.node).outputs[operand.slot as usize].shape;
+        own == shape && variable_behind(program, operand).is_some()
+    };
+    node.op() == OP
+        && uses.is_needed(id)
+        && !uses.is_guarded(id)
+        && shape.num_elements().is_some_and(small)
+        && node.inputs.iter().all(of_variable)
+}
+
+/// The sums of all sets of operands of a group.
+fn together(program: &Program, group: &[NodeId]) -> Fused {
+    let first = program.node(group[0]);
+    let nodes = || group.iter().map(|&id| program.node(id));
+    let outputs: SmallVec<[OutputInfo; 1]> = nodes().flat_map(|node| node.outputs.iter().cloned()).collect();
+    let mut attrs = first.attrs.clone();
+    attrs.set("operand_types", joined::<DType>(program, group, "operand_types"));
+    attrs.set("scales", joined::<f32>(program, group, "scales"));
+    attrs.set("M", outputs.len() as i64);
+    for name in ["shapes", "set_shapes"] {
+        attrs.set(name, joined::<PartialShape>(program, group, name));
+    }
+    let made = |&id: &NodeId| (0..program.node(id).outputs.len()).map(move |slot| TensorId::new(id, slot));
+    Fused {
+        node: Node {
+            attrs,
+            inputs: nodes().flat_map(|node| node.inputs.iter().copied()).collect(),
+            control_inputs: nodes().flat_map(|node| node.control_inputs.iter().copied()).collect(),
+            outputs,
+            ..first.clone()
+        },
+        first: group[0],
+        others: group[1..].to_vec(),
+        outputs: group.iter().flat_map(made).collect(),
+    }
+}
+
+/// The lists that an attribute of the nodes is, one behind the other.
+fn joined<T>(program: &Program, nodes: &[NodeId], name: &str) -> Vec<T>
+where
+    Vec<T>: FromAttr,
+{
+    let list = |&id: &NodeId| program.node(id).attrs.read::<Vec<T>>(name).unwrap_or_default();
+    nodes.iter().flat_map(list).collect()
 }
 
 fn fused(program: &Program, totals: &[Total]) -> Node {
     let first = &totals[0];
     let node = program.node(first.id);
-    let outputs = totals.iter().map(|total| program.node(total.id).outputs[0].clone());
+    let outputs = totals
+        .iter()
+        .map(|total| program.node(total.result.node).outputs[0].clone());
     let mut attrs = Attributes::new();
     attrs.set("T", node.outputs[0].dtype);
     let types = first
@@ -125,7 +251,7 @@ fn fused(program: &Program, totals: &[Total]) -> Node {
             .collect::<Vec<i64>>(),
     );
     attrs.set("scales", totals.iter().map(|total| total.scale).collect::<Vec<f32>>());
-    attrs.set("shape", first.shape.clone());
+    attrs.set("set_shapes", vec![first.shape.clone()]);
     attrs.set(
         "shapes",
         outputs
@@ -146,7 +272,8 @@ fn fused(program: &Program, totals: &[Total]) -> Node {
 /// The name of the op that sums become.
 pub(super) const OP: &str = "_FusedSum";
 
-/// `_FusedSum`: the sums of all elements of several chains over the same operands, each times its scale.
+/// `_FusedSum`: for each of several sets of operands, the sums of all elements of several chains over them, each times its scale.
+/// The chains, of which `instructions` has `lengths` numbers each, are the same for all sets.
 pub(crate) fn definition() -> &'static OpDefinition {
     static DEFINITION: OnceLock<OpDefinition> = OnceLock::new();
     DEFINITION.get_or_init(|| {
@@ -159,7 +286,7 @@ pub(crate) fn definition() -> &'static OpDefinition {
             .attr("instructions: list(int)")
             .attr("lengths: list(int)")
             .attr("scales: list(float)")
-            .attr("shape: shape")
+            .attr("set_shapes: list(shape)")
             .attr("shapes: list(shape)")
             .not_differentiable()
             .shape(|context: &mut InferenceContext<'_>| {
@@ -177,12 +304,20 @@ pub(crate) fn definition() -> &'static OpDefinition {
     })
 }
 
-/// What is summed: the chains' operands, their instructions, what the sums are multiplied with, and how many elements there are.
-struct Parts {
+/// Operands that chains are taken over.
+struct Set {
+    /// Which inputs they are.
+    inputs: Range<usize>,
     operands: Vec<Operand>,
+    /// How many elements a chain has.
+    len: usize,
+}
+
+/// What is summed: the sets of operands, the chains' instructions, and for each set what their sums are multiplied with.
+struct Parts {
+    sets: Vec<Set>,
     chains: Vec<Vec<Instruction>>,
     scales: Vec<f32>,
-    len: usize,
 }
 
 fn broken() -> Error {
@@ -190,8 +325,6 @@ fn broken() -> Error {
 }
 
 fn parts(request: &KernelRequest<'_>) -> Result<Parts> {
-    let shape: PartialShape = request.attr("shape")?;
-    let shape = shape.to_shape().ok_or_else(broken)?;
     let (lengths, instructions): (Vec<i64>, Vec<i64>) = (request.attr("lengths")?, request.attr("instructions")?);
     let mut rest = &instructions[..];
     let mut chains = Vec::with_capacity(lengths.len());
@@ -200,32 +333,43 @@ fn parts(request: &KernelRequest<'_>) -> Result<Parts> {
         chains.push(elementwise::of_numbers(own).ok_or_else(broken)?);
         rest = others;
     }
-    Ok(Parts {
-        operands: elementwise::operands(request, 0..request.num_inputs(), &shape)?,
-        chains,
-        scales: request.attr("scales")?,
-        len: shape.num_elements(),
-    })
+    let shapes: Vec<PartialShape> = request.attr("set_shapes")?;
+    let each = request.num_inputs().checked_div(shapes.len()).ok_or_else(broken)?;
+    let set = |(at, shape): (usize, &PartialShape)| {
+        let (shape, inputs) = (shape.to_shape().ok_or_else(broken)?, at * each..(at + 1) * each);
+        Ok(Set {
+            operands: elementwise::operands(request, inputs.clone(), &shape)?,
+            inputs,
+            len: shape.num_elements(),
+        })
+    };
+    let sets = shapes.iter().enumerate().map(set).collect::<Result<Vec<_>>>()?;
+    let scales: Vec<f32> = request.attr("scales")?;
+    if scales.len() != sets.len() * chains.len() {
+        return Err(broken());
+    }
+    Ok(Parts { sets, chains, scales })
 }
 
 fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
-    let Parts {
-        operands,
-        chains,
-        scales,
-        len,
-    } = parts(request)?;
-    let scales = scales.into_iter().map(f64::from).collect();
-    let sums = device::Sums::new(request, request.output_dtype(0), &operands, &chains, scales, len)?;
-    let scratch = sums.scratch();
+    let Parts { sets, chains, scales } = parts(request)?;
+    let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
+    let operands: Vec<(&[Operand], usize)> = sets.iter().map(|set| (&set.operands[..], set.len)).collect();
+    let sums = device::Sums::new(request, request.output_dtype(0), &operands, &chains, scales)?;
+    let (scratch, inputs) = (
+        sums.scratch(),
+        sets.into_iter().map(|set| set.inputs).collect::<Vec<_>>(),
+    );
     let planned = Planned::new(move |context| {
-        let operands = (0..context.num_inputs()).map(|index| context.input_address(index));
+        let operands =
+            |set: &Range<usize>| device::Operands::new(set.clone().map(|index| context.input_address(index)));
+        let operands: Short<_> = inputs.iter().map(operands).collect();
         let outs: Short<_> = (0..context.num_outputs())
             .map(|index| context.output_address(index))
             .collect();
         // SAFETY: the operands have the dtypes and shapes from which the chains were made, and the kernel gets the scratch memory
         // it wants.
-        unsafe { sums.run(device::Operands::new(operands), &outs, context.scratch_address()) }
+        unsafe { sums.run(&operands, &outs, context.scratch_address()) }
     });
     Ok(planned.with_scratch(scratch))
 }
@@ -234,21 +378,26 @@ fn kernel<T: Element + Real>(request: &KernelRequest<'_>) -> Result<Planned>
 where
     T::Wide: Element + ChainElement + Wide,
 {
-    let Parts {
-        operands,
-        chains,
-        scales,
-        len,
-    } = parts(request)?;
-    let chains = chains.iter().map(|chain| Chain::new(operands.clone(), chain));
-    let chains = chains.collect::<Option<Vec<_>>>().ok_or_else(broken)?;
+    let Parts { sets, chains, scales } = parts(request)?;
+    let chains_over = |set: Set| {
+        let chains = chains.iter().map(|chain| Chain::new(set.operands.clone(), chain));
+        Some((set.inputs, chains.collect::<Option<Vec<_>>>()?, set.len))
+    };
+    let sets = sets
+        .into_iter()
+        .map(chains_over)
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(broken)?;
     Ok(Planned::new(move |context| {
-        let operands = elementwise::pointers::<T::Wide>(context, 0..context.num_inputs())?;
-        let mut sums: Short<T::Wide> = Short::from_elem(T::Wide::zero(), chains.len());
-        // SAFETY: slots are valid for their dtypes and shapes, from which the chains were made.
-        unsafe { sums_of_chains(&chains, &operands, len, &mut sums) };
-        for (index, (sum, &scale)) in sums.into_iter().zip(&scales).enumerate() {
-            context.output::<T>(index)?[0] = T::narrow(sum * T::Wide::from_f64(scale.into()));
+        let mut outputs = scales.iter().enumerate();
+        for (inputs, chains, len) in &sets {
+            let operands = elementwise::pointers::<T::Wide>(context, inputs.clone())?;
+            let mut sums: Short<T::Wide> = Short::from_elem(T::Wide::zero(), chains.len());
+            // SAFETY: slots are valid for their dtypes and shapes, from which the chains were made.
+            unsafe { sums_of_chains(chains, &operands, *len, &mut sums) };
+            for (sum, (output, &scale)) in sums.into_iter().zip(&mut outputs) {
+                context.output::<T>(output)?[0] = T::narrow(sum * T::Wide::from_f64(scale.into()));
+            }
         }
         Ok(())
     }))

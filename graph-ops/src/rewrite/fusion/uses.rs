@@ -14,7 +14,11 @@ pub(super) struct Uses {
     fetched: FxHashSet<TensorId>,
     /// Tensors that a node takes which asks for another device than the one that makes them.
     across: FxHashSet<TensorId>,
-    stays: Vec<bool>,
+    needed: Vec<bool>,
+    /// Nodes of which a Switch or a loop decides whether they run.
+    guarded: Vec<bool>,
+    /// Those that stay for more than what they wait for themselves.
+    held: Vec<bool>,
     /// Those that stay for more than that others wait for them.
     ordered: Vec<bool>,
 }
@@ -22,7 +26,8 @@ pub(super) struct Uses {
 impl Uses {
     pub(super) fn new(program: &Program, order: Vec<NodeId>) -> Self {
         let mut of_tensor: FxHashMap<TensorId, Vec<NodeId>> = FxHashMap::default();
-        let mut ordered = graph_core::rewrite::guarded_nodes(program, &order);
+        let guarded = graph_core::rewrite::guarded_nodes(program, &order);
+        let mut held = guarded.clone();
         let needed = needed(program);
         let mut across = FxHashSet::default();
         for id in program.ids().filter(|id| needed[id.index()]) {
@@ -33,15 +38,18 @@ impl Uses {
                     across.insert(input);
                 }
             }
-            ordered[id.index()] |= !node.control_inputs.is_empty() || node.definition.control_flow != ControlFlow::None;
+            held[id.index()] |= node.definition.control_flow != ControlFlow::None;
         }
         for target in &program.targets {
-            ordered[target.index()] = true;
+            held[target.index()] = true;
         }
-        let mut stays = ordered.clone();
-        let waiting = program.ids().filter(|id| needed[id.index()]);
-        for control in waiting.flat_map(|id| &program.node(id).control_inputs) {
-            stays[control.index()] = true;
+        let mut ordered = held.clone();
+        for id in program.ids().filter(|id| needed[id.index()]) {
+            let controls = &program.node(id).control_inputs;
+            ordered[id.index()] |= !controls.is_empty();
+            for control in controls {
+                held[control.index()] = true;
+            }
         }
         let fetched = program.fetches.iter().copied().collect();
         Self {
@@ -49,14 +57,31 @@ impl Uses {
             of_tensor,
             fetched,
             across,
-            stays,
+            needed,
+            guarded,
+            held,
             ordered,
         }
     }
 
     /// Whether control edges, a Switch or the run's targets name this node, so that it must stay.
     pub(super) fn stays(&self, id: NodeId) -> bool {
-        self.stays[id.index()]
+        self.held[id.index()] || self.ordered[id.index()]
+    }
+
+    /// Whether the node must stay even where what it becomes part of may wait for what it waits for.
+    pub(super) fn is_held(&self, id: NodeId) -> bool {
+        self.held[id.index()]
+    }
+
+    /// Whether a Switch or a loop decides if the node runs.
+    pub(super) fn is_guarded(&self, id: NodeId) -> bool {
+        self.guarded[id.index()]
+    }
+
+    /// Whether a fetch or a target depends on the node: what an earlier fusion has replaced is needed no more.
+    pub(super) fn is_needed(&self, id: NodeId) -> bool {
+        self.needed[id.index()]
     }
 
     /// Whether the node must stay even where control edges onto it may lead to what it becomes part of.

@@ -3,7 +3,8 @@
 // Defined from outside: T, the elements' type; VARIABLES, how many there are, with their slots; SCALARS, how many numbers the
 // formula has; PREPARE, what is calculated once; and STEP, what is done to the elements `a`, `b`, `c` and `d` of the variables
 // by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C. Where the gradient is a
-// chain of element-wise operations, there is also what `chain.cuh` says; where rows are updated, what `row_order.cuh` does, and ROWS.
+// chain of element-wise operations, there is also what `chain.cuh` says, and MEMBERS where several variables are updated; where
+// rows are updated, what `row_order.cuh` does, and ROWS.
 
 typedef typename Compute<T>::type C;
 
@@ -85,31 +86,62 @@ KERNEL(apply_rows, Variables variables, const T* gradient, RowOrder order, i64 i
   });
 }
 #else
-// `gradient(at)` is the gradient's element `at`.
-template <class Gradient>
-DEVICE void update(const Variables& variables, i64 n, const Numbers& numbers, const i64* whole, const bool* mask,
-                   const Gradient& gradient) {
-  // Where there is a condition and it does not hold, nothing changes.
-  if (mask != nullptr && !*mask) return;
-  with_formula(numbers, whole, [&](const auto& step) {
-    GRID_LOOP(at, n) {
-      // The gradient may lie in the variable's own memory: it is read before the element there changes.
-      C grad = gradient(at);
-      Elements elements(variables, at);
-      step(elements, grad);
-      elements.store(variables, at);
-    }
-  });
+// Updates `n` elements with `blocks` blocks of threads, of which this one is `block`; `gradient(at)` is the gradient's element `at`.
+template <class Step, class Gradient>
+DEVICE void update(const Variables& variables, i64 n, i64 block, i64 blocks, const Step& step, const Gradient& gradient) {
+  for (i64 at = block * blockDim.x + threadIdx.x; at < n; at += blocks * blockDim.x) {
+    // The gradient may lie in the variable's own memory: it is read before the element there changes.
+    C grad = gradient(at);
+    Elements elements(variables, at);
+    step(elements, grad);
+    elements.store(variables, at);
+  }
 }
 
-#ifdef RESULTS
+// Where there is a condition and it does not hold, nothing changes.
+DEVICE bool is_left_out(const bool* mask) { return mask != nullptr && !*mask; }
+
+#if defined(MEMBERS)
+// A variable, and the operands of its gradient's chain, none of which is broadcast.
+struct Member {
+  Variables variables;
+  Operands operands;
+  i64 n;
+  // The first of the blocks that update it.
+  i64 block;
+};
+
+struct Members {
+  Member of[16];
+};
+
+// The updates of `count` variables by the same numbers.
+KERNEL(apply_members, Members members, i32 count, Numbers numbers, const i64* whole, const bool* mask) {
+  if (is_left_out(mask)) return;
+  int own = 0;
+  while (own + 1 < count && members.of[own + 1].block <= blockIdx.x) ++own;
+  const Member& member = members.of[own];
+  i64 end = own + 1 < count ? members.of[own + 1].block : i64(gridDim.x);
+  with_formula(numbers, whole, [&](const auto& step) {
+    update(member.variables, member.n, blockIdx.x - member.block, end - member.block, step, [&](i64 at) {
+      return C(chains(load(member.operands, Strides(), at)).of[0]);
+    });
+  });
+}
+#elif defined(RESULTS)
 KERNEL(apply, Variables variables, Operands operands, Strides strides, i64 n, Numbers numbers, const i64* whole,
        const bool* mask) {
-  update(variables, n, numbers, whole, mask, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
+  if (is_left_out(mask)) return;
+  with_formula(numbers, whole, [&](const auto& step) {
+    update(variables, n, blockIdx.x, gridDim.x, step, [&](i64 at) { return C(chains(load(operands, strides, at)).of[0]); });
+  });
 }
 #else
 KERNEL(apply, Variables variables, const T* gradient, i64 n, Numbers numbers, const i64* whole, const bool* mask) {
-  update(variables, n, numbers, whole, mask, [&](i64 at) { return C(gradient[at]); });
+  if (is_left_out(mask)) return;
+  with_formula(numbers, whole, [&](const auto& step) {
+    update(variables, n, blockIdx.x, gridDim.x, step, [&](i64 at) { return C(gradient[at]); });
+  });
 }
 #endif
 #endif

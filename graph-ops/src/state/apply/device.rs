@@ -2,21 +2,19 @@
 
 use graph_core::accelerator::DeviceAddress;
 use graph_core::op::{KernelContext, KernelRequest, Planned};
-use graph_core::{DType, Error, PartialShape, Result, Shape};
-use graph_cuda::{Cuda, Function, Source, arguments, source};
+use graph_core::{DType, Error, Result, Shape};
+use graph_cuda::{Cuda, Source, arguments, source};
 
-use super::super::assign::different_shapes;
-use super::super::update::hand_on;
-use crate::cuda::chain::{Operands, Strides, Text};
+use super::chained::Chained;
+use super::device_chains::update_by_chains;
+use super::host::mask_of;
 use crate::cuda::row_order::{self, Depth, SortRows};
 use crate::cuda::window::joined_source;
 use crate::cuda::{NOWHERE, type_name};
-use crate::rewrite::elementwise;
+use crate::state::assign::different_shapes;
+use crate::state::update::hand_on;
 
 const SOURCE: Source = source!("apply.cu");
-
-/// With a chain of element-wise operations for the gradient.
-const OF_CHAIN: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
 
 /// Of rows that numbers name.
 const OF_ROWS: Source = joined_source!("apply.cu": "../../cuda/row_order.cuh", "apply.cu");
@@ -35,84 +33,56 @@ pub(super) struct Formula<'a> {
 }
 
 /// The most variables and numbers that a formula has.
-const MOST: [usize; 2] = [4, 8];
+pub(super) const MOST: [usize; 2] = [4, 8];
 
 /// Where a formula's variables lie, as the kernel takes them.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Variables([DeviceAddress; MOST[0]]);
+pub(super) struct Variables(pub(super) [DeviceAddress; MOST[0]]);
 
 /// Where a formula's numbers lie, as the kernel takes them.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Numbers([DeviceAddress; MOST[1]]);
+pub(super) struct Numbers([DeviceAddress; MOST[1]]);
 
-/// Where a kernel finds its gradient.
-enum Gradient {
-    Input(usize),
-    /// A chain over the inputs from this one on.
-    Chain(usize, Box<Strides>),
+/// What is compiled into the kernels of a formula, but for its gradient.
+pub(super) struct Defines<'a> {
+    variables: String,
+    scalars: String,
+    formula: Formula<'a>,
 }
 
-/// The kernel of a formula, the gradient's shape, and where it is. It reads and writes the variables, and reads the gradient.
-fn kernel(request: &KernelRequest<'_>, formula: &Formula<'_>, scalars: usize) -> Result<(Function, Shape, Gradient)> {
-    let updated =
-        |shape: &Shape, dtype: DType| 2 * formula.variables * shape.num_elements() * dtype.size().unwrap_or(0);
-    let (count, scalars) = (formula.variables.to_string(), scalars.to_string());
-    let mut defines = vec![
-        ("VARIABLES", count.as_str()),
-        ("SCALARS", scalars.as_str()),
-        ("PREPARE", formula.prepare),
-        ("STEP", formula.step),
-    ];
-    let cuda = Cuda::of(request)?;
-    let Some(first) = first_operand(request)? else {
-        let (shape, dtype) = (
-            request.input_shape(formula.gradient).clone(),
-            request.input_dtype(formula.gradient),
-        );
-        defines.push(("T", type_name(dtype)?));
-        let function = cuda.function(&SOURCE, "apply", &defines)?;
-        let read = shape.num_elements() * dtype.size().unwrap_or(0);
-        let function = function.moving(updated(&shape, dtype) + read);
-        return Ok((function, shape, Gradient::Input(formula.gradient)));
-    };
-    let shape: PartialShape = request.attr("shape")?;
-    let shape = shape
-        .to_shape()
-        .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
-    let operands = elementwise::operands(request, first..request.num_inputs(), &shape)?;
-    let text = Text::new(request.attr("T")?, &operands, &[elementwise::instructions(request)?])?;
-    defines.extend(text.defines());
-    let operands = request.input_dtypes[first..].iter().zip(&request.input_shapes[first..]);
-    let read: usize = operands
-        .map(|(dtype, shape)| shape.num_elements() * dtype.size().unwrap_or(0))
-        .sum();
-    let function = cuda.function(&OF_CHAIN, "apply", &defines)?;
-    let function = function.moving(updated(&shape, request.attr("T")?) + read);
-    Ok((function, shape, Gradient::Chain(first, Box::new(text.strides))))
-}
-
-/// The first operand of the chain that is the gradient, if it is one.
-fn first_operand(request: &KernelRequest<'_>) -> Result<Option<usize>> {
-    if request.attrs.get("instructions").is_none() {
-        return Ok(None);
+impl<'a> Defines<'a> {
+    pub(super) fn new(formula: Formula<'a>, scalars: usize) -> Self {
+        Self {
+            variables: formula.variables.to_string(),
+            scalars: scalars.to_string(),
+            formula,
+        }
     }
-    let types: Vec<DType> = request.attr("operand_types")?;
-    let first = request.num_inputs().checked_sub(types.len());
-    first
-        .map(Some)
-        .ok_or_else(|| Error::internal("a chain of more operands than there are inputs"))
+
+    pub(super) fn with<'s>(&'s self, others: &[(&'s str, &'s str)]) -> Vec<(&'s str, &'s str)> {
+        let own = [
+            ("VARIABLES", self.variables.as_str()),
+            ("SCALARS", self.scalars.as_str()),
+            ("PREPARE", self.formula.prepare),
+            ("STEP", self.formula.step),
+        ];
+        own.into_iter().chain(others.iter().copied()).collect()
+    }
 }
 
-/// What becomes of the variables `0..variables`, found with [`KernelContext::variable_address`], and their shape.
+/// Where the variable and the slots lie that these inputs are, and their shape.
 ///
 /// # Errors
 /// `InvalidArgument` if two are one variable, or if their shapes differ.
-fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<(Variables, Shape)> {
+pub(super) fn places(
+    context: &mut KernelContext<'_>,
+    inputs: impl Iterator<Item = usize>,
+) -> Result<(Variables, Shape)> {
     let mut places = [NOWHERE; MOST[0]];
     let mut shape: Option<Shape> = None;
-    for index in 0..variables {
+    for (number, index) in inputs.enumerate() {
         let place = context.variable_address(index)?;
         let Some((_, own)) = context.variable(index)?.extent() else {
             return Err(Error::failed_precondition("the variable is not initialized"));
@@ -121,12 +91,12 @@ fn places(context: &mut KernelContext<'_>, variables: usize) -> Result<(Variable
             Some(shape) if own != shape => return Err(different_shapes("the variable and its slot", shape, own)),
             _ => shape = Some(own.clone()),
         }
-        if own.num_elements() > 0 && places[..index].contains(&place) {
+        if own.num_elements() > 0 && places[..number].contains(&place) {
             return Err(Error::invalid_argument(format!(
                 "input {index} is the same variable as one before it"
             )));
         }
-        places[index] = place;
+        places[number] = place;
     }
     Ok((Variables(places), shape.unwrap_or_default()))
 }
@@ -141,15 +111,8 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
     let indices = gradient + 1;
     let others = (variables..request.num_inputs()).filter(|&input| input != gradient && input != indices);
     let (whole, numbers) = formula_numbers(request, others)?;
-    let (count, scalars) = (variables.to_string(), numbers.len().to_string());
-    let defines = [
-        ("VARIABLES", count.as_str()),
-        ("SCALARS", scalars.as_str()),
-        ("PREPARE", formula.prepare),
-        ("STEP", formula.step),
-        ("T", type_name(request.input_dtype(gradient))?),
-        ("ROWS", ""),
-    ];
+    let defines = Defines::new(formula, numbers.len());
+    let defines = defines.with(&[("T", type_name(request.input_dtype(gradient))?), ("ROWS", "")]);
     let count = request.input_shape(indices).num_elements();
     let sort = SortRows::new(request, request.input_dtype(indices), count)?;
     // As if each number named a row of its own.
@@ -163,7 +126,7 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
         request.input_shape(gradient).clone(),
     );
     let planned = Planned::new(move |context: &mut KernelContext<'_>| {
-        let (places, shape) = places(context, variables)?;
+        let (places, shape) = places(context, 0..variables)?;
         let (&rows, row) = shape.split_first().ok_or_else(super::no_rows)?;
         let expected: Shape = named.iter().chain(row).copied().collect();
         if named.rank() != 1 || updates != expected {
@@ -194,7 +157,7 @@ fn update_rows(request: &KernelRequest<'_>, formula: Formula<'_>) -> Result<Plan
 }
 
 /// The inputs that are a formula's numbers, and before them the one that counts, if there is one.
-fn formula_numbers(
+pub(super) fn formula_numbers(
     request: &KernelRequest<'_>,
     others: impl Iterator<Item = usize>,
 ) -> Result<(Option<usize>, Vec<usize>)> {
@@ -214,7 +177,11 @@ fn formula_numbers(
 }
 
 /// Where those are.
-fn number_addresses(context: &KernelContext<'_>, numbers: &[usize], whole: Option<usize>) -> (Numbers, DeviceAddress) {
+pub(super) fn number_addresses(
+    context: &KernelContext<'_>,
+    numbers: &[usize],
+    whole: Option<usize>,
+) -> (Numbers, DeviceAddress) {
     let mut addresses = Numbers([NOWHERE; MOST[1]]);
     for (address, &input) in addresses.0.iter_mut().zip(numbers) {
         *address = context.input_address(input);
@@ -222,8 +189,13 @@ fn number_addresses(context: &KernelContext<'_>, numbers: &[usize], whole: Optio
     (addresses, whole.map_or(NOWHERE, |input| context.input_address(input)))
 }
 
-/// A kernel that updates every element, or some rows where the op says so. Inputs that are neither variables nor the gradient are
-/// the formula's numbers.
+/// Bytes of a variable and its slots, read and written.
+pub(super) fn updated(formula: &Formula<'_>, shape: &Shape, dtype: DType) -> usize {
+    2 * formula.variables * shape.num_elements() * dtype.size().unwrap_or(0)
+}
+
+/// A kernel that updates every element, or some rows where the op says so. Inputs that are neither variables nor gradients nor a
+/// condition are the formula's numbers.
 ///
 /// # Errors
 /// `InvalidArgument` for numbers that are no scalars.
@@ -231,36 +203,28 @@ pub(super) fn update(request: &KernelRequest<'_>, formula: Formula<'_>) -> Resul
     if request.attrs.get("Tindices").is_some() {
         return update_rows(request, formula);
     }
-    let variables = formula.variables;
-    let operands = first_operand(request)?;
-    let mask = super::mask_of(request);
-    let others = variables..operands.or(mask).unwrap_or(request.num_inputs());
-    let others = others.filter(|&input| operands.is_some() || input != formula.gradient);
-    let (whole, numbers) = formula_numbers(request, others)?;
-    let (function, shape, gradient) = kernel(request, &formula, numbers.len())?;
-    let len = shape.num_elements();
+    if let Some(chained) = Chained::of(request)? {
+        return update_by_chains(request, formula, chained);
+    }
+    let (variables, gradient, mask) = (formula.variables, formula.gradient, mask_of(request));
+    let others = variables..mask.unwrap_or(request.num_inputs());
+    let (whole, numbers) = formula_numbers(request, others.filter(|&input| input != gradient))?;
+    let (shape, dtype) = (request.input_shape(gradient).clone(), request.input_dtype(gradient));
+    let (len, size) = (shape.num_elements(), dtype.size().unwrap_or(0));
+    let defines = Defines::new(formula, numbers.len());
+    let function = Cuda::of(request)?
+        .function(&SOURCE, "apply", &defines.with(&[("T", type_name(dtype)?)]))?
+        .moving(updated(&formula, &shape, dtype) + len * size);
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let (places, own) = places(context, variables)?;
+        let (places, own) = places(context, 0..variables)?;
         if own != shape {
             return Err(different_shapes("the variable and its gradient", &own, &shape));
         }
         let (addresses, count) = number_addresses(context, &numbers, whole);
         let mask = mask.map_or(NOWHERE, |input| context.input_address(input));
-        let n = len as i64;
-        match &gradient {
-            Gradient::Input(input) => {
-                let gradient = context.input_address(*input);
-                // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
-                unsafe { function.launch_over(len, arguments![places, gradient, n, addresses, count, mask])? };
-            }
-            Gradient::Chain(first, strides) => {
-                let operands = Operands::new((*first..context.num_inputs()).map(|input| context.input_address(input)));
-                // SAFETY: as above; the operands have the shapes from which the strides were made.
-                unsafe {
-                    function.launch_over(len, arguments![places, operands, **strides, n, addresses, count, mask])?
-                };
-            }
-        }
+        let gradient = context.input_address(gradient);
+        // SAFETY: these are the kernel's parameters; the variables have the gradient's `n` elements (checked).
+        unsafe { function.launch_over(len, arguments![places, gradient, len as i64, addresses, count, mask])? };
         hand_on(context);
         Ok(())
     }))

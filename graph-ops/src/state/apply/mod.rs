@@ -8,31 +8,31 @@
 
 mod adagrad;
 mod adam;
+mod assign;
+mod chained;
 mod device;
+mod device_chains;
 mod ftrl;
 mod gradient_descent;
+mod host;
 mod rms_prop;
 mod sign;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use graph_core::op::kernel::MakeKernel;
-use graph_core::op::{ArgDef, ArgType, InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition};
-use graph_core::{DType, Element, Error, PartialShape, Result, Shape};
+use graph_core::op::{ArgDef, ArgType, InferenceContext, KernelDefinition, OpDefinition};
+use graph_core::{DType, Element, Error, PartialShape, Result};
 use half::{bf16, f16};
 use num_traits::Float;
 use rustc_hash::FxHashMap;
 
-use super::assign::{different_shapes, variable_shape};
-use super::update::{by_handle, hand_on};
-use crate::cpu::Short;
+use super::update::by_handle;
 use crate::cpu::chain::Chain;
-use crate::cpu::parallel::{GRAIN, SharedMut, for_each_range};
-use crate::cpu::simd::multiversion;
-use crate::rewrite::elementwise;
+use crate::cpu::parallel::SharedMut;
 
 /// A dtype that variables are trained in.
 pub(super) trait Number: Element + Float {
@@ -142,20 +142,29 @@ impl Rule {
             .kernel(kernel)
     }
 
-    /// The op over references whose gradient is a chain of element-wise operations, over operands that come last.
+    /// The op over references whose gradient is a chain of element-wise operations; for one variable or several, as
+    /// [`Chained`](chained::Chained) says. That for one may hand its reference on.
     fn fused(&self, name: &'static str) -> OpDefinition {
         let mut definition = OpDefinition::new(name, self.summary);
         for input in self.inputs.iter().filter(|input| !is_gradient(input)) {
             definition = definition.input(input);
         }
-        let definition = definition.input("operands: operand_types").output("out: Ref(T)");
         let definition = definition
+            .input("operands: operand_types")
+            .input("mask: M * bool")
+            .input("others: X * Ref(T)")
+            .output("out: R * Ref(T)")
             .attr("T: {float, double}")
-            .attr("operand_types: list(type) >= 1");
-        let definition = self.with_attrs(definition.attr("instructions: list(int)").attr("shape: shape"));
-        let mut definition = definition.shape(|context| {
-            let shape: PartialShape = context.attr("shape")?;
-            if context.num_outputs() > 0 {
+            .attr("operand_types: list(type) >= 1")
+            .attr("N: int >= 1")
+            .attr("M: int")
+            .attr("X: int")
+            .attr("R: int")
+            .attr("instructions: list(int)")
+            .attr("shapes: list(shape)");
+        let mut definition = self.with_attrs(definition).shape(|context| {
+            let shapes: Vec<PartialShape> = context.attr("shapes")?;
+            if let (1, Some(shape)) = (context.num_outputs(), shapes.into_iter().next()) {
                 context.set_output(0, shape);
             }
             Ok(())
@@ -166,9 +175,8 @@ impl Rule {
             let kernel = KernelDefinition::cpu(make).types("T", dtypes).reads_before_update();
             definition = definition.kernel(kernel);
         }
-        let on_device = KernelDefinition::cuda(self.on_device).types("T", &[DType::Float32, DType::Float64]);
-        definition = definition.kernel(on_device.reads_before_update());
-        definition
+        let on_device = KernelDefinition::cuda(self.on_device).types("T", DTYPES_OF_CHAINS);
+        definition.kernel(on_device.reads_before_update())
     }
 
     fn with_attrs(&self, mut definition: OpDefinition) -> OpDefinition {
@@ -202,22 +210,72 @@ fn is_gradient(input: &str) -> bool {
     matches!(input, "grad: T" | "delta: T")
 }
 
-/// The form of the update `op` whose gradient is a chain of element-wise operations, and the position of the gradient among
-/// the inputs of `op`; `None` for what is no update of every element. The operands of the chain come behind all other inputs.
-pub(crate) fn fused(op: &str) -> Option<(&'static OpDefinition, usize)> {
-    static FUSED: OnceLock<FxHashMap<&'static str, (&'static OpDefinition, usize)>> = OnceLock::new();
+/// The dtypes of variables whose gradients may be chains.
+pub(crate) const DTYPES_OF_CHAINS: &[DType] = &[DType::Float32, DType::Float64];
+
+/// What an update becomes whose gradient is a chain of element-wise operations.
+#[derive(Clone, Copy)]
+pub(crate) struct FusedForm {
+    /// The op.
+    pub(crate) definition: &'static OpDefinition,
+    /// Which input of the update the gradient is.
+    pub(crate) gradient: usize,
+    /// How many inputs are the variable and its slots, which come first in both.
+    pub(crate) variables: usize,
+    /// Whether the update has a condition, its last input.
+    pub(crate) is_masked: bool,
+}
+
+/// The form of the update `op` whose gradient is a chain of element-wise operations; `None` for what is no update of every
+/// element.
+pub(crate) fn fused(op: &str) -> Option<FusedForm> {
+    static FUSED: OnceLock<FxHashMap<&'static str, FusedForm>> = OnceLock::new();
     let fused = FUSED.get_or_init(|| {
         let mut fused = FxHashMap::default();
-        for (op, definition) in FUSED_FORMS.iter().map(|(op, make)| (*op, make())) {
-            let plain = DENSE.iter().map(|make| make()).find(|plain| plain.name == op);
-            let gradient = |arg: &ArgDef| ["grad", "delta"].contains(&arg.name);
-            if let Some(gradient) = plain.and_then(|plain| plain.inputs.iter().position(gradient)) {
-                fused.insert(op, (&*Box::leak(Box::new(definition)), gradient));
+        let plain = DENSE.iter().map(|make| make());
+        let assignments = ASSIGNMENTS.iter().map(|(op, _)| (*op, 1, 1));
+        let updates = plain.filter_map(|plain| {
+            let gradient = plain
+                .inputs
+                .iter()
+                .position(|arg| ["grad", "delta"].contains(&arg.name))?;
+            let is_variable = |arg: &&ArgDef| arg.is_ref || arg.ty == ArgType::Fixed(DType::Resource);
+            Some((plain.name, gradient, plain.inputs.iter().filter(is_variable).count()))
+        });
+        let all: Vec<(&str, usize, usize)> = updates.chain(assignments).collect();
+        for (op, make) in FUSED_FORMS.iter().chain(ASSIGNMENTS) {
+            if let Some(&(_, gradient, variables)) = all.iter().find(|(name, ..)| name == op) {
+                let form = FusedForm {
+                    definition: Box::leak(Box::new(make())),
+                    gradient,
+                    variables,
+                    is_masked: false,
+                };
+                fused.insert(*op, form);
+                if let Some(masked) = masked(op) {
+                    fused.insert(
+                        masked.name,
+                        FusedForm {
+                            is_masked: true,
+                            ..form
+                        },
+                    );
+                }
             }
         }
         fused
     });
     fused.get(op).copied()
+}
+
+/// How many inputs of a form of [`fused`] are a variable and its slots; `None` for another op.
+pub(crate) fn variables_of_fused(op: &str) -> Option<usize> {
+    static VARIABLES: OnceLock<FxHashMap<&'static str, usize>> = OnceLock::new();
+    let variables = VARIABLES.get_or_init(|| {
+        let forms = FUSED_FORMS.iter().chain(ASSIGNMENTS).filter_map(|(op, _)| fused(op));
+        forms.map(|form| (form.definition.name, form.variables)).collect()
+    });
+    variables.get(op).copied()
 }
 
 /// The form of the update `op` that does nothing where a condition does not hold, which it takes behind all other inputs;
@@ -277,10 +335,18 @@ pub(crate) const DENSE: &[fn() -> OpDefinition] = dense_rules!(ops { dense "Appl
 /// The name of an update, and the definition of a form of it that is the engine's own.
 type EngineForm = (&'static str, fn() -> OpDefinition);
 
-/// The same, with a chain in place of the gradient.
+/// The same, with chains in place of the gradients.
 const FUSED_FORMS: &[EngineForm] = dense_rules!(engine_forms { fused "_Fused": });
 
-/// The same, under a condition.
+/// Assignments of chains.
+const ASSIGNMENTS: &[EngineForm] = &[
+    ("Assign", || assign::ASSIGN.fused("_FusedAssign")),
+    ("AssignVariableOp", || {
+        by_handle(assign::ASSIGN.fused("_FusedAssignVariableOp"))
+    }),
+];
+
+/// The same as the updates, under a condition.
 const MASKED_FORMS: &[EngineForm] = dense_rules!(engine_forms { masked "_Masked": });
 
 /// The updates of rows.
@@ -334,6 +400,9 @@ macro_rules! on_device {
 }
 use on_device;
 
+pub(in crate::state) use host::holds;
+use host::{Inputs, pass1, pass2, pass3, pass4};
+
 /// A kernel for each dtype of [`Number`].
 macro_rules! for_numbers {
     ($make:ident) => {
@@ -380,217 +449,4 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
 
 fn no_rows() -> Error {
     Error::invalid_argument("a variable whose rows are updated must have at least one dimension")
-}
-
-/// Which input the condition of a masked update is.
-pub(super) fn mask_of(request: &KernelRequest<'_>) -> Option<usize> {
-    let last = request.num_inputs().checked_sub(1)?;
-    (request.input_dtype(last) == DType::Bool).then_some(last)
-}
-
-/// Whether the condition holds that is input `mask`.
-pub(super) fn holds(context: &KernelContext<'_>, mask: usize) -> Result<bool> {
-    match context.input::<bool>(mask)? {
-        [holds] => Ok(*holds),
-        _ => Err(Error::invalid_argument("the condition must be a scalar").got(context.input_shape(mask))),
-    }
-}
-
-/// Where a kernel finds its inputs: in the order of its rule, but for the indices of a sparse update behind the gradient.
-#[derive(Clone)]
-struct Inputs {
-    gradient: usize,
-    indices: Option<usize>,
-    /// What the gradient is made of, of operands that begin at an input, where it is a chain.
-    chain: Option<(Arc<Chain>, Range<usize>)>,
-    /// The condition of a masked update.
-    mask: Option<usize>,
-}
-
-impl Inputs {
-    /// The inputs of a rule whose gradient is input `gradient`.
-    ///
-    /// # Errors
-    /// `Internal` for a broken chain.
-    fn of(request: &KernelRequest<'_>, gradient: usize) -> Result<Self> {
-        let sparse = request.attrs.get("Tindices").is_some();
-        let chain = if request.attrs.get("instructions").is_some() {
-            let types: Vec<DType> = request.attr("operand_types")?;
-            let operands = request.num_inputs() - types.len()..request.num_inputs();
-            let shape: PartialShape = request.attr("shape")?;
-            let shape = shape
-                .to_shape()
-                .ok_or_else(|| Error::internal("a chain of unknown shape"))?;
-            let chain = elementwise::chain(request, operands.clone(), &shape)?;
-            Some((Arc::new(chain), operands))
-        } else {
-            None
-        };
-        Ok(Self {
-            gradient,
-            indices: sparse.then_some(gradient + 1),
-            chain,
-            mask: mask_of(request),
-        })
-    }
-
-    /// Whether the update is to change nothing.
-    fn is_masked(&self, context: &KernelContext<'_>) -> Result<bool> {
-        self.mask.map_or(Ok(false), |mask| Ok(!holds(context, mask)?))
-    }
-
-    /// The scalar that is input `index` of the rule.
-    fn scalar<T: Element>(&self, context: &KernelContext<'_>, index: usize) -> Result<T> {
-        let index = match self.indices {
-            Some(indices) if index >= indices => index + 1,
-            _ if self.chain.is_some() && index > self.gradient => index - 1,
-            _ => index,
-        };
-        match context.input::<T>(index)? {
-            [scalar] => Ok(*scalar),
-            _ => {
-                Err(Error::invalid_argument(format!("input {index} must be a scalar")).got(context.input_shape(index)))
-            }
-        }
-    }
-
-    /// Where the rows begin that are to be updated, and how long they are; `None` for all of the variable.
-    fn rows(&self, context: &KernelContext<'_>, variable: &Shape) -> Result<Option<(Vec<usize>, usize)>> {
-        if self.chain.is_some() {
-            return Ok(None);
-        }
-        let Some(indices) = self.indices else {
-            let gradient = context.input_shape(self.gradient);
-            if gradient != variable {
-                return Err(different_shapes("the variable and its gradient", variable, gradient));
-            }
-            return Ok(None);
-        };
-        let (&count, row) = variable.split_first().ok_or_else(no_rows)?;
-        let named = context.input_shape(indices);
-        let expected: Shape = named.iter().chain(row).copied().collect();
-        if named.rank() != 1 || *context.input_shape(self.gradient) != expected {
-            return Err(
-                Error::invalid_argument("the gradient must have a row of the variable for each index")
-                    .expected(expected)
-                    .got(context.input_shape(self.gradient)),
-            );
-        }
-        let len = row.iter().product();
-        let starts = match context.input_dtype(indices) {
-            DType::Int32 => starts(context.input::<i32>(indices)?, count, len)?,
-            _ => starts(context.input::<i64>(indices)?, count, len)?,
-        };
-        Ok(Some((starts, len)))
-    }
-}
-
-fn starts<I: Element + Into<i64>>(indices: &[I], rows: usize, len: usize) -> Result<Vec<usize>> {
-    let start = |(number, &index): (usize, &I)| {
-        let index: i64 = index.into();
-        match usize::try_from(index) {
-            Ok(row) if row < rows => Ok(row * len),
-            _ => Err(Error::invalid_argument(format!(
-                "indices[{number}] = {index} is not in [0, {rows})"
-            ))),
-        }
-    };
-    indices.iter().enumerate().map(start).collect()
-}
-
-/// The first `N` inputs, which are variables of one shape.
-fn variables<'a, T: Element, const N: usize>(
-    context: &mut KernelContext<'a>,
-    shape: &Shape,
-) -> Result<[&'a mut [T]; N]> {
-    for slot in 1..N {
-        let slot = variable_shape(context, slot)?;
-        if slot != *shape {
-            return Err(different_shapes("the variable and its slot", shape, &slot));
-        }
-    }
-    let mut variables: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
-    for (index, variable) in variables.iter_mut().enumerate() {
-        *variable = context.variable_mut::<T>(index)?;
-    }
-    Ok(variables)
-}
-
-/// Functions that call `step` for each element of so many variables and their gradient: of all of a variable in parallel over
-/// fixed chunks, of rows in the order of their indices, in which a row may come up again.
-macro_rules! passes {
-    ($($(#[$doc:meta])* $name:ident $chunk:ident $count:literal ($($variable:ident),*);)*) => {$(
-        $(#[$doc])*
-        fn $name<T: Number>(
-            context: &mut KernelContext<'_>,
-            inputs: &Inputs,
-            step: impl Fn($(elements!($variable T),)* T) + Copy + Send + Sync,
-        ) -> Result<()> {
-            multiversion! {
-                wide fn $chunk[T: Element, F: Fn($(elements!($variable T),)* T)]($($variable: &mut [T],)* gradient: &[T], step: F) {
-                    let len = gradient.len();
-                    $(let $variable = &mut $variable[..len];)*
-                    for i in 0..len {
-                        step($(&mut $variable[i],)* gradient[i]);
-                    }
-                }
-            }
-            let shape = variable_shape(context, 0)?;
-            let rows = inputs.rows(context, &shape)?;
-            if inputs.is_masked(context)? {
-                hand_on(context);
-                return Ok(());
-            }
-            let [$($variable),*] = variables::<T, $count>(context, &shape)?;
-            if let Some((chain, operands)) = &inputs.chain {
-                let operands = elementwise::pointers::<T>(context, operands.clone())?;
-                let operands: Short<_> = operands.iter().map(|at| SharedMut::from_ptr(at.cast_mut())).collect();
-                hand_on(context);
-                let len = shape.num_elements();
-                $(let $variable = SharedMut::new($variable);)*
-                for_each_range(len, GRAIN, |range| {
-                    T::through(chain, &operands, range, &mut |at, gradient| {
-                        // SAFETY: each task has its own range of the variables, all of one shape (checked). The chain has
-                        // read what it needs of this block.
-                        $(let $variable = unsafe { $variable.slice(at..at + gradient.len()) };)*
-                        $chunk($($variable,)* gradient, step);
-                    });
-                });
-                return Ok(());
-            }
-            let gradient = context.input::<T>(inputs.gradient)?;
-            hand_on(context);
-            if let Some((starts, len)) = rows {
-                for (number, start) in starts.into_iter().enumerate() {
-                    let gradient = &gradient[number * len..][..len];
-                    $chunk($(&mut $variable[start..start + len],)* gradient, step);
-                }
-                return Ok(());
-            }
-            $(let $variable = SharedMut::new($variable);)*
-            for_each_range(gradient.len(), GRAIN, |range| {
-                // SAFETY: the variables have the gradient's length (checked), and each task has its own range.
-                $(let $variable = unsafe { $variable.slice(range.clone()) };)*
-                $chunk($($variable,)* &gradient[range], step);
-            });
-            Ok(())
-        }
-    )*};
-}
-
-macro_rules! elements {
-    ($variable:ident $type:ident) => {
-        &mut $type
-    };
-}
-
-passes! {
-    /// One variable.
-    pass1 chunk1 1 (a);
-    /// A variable and a slot.
-    pass2 chunk2 2 (a, b);
-    /// A variable and two slots.
-    pass3 chunk3 3 (a, b, c);
-    /// A variable and three slots.
-    pass4 chunk4 4 (a, b, c, d);
 }

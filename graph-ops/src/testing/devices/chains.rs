@@ -105,13 +105,8 @@ fn chain_between(numbers: &mut Numbers, one: DType, other: DType) -> (Node, Vec<
     (chain_of(&types, instructions.concat(), other, &result), inputs)
 }
 
-/// So many sums of chains, and their operands.
-fn sums_in(
-    numbers: &mut Numbers,
-    dtype: DType,
-    count: usize,
-    (shapes, result): (&[&[usize]], &[usize]),
-) -> (Node, Vec<Value>) {
+/// So many sums of chains over each of the sets of operands, and all operands.
+fn sums_in(numbers: &mut Numbers, dtype: DType, count: usize, sets: &[Shapes]) -> (Node, Vec<Value>) {
     let square = numbers_of(Function::Square, [0; 3], dtype);
     let product = [(Function::Mul, [0, 1, 0]), (Function::Sub, [3, 2, 3])];
     let product = product
@@ -121,19 +116,22 @@ fn sums_in(
         .map(|at| if at % 2 == 0 { &product[..] } else { &square })
         .collect();
     let lengths: Vec<i64> = chains.iter().map(|chain| chain.len() as i64).collect();
-    let scales: Vec<f32> = (0..count).map(|at| 0.5 + at as f32).collect();
+    let all = count * sets.len();
+    let scales: Vec<f32> = (0..all).map(|at| 0.5 + at as f32).collect();
+    let operand_shapes: Vec<&[usize]> = sets.iter().flat_map(|(shapes, _)| shapes.iter().copied()).collect();
+    let set_shapes: Vec<PartialShape> = sets.iter().map(|(_, result)| shape_of(result)).collect();
     let attrs: Vec<(&'static str, AttrValue)> = vec![
         ("T", dtype.into()),
-        ("operand_types", vec![dtype; shapes.len()].into()),
-        ("M", (count as i64).into()),
+        ("operand_types", vec![dtype; operand_shapes.len()].into()),
+        ("M", (all as i64).into()),
         ("instructions", chains.concat().into()),
         ("lengths", lengths.into()),
         ("scales", scales.into()),
-        ("shape", shape_of(result).into()),
-        ("shapes", vec![PartialShape::scalar(); count].into()),
+        ("set_shapes", set_shapes.into()),
+        ("shapes", vec![PartialShape::scalar(); all].into()),
     ];
-    let sums = node(sum::definition(), attrs, &vec![dtype; count]);
-    (sums, operands(numbers, shapes, dtype))
+    let sums = node(sum::definition(), attrs, &vec![dtype; all]);
+    (sums, operands(numbers, &operand_shapes, dtype))
 }
 
 /// A chain of each dtype and between each two, and sums.
@@ -141,7 +139,8 @@ pub(super) fn nodes(numbers: &mut Numbers) -> Vec<(Node, Vec<Value>)> {
     let mut nodes = Vec::new();
     for &dtype in FLOATS {
         nodes.push(chain_in(numbers, dtype, SHAPES[1]));
-        nodes.push(sums_in(numbers, dtype, 2, SHAPES[1]));
+        nodes.push(sums_in(numbers, dtype, 2, &SHAPES[1..2]));
+        nodes.push(sums_in(numbers, dtype, 2, &[SHAPES[0], SHAPES[0]]));
     }
     nodes.extend(BETWEEN.map(|(one, other)| chain_between(numbers, one, other)));
     nodes
@@ -205,32 +204,58 @@ fn each_function_is_that_of_the_cpu() {
     }
 }
 
+/// How far sums of this dtype may be apart.
+fn tolerance_of_sums(dtype: DType) -> (f64, f64) {
+    match dtype {
+        DType::Float64 => (1e-12, 1e-12),
+        DType::Float32 => (1e-5, 1e-5),
+        DType::Half => (2e-3, 2e-3),
+        _ => (2e-2, 2e-2),
+    }
+}
+
 #[test]
 fn sums_of_chains_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let mut numbers = Numbers(22);
-    for (shapes, result) in SHAPES
-        .into_iter()
-        .chain([(&[&[70_000][..], &[], &[]][..], &[70_000][..])])
-    {
+    const LONG: Shapes = (&[&[70_000], &[], &[]], &[70_000]);
+    for shapes in SHAPES.into_iter().chain([LONG]) {
         for dtype in FLOATS.iter().copied() {
             // So many that they need two turns.
             for count in [1usize, 2, 18] {
-                let (sums, inputs) = sums_in(&mut numbers, dtype, count, (shapes, result));
-                let tolerance = match dtype {
-                    DType::Float64 => (1e-12, 1e-12),
-                    DType::Float32 => (1e-5, 1e-5),
-                    DType::Half => (2e-3, 2e-3),
-                    _ => (2e-2, 2e-2),
-                };
-                check_node(
-                    &device,
-                    &sums,
-                    &inputs,
-                    tolerance,
-                    &format!("{count} {shapes:?} {dtype:?}"),
-                );
+                let (sums, inputs) = sums_in(&mut numbers, dtype, count, &[shapes]);
+                let label = format!("{count} {shapes:?} {dtype:?}");
+                check_node(&device, &sums, &inputs, tolerance_of_sums(dtype), &label);
             }
+        }
+    }
+}
+
+#[test]
+fn sums_over_several_sets_of_operands_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let mut numbers = Numbers(24);
+    const WHOLE: [Shapes; 3] = [
+        (&[&[7], &[7], &[7]], &[7]),
+        (&[&[90, 100], &[90, 100], &[90, 100]], &[90, 100]),
+        (&[&[0], &[0], &[0]], &[0]),
+    ];
+    const SCALARS: Shapes = (&[&[5000], &[], &[5000]], &[5000]);
+    let cases: [Vec<Shapes>; 4] = [
+        WHOLE.to_vec(),
+        // More than one kernel takes.
+        WHOLE.into_iter().cycle().take(35).collect(),
+        // Some are broadcast, and some of another text.
+        vec![
+            WHOLE[0], SHAPES[2], WHOLE[1], WHOLE[0], SCALARS, SCALARS, SHAPES[3], SHAPES[3],
+        ],
+        vec![SHAPES[2]],
+    ];
+    for sets in cases {
+        for (dtype, count) in FLOATS.iter().copied().zip([1usize, 2, 3, 2]) {
+            let (sums, inputs) = sums_in(&mut numbers, dtype, count, &sets);
+            let label = format!("{count} over {} sets, {dtype:?}", sets.len());
+            check_node(&device, &sums, &inputs, tolerance_of_sums(dtype), &label);
         }
     }
 }
