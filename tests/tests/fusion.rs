@@ -8,7 +8,7 @@ use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimize
 use graph_ops::{array, math, nn, random, state};
 
 /// All fusions, by the names that options know.
-const FUSIONS: [&str; 13] = [
+const FUSIONS: [&str; 14] = [
     "convolution_fusion",
     "pool_gradient_fusion",
     "pool_place_fusion",
@@ -20,6 +20,7 @@ const FUSIONS: [&str; 13] = [
     "sum_fusion",
     "update_fusion",
     "outer_product",
+    "finite_fusion",
     "sum_grouping",
     "update_grouping",
 ];
@@ -409,6 +410,121 @@ fn variables_are_updated_by_what_is_computed_for_them() {
         results
     };
     assert_eq!(run(RewriteOptions::all()), run(RewriteOptions::none()));
+}
+
+/// What is finite of tensors of each dtype, of none, of long ones; of several at once and of several of several.
+#[test]
+fn what_is_not_finite_is_found_wherever_it_is() {
+    graph_ops::install();
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let lengths = [3usize, 0, 100_000, 700, 1, 130];
+    let dtypes = [
+        DType::Float32,
+        DType::Float64,
+        DType::Half,
+        DType::BFloat16,
+        DType::Float32,
+        DType::Half,
+    ];
+    let tensors: Vec<Tensor> = lengths
+        .iter()
+        .map(|&len| array::placeholder::<f32>([len]).build().unwrap())
+        .collect();
+    let all = |x: &Tensor| math::reduce_all(x).build().unwrap();
+    let finite: Vec<Tensor> = tensors
+        .iter()
+        .zip(dtypes)
+        .map(|(tensor, dtype)| {
+            let cast = math::cast(tensor, dtype).build().unwrap();
+            all(&math::is_finite(cast).build().unwrap())
+        })
+        .collect();
+    let stack = |tensors: &[Tensor]| array::stack(tensors).build().unwrap();
+    let halves = [all(&stack(&finite[..3])), all(&stack(&finite[3..]))];
+    let whole = all(&stack(&halves));
+    // Elements one by one are looked at where someone takes them.
+    let elements = math::is_finite(&tensors[3]).build().unwrap();
+    let some = all(&elements);
+    let rows = math::reduce_all(math::is_finite(
+        array::reshape(&tensors[5], [10i32, 13]).build().unwrap(),
+    ));
+    let kept = rows.keep_dims(true).build().unwrap();
+    let gpus = match graph_cuda::emulator::device() {
+        Ok(gpu) => vec![gpu.accelerator()],
+        Err(error) => {
+            println!("on a GPU skipped: {error}");
+            Vec::new()
+        }
+    };
+    let mut options = vec![
+        SessionOptions::new(),
+        SessionOptions::new().rewrites(RewriteOptions::none()),
+    ];
+    options.extend(
+        gpus.into_iter()
+            .map(|gpu| SessionOptions::new().accelerators(vec![gpu])),
+    );
+    let sessions: Vec<Session> = options
+        .into_iter()
+        .map(|options| Session::with_options(&graph, options).unwrap())
+        .collect();
+    let places = [
+        None,
+        Some((0, 2)),
+        Some((2, 0)),
+        Some((2, 99_999)),
+        Some((3, 512)),
+        Some((4, 0)),
+        Some((5, 129)),
+    ];
+    for place in places {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let value = |at: usize| {
+                let mut numbers: Vec<f32> = (0..lengths[at]).map(|i| (i as f32).sin()).collect();
+                if let Some((_, index)) = place.filter(|&(tensor, _)| tensor == at) {
+                    numbers[index] = bad;
+                }
+                Value::from(numbers)
+            };
+            let feeds = || {
+                let pairs = tensors.iter().enumerate();
+                pairs.fold(graph_core::session::Feeds::new(), |feeds, (at, tensor)| {
+                    feeds.with(tensor, value(at))
+                })
+            };
+            let has = |range: std::ops::Range<usize>| !place.is_some_and(|(tensor, _)| range.contains(&tensor));
+            for (number, session) in sessions.iter().enumerate() {
+                let label = format!("{bad} at {place:?}, session {number}");
+                let got: (bool, bool, bool, Value) = session.run((&whole, &some, &halves[0], &kept), feeds()).unwrap();
+                assert_eq!((got.0, got.1, got.2), (has(0..6), has(3..4), has(0..3)), "{label}");
+                assert_eq!(got.3, Value::from([[has(5..6)]]), "{label}");
+                assert_eq!(
+                    session.run::<bool>(&whole, feeds()).unwrap(),
+                    has(0..6),
+                    "{label}, alone"
+                );
+                let elements: Vec<bool> = session.run(&elements, feeds()).unwrap();
+                assert_eq!(elements.iter().all(|finite| *finite), has(3..4), "{label}, one by one");
+            }
+        }
+    }
+    let traced = RunOptions {
+        trace: true,
+        ..RunOptions::default()
+    };
+    let feeds = lengths
+        .iter()
+        .zip(&tensors)
+        .fold(graph_core::session::Feeds::new(), |feeds, (&len, tensor)| {
+            feeds.with(tensor, vec![1.0f32; len])
+        });
+    let (_, metadata): (bool, _) = sessions[0].run_with(&whole, feeds, &traced).unwrap();
+    let ops: Vec<&str> = metadata.nodes.iter().map(|node| node.op).collect();
+    assert!(
+        ops.contains(&"_AllFinite") && !ops.contains(&"All") && !ops.contains(&"IsFinite"),
+        "{ops:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 // Chains of element-wise operations in one pass over memory, and the sums of their results.
 //
-// Defined from outside: what `chain.cuh` says.
+// Defined from outside: what `chain.cuh` says; `members.cuh` lies before it.
 
 // Elements of a thread that are read before one is written: enough reads are under way at once.
 #define BATCH 4
@@ -27,8 +27,8 @@ KERNEL(chain, T* out, Operands operands, Strides strides, i64 n) {
 
 #define SUM_THREADS 256
 
-// The sums of the results of `n` elements that `blocks` blocks take, of which this one is `block`: for the whole block's, in order, `row(r)`
-// is where that of result `r` goes.
+// The sums of the results of those of `n` elements that this block takes, which is `block` of `blocks`; that of result `r` becomes
+// `*row(r)`.
 template <class Row>
 DEVICE void sum_block(const Operands& operands, const Strides& strides, i64 n, i64 block, i64 blocks, const Row& row) {
   A sums[RESULTS];
@@ -65,11 +65,9 @@ struct Sets {
 
 // The same over `count` sets of operands, one after the other.
 BLOCK_KERNEL(chain_sums_of_sets, SUM_THREADS, A* partial, Sets sets, i32 count) {
-  int own = 0;
-  while (own + 1 < count && sets.of[own + 1].block <= blockIdx.x) ++own;
-  const Set& set = sets.of[own];
-  i64 end = own + 1 < count ? sets.of[own + 1].block : i64(gridDim.x);
-  sum_block(set.operands, Strides(), set.n, blockIdx.x - set.block, end - set.block,
+  Share share = own_share(sets, count);
+  const Set& set = sets.of[share.member];
+  sum_block(set.operands, Strides(), set.n, share.block, share.blocks,
             [&](int r) { return partial + i64(blockIdx.x) * RESULTS + r; });
 }
 

@@ -12,7 +12,7 @@ use super::window::{compute_size, joined_source};
 use super::{NOWHERE, type_name};
 use crate::cpu::chain::{Function as Operation, Instruction, Layout, Operand, Precision};
 
-const SOURCE: Source = joined_source!("chain.cu": "chain.cuh", "chain.cu");
+const SOURCE: Source = joined_source!("chain.cu": "members.cuh", "chain.cuh", "chain.cu");
 
 /// The most operands of a chain, and the most dimensions of a result, once neighbours are merged.
 const OPERANDS: usize = 16;

@@ -1,6 +1,7 @@
 //! Arithmetic, comparison, reduction and matrix products.
 
 mod add_n;
+pub(crate) mod all_finite;
 mod arg;
 mod arithmetic;
 #[cfg(feature = "full")]

@@ -25,6 +25,7 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::convolution::FILTER_GRADIENTS,
     &fusion::matmul::DENSE_LAYERS,
     &fusion::mask::RANDOM_MASKS,
+    &fusion::finite::ALL_FINITE,
     &fusion::outer::OuterProducts,
     &fusion::elementwise::ELEMENTWISE,
     &fusion::sum::SUMS,

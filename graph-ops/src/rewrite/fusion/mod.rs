@@ -6,6 +6,7 @@
 
 pub(super) mod convolution;
 pub(crate) mod elementwise;
+pub(super) mod finite;
 mod independent;
 pub(super) mod mask;
 pub(super) mod matmul;

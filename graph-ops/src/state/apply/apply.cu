@@ -3,7 +3,7 @@
 // Defined from outside: T, the elements' type; VARIABLES, how many there are, with their slots; SCALARS, how many numbers the
 // formula has; PREPARE, what is calculated once; and STEP, what is done to the elements `a`, `b`, `c` and `d` of the variables
 // by the element `grad` of the gradient. Both find the numbers as `s[0]`, `s[1]`, ...; all are of type C. Where the gradient is a
-// chain of element-wise operations, there is also what `chain.cuh` says, and MEMBERS where several variables are updated; where
+// chain of element-wise operations, there is also what `members.cuh` and `chain.cuh` say, and MEMBERS where several variables are updated; where
 // rows are updated, what `row_order.cuh` does, and ROWS.
 
 typedef typename Compute<T>::type C;
@@ -118,12 +118,10 @@ struct Members {
 // The updates of `count` variables by the same numbers.
 KERNEL(apply_members, Members members, i32 count, Numbers numbers, const i64* whole, const bool* mask) {
   if (is_left_out(mask)) return;
-  int own = 0;
-  while (own + 1 < count && members.of[own + 1].block <= blockIdx.x) ++own;
-  const Member& member = members.of[own];
-  i64 end = own + 1 < count ? members.of[own + 1].block : i64(gridDim.x);
+  Share share = own_share(members, count);
+  const Member& member = members.of[share.member];
   with_formula(numbers, whole, [&](const auto& step) {
-    update(member.variables, member.n, blockIdx.x - member.block, end - member.block, step, [&](i64 at) {
+    update(member.variables, member.n, share.block, share.blocks, step, [&](i64 at) {
       return C(chains(load(member.operands, Strides(), at)).of[0]);
     });
   });

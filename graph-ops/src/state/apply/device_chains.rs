@@ -16,7 +16,7 @@ use crate::state::assign::different_shapes;
 use crate::state::update::hand_on;
 
 /// With a chain of element-wise operations for the gradient.
-const SOURCE: Source = joined_source!("apply.cu": "../../cuda/chain.cuh", "apply.cu");
+const SOURCE: Source = joined_source!("apply.cu": "../../cuda/members.cuh", "../../cuda/chain.cuh", "apply.cu");
 
 /// The most variables of one kernel: what it takes has 4 KiB.
 const MEMBERS: usize = 16;
