@@ -72,6 +72,14 @@ pub(crate) fn told(context: &KernelContext<'_>, at: DeviceAddress, count: usize)
     Ok(numbers.iter().map(|&number| i64::from_ne_bytes(number)).collect())
 }
 
+/// Input `index`, which the device has, as whole numbers on the host: to say what is wrong with them.
+///
+/// # Errors
+/// The device's, and `InvalidArgument` for other dtypes.
+pub(crate) fn integers(context: &KernelContext<'_>, index: usize) -> Result<Vec<i64>> {
+    context.stored_input(index)?.into_host()?.to_i64_vec()
+}
+
 /// Makes output `index` of a data-dependent kernel a tensor of this dtype and shape, to be written; its address.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ const WITHOUT: &[(&str, &[&str])] = &[
     ),
     (
         "only the data tells the result's shape",
-        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "DynamicPartition", "DynamicStitch", "ListDiff", "ParallelDynamicStitch", "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSum", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"],
+        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "ListDiff", "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSum", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"],
     ),
     (
         "what they are for is an error that the data decides, and a GPU's kernel cannot come back with one",
