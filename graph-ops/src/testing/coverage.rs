@@ -25,8 +25,8 @@ const WITHOUT: &[(&str, &[&str])] = &[
         &["BroadcastArgs", "BroadcastGradientArgs", "ConcatOffset", "InvertPermutation", "LinSpace", "Range", "Rank", "Shape", "ShapeN", "Size", "VariableShape"],
     ),
     (
-        "only the data tells the result's shape",
-        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "ListDiff", "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSum", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"],
+        "sets, of which only the data tells the result's shape",
+        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "ListDiff", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"],
     ),
     (
         "what they are for is an error that the data decides, and a GPU's kernel cannot come back with one",
