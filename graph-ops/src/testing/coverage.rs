@@ -44,10 +44,6 @@ const WITHOUT: &[(&str, &[&str])] = &[
         "orthogonal factorizations, which would be cuSOLVER's",
         &["Qr", "SelfAdjointEig", "SelfAdjointEigV2", "Svd"],
     ),
-    (
-        "the shape of what they work on is a variable's, which a run alone knows",
-        &["ResourceGatherNd", "ResourceStridedSliceAssign", "StridedSliceAssign"],
-    ),
 ];
 
 /// The table of `docs/cuda.md`.
