@@ -196,7 +196,8 @@ impl DeviceTensor {
     /// Memory for a tensor of this dtype and shape. What it holds is arbitrary.
     ///
     /// # Errors
-    /// `ResourceExhausted`, and `Internal` for a dtype whose elements have no fixed size.
+    /// `ResourceExhausted`, `InvalidArgument` for a shape of more elements than can be counted, and `Internal` for a dtype whose
+    /// elements have no fixed size.
     pub fn new(accelerator: &Arc<dyn Accelerator>, dtype: DType, shape: Shape) -> Result<Self> {
         let bytes = bytes_of(dtype, &shape)?;
         Ok(Self {
@@ -229,11 +230,19 @@ impl DeviceTensor {
 }
 
 /// The bytes of a tensor of this dtype and shape.
+///
+/// # Errors
+/// `Internal` for a dtype whose elements have no fixed size, and those of [`Value::zeros`] for shapes that are too large.
 pub(crate) fn bytes_of(dtype: DType, shape: &Shape) -> Result<usize> {
-    dtype
+    let size = dtype
         .size()
-        .and_then(|size| shape.num_elements().checked_mul(size))
-        .ok_or_else(|| Error::internal("elements without a fixed size are not on an accelerator").got(dtype))
+        .ok_or_else(|| Error::internal("elements without a fixed size are not on an accelerator").got(dtype))?;
+    let count = shape
+        .checked_num_elements()
+        .ok_or_else(|| Error::invalid_argument(format!("the shape {shape} has too many elements")))?;
+    count
+        .checked_mul(size)
+        .ok_or_else(|| Error::resource_exhausted(format!("a {dtype} value of shape {shape} is too large")))
 }
 
 /// A tensor that may outlive the step that made it, in the memory where it lies. Nothing changes what it holds.

@@ -1,13 +1,23 @@
 //! `DynamicPartition` and `DynamicStitch`: slices dealt out by numbers, and put together by indices.
 
+use graph_core::accelerator::DeviceTensor;
 use graph_core::gradients::GradientContext;
 use graph_core::graph::{IntoOperand, OpBuilder, Tensor};
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{Error, PartialShape, Result, Value};
+use graph_cuda::{Cuda, Source, arguments};
 
 use crate::array::axis::planned_ints;
 use crate::array::moving::{Movement, Word, pick_rows, plan};
 use crate::array::shape_of::shape_of;
+use crate::cuda::copy::longest_word;
+use crate::cuda::counts::{allocate, integers, told};
+use crate::cuda::fill::Fill;
+use crate::cuda::row_order::{self, Depth, SortRows};
+use crate::cuda::window::joined_source;
+use crate::cuda::{NOWHERE, SIZED, word_of};
+
+const SOURCE: Source = joined_source!("dynamic.cu": "../cuda/row_order.cuh", "dynamic.cu");
 
 /// `DynamicStitch`
 pub(crate) fn stitch_definition() -> OpDefinition {
@@ -50,6 +60,7 @@ fn stitching(name: &'static str, summary: &'static str) -> OpDefinition {
             Ok(gradients)
         })
         .kernel(KernelDefinition::cpu(stitch_kernel))
+        .kernel(KernelDefinition::cuda(stitch_on_device).types("T", SIZED))
 }
 
 fn stitched(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -105,18 +116,90 @@ impl Movement for Stitch {
     }
 }
 
-fn stitch_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
-    let count = request.num_inputs() / 2;
-    let indices = (0..count).map(|index| {
+/// The indices of each of the data.
+fn stitch_indices(request: &KernelRequest<'_>) -> Result<Vec<Vec<usize>>> {
+    let indices = (0..request.num_inputs() / 2).map(|index| {
         let indices = planned_ints(request, index)?;
         indices
             .into_iter()
             .map(crate::array::axis::dimension)
             .collect::<Result<Vec<_>>>()
     });
-    let indices = indices.collect::<Result<_>>()?;
+    indices.collect()
+}
+
+fn stitch_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
+    let count = request.num_inputs() / 2;
+    let indices = stitch_indices(request)?;
     let slice = request.output_shape(0)?[1..].iter().product();
     plan(request, count..2 * count, Stitch { indices, slice })
+}
+
+/// Slices of one of the data, about to be put at their places.
+struct Placed {
+    input: usize,
+    slices: usize,
+    /// Where their places begin, in bytes.
+    places: usize,
+    /// Bytes that are moved.
+    bytes: usize,
+}
+
+/// The host has the indices. It strikes out those whose place a later slice takes, so that no two write to one place.
+fn stitch_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (output, dtype) = (request.output_shape(0)?, request.output_dtype(0));
+    let (rows, slice) = (output[0], output[1..].iter().product::<usize>());
+    let indices = stitch_indices(request)?;
+    let mut named = vec![false; rows];
+    let mut places: Vec<i64> = indices.iter().flatten().map(|&index| index as i64).collect();
+    for place in places.iter_mut().rev() {
+        if std::mem::replace(&mut named[*place as usize], true) {
+            *place = -1;
+        }
+    }
+    let (size, _) = word_of(dtype)?;
+    let (bytes, word) = longest_word(size, slice)?;
+    let inner = slice * size / bytes;
+    let mut placed = Vec::new();
+    let mut first = 0;
+    for (at, indices) in indices.iter().enumerate() {
+        let kept = places[first..first + indices.len()].iter().filter(|&&place| place >= 0);
+        placed.push(Placed {
+            input: request.num_inputs() / 2 + at,
+            slices: indices.len(),
+            places: first * size_of::<i64>(),
+            bytes: indices.len() * size_of::<i64>() + 2 * kept.count() * slice * size,
+        });
+        first += indices.len();
+    }
+    placed.retain(|placed| placed.slices * inner > 0);
+    // Places that no index names stay zero.
+    let fill = match named.contains(&false) {
+        true => Some(Fill::zeros(request, dtype, output.num_elements())?),
+        false => None,
+    };
+    let function = Cuda::of(request)?.function(&SOURCE, "place_slices", &[("W", word)])?;
+    let accelerator = request.accelerator.filter(|_| !placed.is_empty());
+    let places = accelerator.map(|accelerator| DeviceTensor::upload(accelerator, &Value::from(places)));
+    let places = places.transpose()?;
+    Ok(Planned::new(move |context| {
+        let to = context.output_address(0);
+        let places = places.as_ref().map_or(NOWHERE, |places| places.memory.address());
+        // SAFETY: the output is filled as a whole; each of the data has as many slices of `inner` words as there are places for
+        // it, all of which lie in the output.
+        unsafe {
+            if let Some(fill) = &fill {
+                fill.run(to)?;
+            }
+            for placed in &placed {
+                let (from, places) = (context.input_address(placed.input), places.offset(placed.places));
+                let words = placed.slices * inner;
+                let function = function.clone().moving(placed.bytes);
+                function.launch_over(words, arguments![to, from, places, words as i64, inner as i64])?;
+            }
+        }
+        Ok(())
+    }))
 }
 
 /// `DynamicPartition`
@@ -134,6 +217,11 @@ pub(crate) fn partition_definition() -> OpDefinition {
     .shape(partitioned)
     .gradient(partition_gradient)
     .kernel(KernelDefinition::cpu(partition_kernel).data_dependent())
+    .kernel(
+        KernelDefinition::cuda(partition_on_device)
+            .types("T", SIZED)
+            .data_dependent(),
+    )
 }
 
 fn partitioned(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -189,22 +277,29 @@ fn partition_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Te
     Ok(vec![Some(whole), None])
 }
 
+/// The places of the slices of each of `count` parts, from the number of the part of each slice.
+///
+/// # Errors
+/// `InvalidArgument` for a number outside of `0..count`.
+fn dealt(partitions: impl IntoIterator<Item = i64>, count: usize) -> Result<Vec<Vec<usize>>> {
+    let mut parts: Vec<Vec<usize>> = vec![Vec::new(); count];
+    for (at, part) in partitions.into_iter().enumerate() {
+        let list = usize::try_from(part).ok().and_then(|part| parts.get_mut(part));
+        let list = list.ok_or_else(|| {
+            Error::invalid_argument(format!("partitions[{at}] is no number of a partition"))
+                .expected(format!("a number in the range [0, {count})"))
+                .got(part)
+        })?;
+        list.push(at);
+    }
+    Ok(parts)
+}
+
 fn partition_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
     let (shape, rank) = (request.input_shape(0).clone(), request.input_shape(1).rank());
     let count = request.num_outputs();
     Ok(Planned::new(move |context| {
-        let mut parts: Vec<Vec<usize>> = vec![Vec::new(); count];
-        for (at, &part) in context.input::<i32>(1)?.iter().enumerate() {
-            let list = usize::try_from(part)
-                .ok()
-                .and_then(|part| parts.get_mut(part))
-                .ok_or_else(|| {
-                    Error::invalid_argument(format!("partitions[{at}] is no number of a partition"))
-                        .expected(format!("a number in the range [0, {count})"))
-                        .got(part)
-                })?;
-            list.push(at);
-        }
+        let parts = dealt(context.input::<i32>(1)?.iter().map(|&part| part.into()), count)?;
         let data = context.input_value(0)?;
         let slice = shape[rank..].iter().product();
         for (slot, rows) in parts.iter().enumerate() {
@@ -214,6 +309,66 @@ fn partition_kernel(request: &KernelRequest<'_>) -> Result<Planned> {
         }
         Ok(())
     }))
+}
+
+/// Sorts the slices by the numbers of their parts, waits for where the parts begin, and takes each part's slices.
+fn partition_on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (shape, dtype, rank) = (
+        request.input_shape(0).clone(),
+        request.input_dtype(0),
+        request.input_shape(1).rank(),
+    );
+    let (count, slices) = (request.num_outputs(), request.input_shape(1).num_elements());
+    let slice: usize = shape[rank..].iter().product();
+    let (size, _) = word_of(dtype)?;
+    let (bytes, word) = longest_word(size, slice)?;
+    let inner = slice * size / bytes;
+    let part_shape = move |len: usize| -> Vec<usize> { std::iter::once(len).chain(shape[rank..].to_vec()).collect() };
+    let (dims, sort) = (
+        Depth::new(&[count])?,
+        SortRows::new(request, request.input_dtype(1), slices)?,
+    );
+    let cuda = Cuda::of(request)?;
+    let function = |name| cuda.function(&SOURCE, name, &[("W", word)]);
+    let (begins, take) = (function("begins")?, function("take_slices")?);
+    let begins = begins.moving((count + 1) * 2 * size_of::<i64>());
+    let keys = row_order::scratch(slices);
+    let planned = Planned::new(move |context| {
+        if slices == 0 {
+            return (0..count).try_for_each(|slot| allocate(context, slot, dtype, part_shape(0)).map(drop));
+        }
+        let (from, partitions) = (context.input_address(0), context.input_address(1));
+        let (keys, first) = (context.scratch_address(), context.scratch_address().offset(keys));
+        // SAFETY: there is a number of a part for each slice, and scratch memory for the keys and, behind them, for as many whole
+        // numbers as parts and one more.
+        let order = unsafe {
+            let order = sort.run(partitions, dims, keys)?;
+            begins.launch_over(count + 1, arguments![first, order, count as i64])?;
+            order
+        };
+        let first = told(context, first, count + 1)?;
+        if first[count] < slices as i64 {
+            dealt(integers(context, 1)?, count)?;
+        }
+        for slot in 0..count {
+            let len = (first[slot + 1] - first[slot]) as usize;
+            let to = allocate(context, slot, dtype, part_shape(len))?;
+            let words = len * inner;
+            if words == 0 {
+                continue;
+            }
+            let take = take.clone().moving(len * size_of::<i64>() + 2 * words * bytes);
+            // SAFETY: the part has `len` slices of `inner` words, and so many keys, from `first` on, name slices of the data.
+            unsafe {
+                take.launch_over(
+                    words,
+                    arguments![to, from, order, first[slot], words as i64, inner as i64],
+                )?;
+            }
+        }
+        Ok(())
+    });
+    Ok(planned.with_scratch(keys + (count + 1) * size_of::<i64>()))
 }
 
 /// The slices of `data` dealt out to `num_partitions` tensors by the numbers `partitions`; use [`OpBuilder::build_all`].
@@ -240,6 +395,7 @@ pub fn dynamic_stitch(indices: impl IntoOperand, data: impl IntoOperand) -> OpBu
 #[cfg(test)]
 pub(crate) fn cases() -> Vec<crate::testing::Case> {
     use crate::testing::Case;
+    use graph_core::DType;
     let stitch = |op: &'static str| Case::new(op).attr("N", 2i64).input([2i32, 0]).input(1i32);
     let rows = [[1.0f32, 2.0], [3.0, 4.0], [5.0, 6.0]];
     vec![
@@ -264,12 +420,43 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
             .input([1i32, 0, 1])
             .expect([rows[1]])
             .expect([rows[0], rows[2]]),
+        // A place that no index names, and one that several do.
+        Case::new("DynamicStitch")
+            .attr("N", 2i64)
+            .input([3i32, 0, 3])
+            .input([[0i32], [1]])
+            .input([1.0f32, 2.0, 3.0])
+            .input([[4.0f32], [5.0]])
+            .expect([4.0f32, 5.0, 0.0, 3.0]),
+        Case::new("ParallelDynamicStitch")
+            .attr("N", 1i64)
+            .input(Vec::<i32>::new())
+            .input(Value::zeros(DType::Float32, [0, 3]).unwrap())
+            .expect(Value::zeros(DType::Float32, [0, 3]).unwrap()),
         Case::new("DynamicPartition")
             .attr("num_partitions", 2i64)
             .input([[1i8, 2], [3, 4]])
             .input([[1i32, 1], [1, 1]])
             .expect(Vec::<i8>::new())
             .expect([1i8, 2, 3, 4]),
+        Case::new("DynamicPartition")
+            .attr("num_partitions", 1i64)
+            .input([1.0f64, 2.0])
+            .input(0i32)
+            .expect([[1.0f64, 2.0]]),
+        Case::new("DynamicPartition")
+            .attr("num_partitions", 2i64)
+            .input(Value::zeros(DType::Float32, [0, 3]).unwrap())
+            .input(Vec::<i32>::new())
+            .expect(Value::zeros(DType::Float32, [0, 3]).unwrap())
+            .expect(Value::zeros(DType::Float32, [0, 3]).unwrap()),
+        Case::new("DynamicPartition")
+            .attr("num_partitions", 3i64)
+            .input((0..5000).collect::<Vec<i32>>())
+            .input((0..5000).map(|at| at % 2 * 2).collect::<Vec<i32>>())
+            .expect((0..5000).filter(|at| at % 2 == 0).collect::<Vec<i32>>())
+            .expect(Vec::<i32>::new())
+            .expect((0..5000).filter(|at| at % 2 == 1).collect::<Vec<i32>>()),
     ]
 }
 

@@ -2,14 +2,24 @@
 
 use graph_core::graph::scope::name_scope_in;
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
-use graph_core::op::{KernelContext, KernelDefinition, OpDefinition, Planned};
+use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
 use graph_core::{DType, Element, Error, Graph, PartialShape, Result, Shape};
+use graph_cuda::{Cuda, Source, arguments};
 
 use crate::array::moving::with_element;
 use crate::array::shape_of::shape_of;
 use crate::cpu::Short;
 use crate::cpu::parallel::{SharedMut, for_each_chunk, for_each_range};
 use crate::cpu::simd::multiversion;
+use crate::cuda::counts::{SumCounts, allocate};
+use crate::cuda::row_order::Depth;
+use crate::cuda::window::joined_source;
+use crate::cuda::{SIZED, blocks, type_name};
+
+const SOURCE: Source = joined_source!("where_true.cu": "../cuda/counts.cuh", "where_true.cu");
+
+/// Elements that a block of `where_true.cu` looks through.
+const BLOCK_ON_DEVICE: usize = 2048;
 
 /// The op's definition.
 pub(crate) fn definition() -> OpDefinition {
@@ -35,6 +45,46 @@ pub(crate) fn definition() -> OpDefinition {
         })
         .data_dependent(),
     )
+    .kernel(KernelDefinition::cuda(on_device).types("T", SIZED).data_dependent())
+}
+
+/// Counts block by block, waits for the sum, and writes the places.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (dtype, shape) = (request.input_dtype(0), request.input_shape(0));
+    let (element, parts) = match dtype {
+        DType::Complex64 => ("float", "2"),
+        DType::Complex128 => ("double", "2"),
+        _ => (type_name(dtype)?, "1"),
+    };
+    let (rank, len, dims) = (shape.rank(), shape.num_elements(), Depth::new(shape.dims())?);
+    let pieces = len.div_ceil(BLOCK_ON_DEVICE);
+    let cuda = Cuda::of(request)?;
+    let function = |name| cuda.function(&SOURCE, name, &[("T", element), ("PARTS", parts)]);
+    let sums = SumCounts::new(request, pieces)?;
+    let (bytes, scratch) = (request.input_bytes(), sums.bytes());
+    let count = function("count_true")?.moving(bytes + scratch);
+    let write = function("write_places")?;
+    let planned = Planned::new(move |context| {
+        if len == 0 {
+            return allocate(context, 0, DType::Int64, [0, rank]).map(drop);
+        }
+        let (input, counts) = (context.input_address(0), context.scratch_address());
+        let (grid, threads) = (blocks(pieces), [256, 1, 1]);
+        let (elements, blocks) = (len as i64, pieces as i64);
+        // SAFETY: these are the kernels' parameters: an input of `len` elements, as many counts as blocks and one more, and a
+        // result with a row for each place.
+        unsafe {
+            count.launch(grid, threads, arguments![counts, input, elements, blocks])?;
+            let found = sums.run(context, counts)?;
+            let places = allocate(context, 0, DType::Int64, [found, rank])?;
+            if found * rank == 0 {
+                return Ok(());
+            }
+            let write = write.clone().moving(bytes + scratch + found * rank * size_of::<i64>());
+            write.launch(grid, threads, arguments![places, input, counts, elements, blocks, dims])
+        }
+    });
+    Ok(planned.with_scratch(scratch))
 }
 
 /// Elements that one task looks through.
@@ -266,11 +316,31 @@ pub fn boolean_mask(tensor: impl IntoOperand, mask: impl IntoOperand) -> Boolean
 #[cfg(test)]
 pub(crate) fn cases() -> Vec<crate::testing::Case> {
     use crate::testing::Case;
-    use graph_core::Value;
-    vec![
+    use graph_core::{Complex, Value};
+    let numbers = SIZED
+        .iter()
+        .filter(|dtype| !dtype.is_complex() && **dtype != DType::Bool);
+    let of_numbers = numbers.map(|&dtype| {
+        let numbers = Value::from([[0i64, 1], [2, 0]]).cast_exactly(dtype).unwrap();
+        Case::new("Where").input(numbers).expect([[0i64, 1], [1, 0]])
+    });
+    let mut cases: Vec<Case> = of_numbers.collect();
+    cases.extend([
         Case::new("Where")
             .input([[true, false], [true, true]])
             .expect([[0i64, 0], [1, 0], [1, 1]]),
+        Case::new("Where")
+            .input([Complex::new(0.0f32, 0.0), Complex::new(0.0, 2.0)])
+            .expect([[1i64]]),
+        Case::new("Where")
+            .input([Complex::new(0.0f64, -0.0), Complex::new(2.0, 0.0)])
+            .expect([[1i64]]),
+        Case::new("Where")
+            .input(vec![true; 5000])
+            .expect(Value::from_vec([5000, 1], (0..5000i64).collect::<Vec<_>>()).unwrap()),
+        Case::new("Where")
+            .input(Value::zeros(DType::Bool, [3, 0, 2]).unwrap())
+            .expect(Value::zeros(DType::Int64, [0, 3]).unwrap()),
         Case::new("Where")
             .input([0.0f32, f32::NAN, -0.0, 2.0])
             .expect([[1i64], [3]]),
@@ -280,7 +350,11 @@ pub(crate) fn cases() -> Vec<crate::testing::Case> {
         Case::new("Where")
             .input(true)
             .expect(Value::zeros(DType::Int64, [1, 0]).unwrap()),
-    ]
+        Case::new("Where")
+            .input(false)
+            .expect(Value::zeros(DType::Int64, [0, 0]).unwrap()),
+    ]);
+    cases
 }
 
 #[cfg(test)]

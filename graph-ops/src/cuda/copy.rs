@@ -36,6 +36,28 @@ pub(crate) struct Transfer {
     work: Work,
 }
 
+impl Moved {
+    /// # Errors
+    /// `Unimplemented` for more dimensions than the kernel has room for.
+    fn new(axes: &[CopyAxis]) -> Result<Self> {
+        if axes.len() > MOST {
+            return Err(Error::unimplemented(format!(
+                "moving elements along more than {MOST} dimensions"
+            )));
+        }
+        let mut moved = Self {
+            rank: axes.len().max(1) as i64,
+            sizes: [1; MOST],
+            from: [0; MOST],
+            to: [0; MOST],
+        };
+        for (at, axis) in axes.iter().enumerate() {
+            (moved.sizes[at], moved.from[at], moved.to[at]) = (axis.len as i64, axis.from as i64, axis.to as i64);
+        }
+        Ok(moved)
+    }
+}
+
 enum Work {
     Strided { words: usize, moved: Moved },
     Transpose { batch: usize, rows: usize, columns: usize },
@@ -75,20 +97,6 @@ impl Transfer {
             });
         }
         let bytes = widen(&mut axes, size, from, to);
-        if axes.len() > MOST {
-            return Err(Error::unimplemented(format!(
-                "moving elements along more than {MOST} dimensions"
-            )));
-        }
-        let mut moved = Moved {
-            rank: axes.len().max(1) as i64,
-            sizes: [1; MOST],
-            from: [0; MOST],
-            to: [0; MOST],
-        };
-        for (at, axis) in axes.iter().enumerate() {
-            (moved.sizes[at], moved.from[at], moved.to[at]) = (axis.len as i64, axis.from as i64, axis.to as i64);
-        }
         Ok(Self {
             function: cuda
                 .function(&SOURCE, "copy_strided", &[("W", word_name(bytes)?)])?
@@ -97,7 +105,7 @@ impl Transfer {
             to,
             work: Work::Strided {
                 words: axes.iter().map(|axis| axis.len).product(),
-                moved,
+                moved: Moved::new(&axes)?,
             },
         })
     }
@@ -148,6 +156,52 @@ impl Transfer {
                 }
             }
         }
+    }
+}
+
+/// A copy of elements of which the run alone tells how they lie.
+pub(crate) struct LateTransfer {
+    function: Function,
+    /// Bytes of an element.
+    size: usize,
+}
+
+impl LateTransfer {
+    /// Of elements of `dtype`.
+    ///
+    /// # Errors
+    /// `Unimplemented` for elements that have no size.
+    pub(crate) fn new(request: &KernelRequest<'_>, dtype: DType) -> Result<Self> {
+        let (size, word) = word_of(dtype)?;
+        let function = Cuda::of(request)?.function(&SOURCE, "copy_strided", &[("W", word)])?;
+        Ok(Self { function, size })
+    }
+
+    /// Gives the copy to the device; the first element goes `start` elements behind the beginning of the tensor at `to`.
+    ///
+    /// # Errors
+    /// `Unimplemented` for more dimensions than the kernel has room for, and the device's.
+    ///
+    /// # Safety
+    /// Both are tensors in which the elements of these axes lie.
+    pub(crate) unsafe fn run(
+        &self,
+        from: DeviceAddress,
+        to: DeviceAddress,
+        start: usize,
+        axes: &[CopyAxis],
+    ) -> Result<()> {
+        let axes = merged(axes);
+        let (moved, to) = (Moved::new(&axes)?, to.offset(start * self.size));
+        let words: usize = axes.iter().map(|axis| axis.len).product();
+        if words == 0 {
+            return Ok(());
+        }
+        let read = axes.iter().filter(|axis| axis.from != 0).map(|axis| axis.len);
+        let bytes = (read.product::<usize>() + words) * self.size;
+        let function = self.function.clone().moving(bytes);
+        // SAFETY: these are the kernel's parameters; the caller's promise is of the addresses.
+        unsafe { function.launch_over(words, arguments![to, from, words as i64, moved]) }
     }
 }
 

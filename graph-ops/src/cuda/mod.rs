@@ -1,7 +1,8 @@
 //! What CUDA kernels share, as [`cpu`](crate::cpu) does for the CPU: names of types in CUDA C, and kernels that many ops are.
 //!
 //! An op's CUDA kernel stands in its file, beside its CPU kernel. Kernels only give work to the device; what they read on the
-//! host (attributes, shapes, plan-time inputs) they read when they are made.
+//! host (attributes, shapes, plan-time inputs) they read when they are made. Only those that are data-dependent wait for the
+//! device, for the few numbers that tell the shapes of their results (`counts.rs`).
 
 pub(crate) mod batch_norm;
 pub(crate) mod cast;
@@ -10,6 +11,7 @@ pub(crate) mod channels;
 pub(crate) mod convolution;
 pub(crate) mod convolution_library;
 pub(crate) mod copy;
+pub(crate) mod counts;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod fill;

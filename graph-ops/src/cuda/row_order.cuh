@@ -13,6 +13,9 @@ struct RowOrder {
 
   DEVICE u64 row_at(i64 at) const { return keys[at] >> bits; }
 
+  // The number of the update at this place.
+  DEVICE i64 number_at(i64 at) const { return i64(keys[at] & ((u64(1) << bits) - 1)); }
+
   // Whether the updates of a row begin at this place.
   DEVICE bool begins(i64 at) const { return keys[at] != NO_ROW && (at == 0 || row_at(at - 1) != row_at(at)); }
 
@@ -21,7 +24,7 @@ struct RowOrder {
   DEVICE void each(i64 at, const Take& take) const {
     u64 row = row_at(at);
     do {
-      take(i64(keys[at] & ((u64(1) << bits) - 1)));
+      take(number_at(at));
     } while (++at < count && row_at(at) == row);
   }
 };

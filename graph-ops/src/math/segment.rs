@@ -10,8 +10,10 @@ use crate::cpu::simd::multiversion;
 use crate::cuda::NUMBERS;
 use crate::cuda::fill::Fill;
 use crate::cuda::scatter::{self, Depth, Extent, Scatter};
+use runs::Reduction;
 
 mod gradients;
+mod runs;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -114,6 +116,15 @@ macro_rules! on_device {
     };
 }
 
+/// A kernel of sorted segments on a device.
+macro_rules! runs_on_device {
+    ($reduction:ident) => {
+        KernelDefinition::cuda(|request| runs::on_device(request, Reduction::$reduction, false))
+            .types("T", NUMBERS)
+            .data_dependent()
+    };
+}
+
 fn scattering(request: &KernelRequest<'_>, first: &str, change: &str) -> Result<Planned> {
     let (dtype, numbers) = (request.input_dtype(0), request.input_shape(1));
     let output = request.output_shape(0)?;
@@ -170,6 +181,7 @@ pub(crate) fn segment_sum_op() -> OpDefinition {
         "T: numbertype",
     );
     numbers!(definition.gradient(gradients::segment_sum), sorted_kernel, +, wrapping_add, 0)
+        .kernel(runs_on_device!(Sum))
 }
 
 /// `SegmentProd`, which has no gradient in TensorFlow
@@ -179,7 +191,7 @@ pub(crate) fn segment_prod_op() -> OpDefinition {
         "The products of runs of rows with the same segment number.",
         "T: numbertype",
     );
-    numbers!(definition.not_differentiable(), sorted_kernel, *, wrapping_mul, 1)
+    numbers!(definition.not_differentiable(), sorted_kernel, *, wrapping_mul, 1).kernel(runs_on_device!(Product))
 }
 
 /// `SegmentMean`
@@ -198,6 +210,7 @@ pub(crate) fn segment_mean_op() -> OpDefinition {
         Int32 i32, i64, 0, i64::from, i64::wrapping_add, |x, n| (x / n as i64) as i32, 0;
         Int64 i64, i64, 0, |x| x, i64::wrapping_add, |x, n| x / n as i64, 0;
     }
+    .kernel(runs_on_device!(Mean))
 }
 
 /// `SegmentMin`
@@ -208,6 +221,7 @@ pub(crate) fn segment_min_op() -> OpDefinition {
         "T: realnumbertype",
     );
     extrema!(definition.gradient(gradients::segment_extremum), sorted_kernel, <, MAX, false)
+        .kernel(runs_on_device!(Least))
 }
 
 /// `SegmentMax`
@@ -218,6 +232,7 @@ pub(crate) fn segment_max_op() -> OpDefinition {
         "T: realnumbertype",
     );
     extrema!(definition.gradient(gradients::segment_extremum), sorted_kernel, >, MIN, false)
+        .kernel(runs_on_device!(Greatest))
 }
 
 /// An unsorted segment op without kernels.
@@ -405,16 +420,24 @@ fn with_rows(data: &Shape, rows: usize) -> Shape {
     std::iter::once(rows).chain(data.iter().skip(1).copied()).collect()
 }
 
+/// # Errors
+/// `InvalidArgument` unless there are as many segment numbers as rows.
+fn check_rows(request: &KernelRequest<'_>) -> Result<()> {
+    let (shape, ids) = (request.input_shape(0), request.input_shape(1));
+    if shape[0] == ids.num_elements() {
+        return Ok(());
+    }
+    Err(Error::invalid_argument("as many segment numbers as rows are needed")
+        .expected(shape[0])
+        .got(ids))
+}
+
 fn sorted_kernel<T: Element, W: Copy + Send + Sync + 'static>(
     request: &KernelRequest<'_>,
     rule: Rule<T, W>,
 ) -> Result<Planned> {
+    check_rows(request)?;
     let shape = request.input_shape(0).clone();
-    if shape[0] != request.input_shape(1).num_elements() {
-        return Err(Error::invalid_argument("as many segment numbers as rows are needed")
-            .expected(shape[0])
-            .got(request.input_shape(1)));
-    }
     // The last segment number decides the output's shape, so that only constants could tell it before.
     let width = width(&shape, 1);
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {

@@ -330,10 +330,9 @@ fn wrapping<T: Element>(combine: impl Fn(T, T) -> T + Send + Sync + Copy + 'stat
 
 /// The shape of the variable that input `index` refers to.
 pub(super) fn variable_shape(context: &mut KernelContext<'_>, index: usize) -> Result<Shape> {
-    let cell = context.variable(index)?;
-    cell.value
-        .as_ref()
-        .map(|value| value.shape().clone())
+    let extent = context.variable(index)?.extent();
+    extent
+        .map(|(_, shape)| shape.clone())
         .ok_or_else(|| Error::failed_precondition("the variable is not initialized"))
 }
 

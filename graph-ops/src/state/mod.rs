@@ -107,4 +107,5 @@ pub(crate) fn run_updates_on_a_gpu() {
     apply::tests::rows_that_come_up_again_are_updated_in_turn_on_a_gpu();
     device_tests::variables_are_updated_on_a_gpu().expect("the same variables");
     device_tests::parts_of_variables_are_picked_on_a_gpu().expect("the same parts");
+    device_tests::parts_of_variables_are_set_on_a_gpu().expect("the same parts");
 }

@@ -131,9 +131,11 @@ pub(crate) fn variable_shape() -> OpDefinition {
 /// The value of the variable that input `index`, a handle, names.
 pub(super) fn existing<'c>(context: &'c mut KernelContext<'_>, index: usize) -> Result<&'c Value> {
     let cell = context.variable(index)?;
-    cell.value
-        .as_ref()
-        .ok_or_else(|| Error::not_found("the variable does not exist before a value is assigned"))
+    cell.value.as_ref().ok_or_else(not_existing)
+}
+
+pub(super) fn not_existing() -> Error {
+    Error::not_found("the variable does not exist before a value is assigned")
 }
 
 /// An operation that drops the value of a resource variable: it is uninitialized again.

@@ -6,11 +6,12 @@ use graph_core::op::{KernelContext, KernelDefinition, KernelRequest, OpDefinitio
 use graph_core::{DType, Element, Error, PartialShape, Result, Shape, Value};
 use graph_cuda::{Cuda, arguments};
 
-use super::resource::existing;
+use super::resource::{existing, not_existing};
 use super::scatter::{Addressing, places, updates_shape};
 use crate::array::gather::{SOURCE, add_up_rows, picked_bytes};
 use crate::array::moving::{pick_rows, with_element};
 use crate::cuda::copy::longest_word;
+use crate::cuda::row_order::Depth;
 use crate::cuda::{SIZED, type_name, word_of};
 
 /// `ResourceGather`
@@ -66,21 +67,12 @@ fn gathering(request: &KernelRequest<'_>) -> Result<Planned> {
     let function = Cuda::of(request)?.function(&SOURCE, "gather", &defines)?;
     let function = function.moving(picked_bytes(request));
     Ok(Planned::new(move |context: &mut KernelContext<'_>| {
-        let shape = match context.variable(0)?.extent() {
-            Some((_, shape)) => shape.clone(),
-            None => {
-                return Err(Error::not_found(
-                    "the variable does not exist before a value is assigned",
-                ));
-            }
-        };
+        let shape = existing_shape(context)?;
         let fits = shape.rank() > batch
             && shape[..batch] == indices[..batch]
             && shape[batch + 1..].iter().product::<usize>() == elements;
         if !fits {
-            return Err(
-                Error::invalid_argument("the variable's value has another shape than the handle says").got(shape),
-            );
+            return Err(another_shape().got(shape));
         }
         let (variable, numbers) = (context.variable_address(0)?, context.input_address(1));
         let (rows, count, inner) = (shape[batch] as i64, count as i64, inner as i64);
@@ -93,6 +85,16 @@ fn gathering(request: &KernelRequest<'_>) -> Result<Planned> {
             )
         }
     }))
+}
+
+/// The shape of the variable that the handle names, in whichever memory it is.
+fn existing_shape(context: &mut KernelContext<'_>) -> Result<Shape> {
+    let extent = context.variable(0)?.extent();
+    extent.map(|(_, shape)| shape.clone()).ok_or_else(not_existing)
+}
+
+fn another_shape() -> Error {
+    Error::invalid_argument("the variable's value has another shape than the handle says")
 }
 
 /// `ResourceGatherNd`
@@ -125,6 +127,37 @@ pub(crate) fn gather_nd() -> OpDefinition {
             let output = updates_shape(&shape.into(), &context.input_shape(1).into(), Addressing::Points)?;
             Ok(Picked { starts, len, output })
         })
+    }))
+    .kernel(KernelDefinition::cuda(picking_points).types("dtype", SIZED))
+}
+
+/// `ResourceGatherNd` on a device, where indices outside of the variable pick zeros.
+fn picking_points(request: &KernelRequest<'_>) -> Result<Planned> {
+    let (indices, output) = (request.input_shape(1).clone(), request.output_shape(0)?.clone());
+    let Some((&depth, places)) = indices.split_last() else {
+        return Err(Error::invalid_argument("the indices must have at least rank 1"));
+    };
+    // The host does what kernels have no room for.
+    Depth::new(&vec![1; depth])?;
+    let elements: usize = output.iter().skip(places.len()).product();
+    let (bytes, _) = word_of(request.output_dtype(0))?;
+    let (longest, word) = longest_word(bytes, elements)?;
+    let inner = elements * bytes / longest;
+    let n = places.iter().product::<usize>() * inner;
+    let defines = [("W", word), ("I", type_name(request.input_dtype(1))?)];
+    let function = Cuda::of(request)?.function(&SOURCE, "gather_points", &defines)?;
+    let function = function.moving(picked_bytes(request));
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let shape = existing_shape(context)?;
+        let picked = updates_shape(&(&shape).into(), &(&indices).into(), Addressing::Points)?;
+        if !picked.admits(&output) {
+            return Err(another_shape().expected(&output).got(picked));
+        }
+        let dims = Depth::new(&shape[..depth])?;
+        let (variable, numbers) = (context.variable_address(0)?, context.input_address(1));
+        let to = context.output_address(0);
+        // SAFETY: these are the kernel's parameters, which say how many words each tensor has (checked).
+        unsafe { function.launch_over(n, arguments![to, variable, numbers, n as i64, inner as i64, dims]) }
     }))
 }
 
@@ -220,11 +253,7 @@ fn kernel(
             return Ok(());
         }
         if !picked.output.admits(context.output_shape(0)) {
-            return Err(
-                Error::invalid_argument("the variable's value has another shape than the handle says")
-                    .expected(context.output_shape(0))
-                    .got(&picked.output),
-            );
+            return Err(another_shape().expected(context.output_shape(0)).got(&picked.output));
         }
         with_element!(dtype, E => copy::<E>(context, &value, &picked))
     }))

@@ -1,6 +1,8 @@
 //! `StridedSliceAssign` and `ResourceStridedSliceAssign`: a part of a variable, indexed as by `StridedSlice`, is set.
 
-use graph_core::op::{InferenceContext, KernelDefinition, KernelRequest, OpDefinition, Planned, kernel::MakeKernel};
+use graph_core::op::{
+    InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned, kernel::MakeKernel,
+};
 use graph_core::{Complex, DType, Element, Error, PartialShape, Result, Shape};
 use half::{bf16, f16};
 
@@ -10,6 +12,8 @@ use crate::array::axis::planned_ints;
 use crate::array::strided_slice::masks;
 use crate::array::strided_slice::spec::{Entries, Masks, resolve};
 use crate::cpu::copy::{CopyAxis, copy_strided, strided_assign, strides};
+use crate::cuda::SIZED;
+use crate::cuda::copy::{LateTransfer, sliced};
 
 /// `StridedSliceAssign`
 pub(crate) fn definition() -> OpDefinition {
@@ -61,7 +65,7 @@ fn with_inputs(definition: OpDefinition) -> OpDefinition {
     for (dtypes, make) in kernels {
         definition = definition.kernel(KernelDefinition::cpu(make).types("T", dtypes));
     }
-    definition
+    definition.kernel(KernelDefinition::cuda(on_device).types("T", SIZED))
 }
 
 fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
@@ -91,34 +95,90 @@ fn no_fit(part: &PartialShape, value: &PartialShape) -> Error {
         .got(value)
 }
 
-fn kernel<T: Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+/// The part of a variable that is set.
+struct Part {
+    /// As the value must fit it: without single indices, and with new axes.
+    shape: PartialShape,
+    whole: Shape,
+    /// Along each of the variable's dimensions.
+    begin: Vec<usize>,
+    steps: Vec<isize>,
+    lengths: Vec<usize>,
+}
+
+/// Finds the part of a variable of some shape.
+///
+/// # Errors
+/// `InvalidArgument` for a variable that has no such part.
+fn part_of(request: &KernelRequest<'_>) -> Result<impl Fn(&Shape) -> Result<Part> + Send + Sync + use<>> {
     let entries = Entries {
         begin: Some(planned_ints(request, 1)?),
         end: Some(planned_ints(request, 2)?),
         strides: planned_ints(request, 3)?,
     };
     let masks = Masks::of_attrs(request.attrs)?;
-    Ok(Planned::new(move |context| {
-        let shape = variable_shape(context, 0)?;
-        let resolved = resolve(PartialShape::from(&shape).dims().unwrap_or_default(), &entries, masks)?;
-        let (Some(lengths), Some(part)) = (resolved.lengths(), resolved.shape.to_shape()) else {
+    Ok(move |shape: &Shape| {
+        let resolved = resolve(PartialShape::from(shape).dims().unwrap_or_default(), &entries, masks)?;
+        let (Some(lengths), Some(whole)) = (resolved.lengths(), resolved.shape.to_shape()) else {
             return Err(Error::internal("a slice of a known shape"));
         };
-        let spread = spread(context.input::<T>(4)?, context.input_shape(4), &part)
-            .ok_or_else(|| no_fit(&resolved.shape, &context.input_shape(4).into()))?;
-        let begin: Vec<usize> = resolved.ranges.iter().map(|range| range.begin).collect();
-        let steps: Vec<isize> = resolved.ranges.iter().map(|range| range.stride as isize).collect();
+        Ok(Part {
+            begin: resolved.ranges.iter().map(|range| range.begin).collect(),
+            steps: resolved.ranges.iter().map(|range| range.stride as isize).collect(),
+            shape: resolved.shape,
+            lengths,
+            whole,
+        })
+    })
+}
+
+fn kernel<T: Element>(request: &KernelRequest<'_>) -> Result<Planned> {
+    let part_of = part_of(request)?;
+    Ok(Planned::new(move |context| {
+        let shape = variable_shape(context, 0)?;
+        let part = part_of(&shape)?;
+        let axes = spread(context.input_shape(4), &part)?;
+        let mut spread = vec![T::default(); part.whole.num_elements()];
+        let value = context.input::<T>(4)?;
         let variable = context.variable_mut::<T>(0)?;
         if !spread.is_empty() {
-            strided_assign(&spread, &lengths, &begin, &steps, variable, &shape);
+            copy_strided(value, 0, &mut spread, 0, &axes);
+            strided_assign(&spread, &part.lengths, &part.begin, &part.steps, variable, &shape);
         }
         hand_on(context);
         Ok(())
     }))
 }
 
-/// The elements of a value of shape `from` broadcast to shape `to`; `None` if that cannot be.
-fn spread<T: Element>(value: &[T], from: &Shape, to: &Shape) -> Option<Vec<T>> {
+/// On a device, straight from the value to its places.
+fn on_device(request: &KernelRequest<'_>) -> Result<Planned> {
+    let part_of = part_of(request)?;
+    let transfer = LateTransfer::new(request, request.input_dtype(4))?;
+    Ok(Planned::new(move |context: &mut KernelContext<'_>| {
+        let shape = variable_shape(context, 0)?;
+        let part = part_of(&shape)?;
+        let mut axes = spread(context.input_shape(4), &part)?;
+        let (start, places) = sliced(&shape, &part.begin, &part.steps, &part.lengths);
+        // The dimensions of more than one element are the same ones on both sides.
+        axes.retain(|axis| axis.len != 1);
+        let places = places.iter().filter(|axis| axis.len != 1);
+        axes.iter_mut()
+            .zip(places)
+            .for_each(|(axis, place)| axis.to = place.from);
+        let (value, variable) = (context.input_address(4), context.variable_address(0)?);
+        // SAFETY: the part lies in the variable, and the value is spread over it (checked).
+        unsafe { transfer.run(value, variable, start, &axes)? };
+        hand_on(context);
+        Ok(())
+    }))
+}
+
+/// The axes on which a value of shape `from` is spread over a part, as a tensor by itself.
+///
+/// # Errors
+/// `InvalidArgument` if that cannot be.
+fn spread(from: &Shape, part: &Part) -> Result<Vec<CopyAxis>> {
+    let to = &part.whole;
     let fits = from.rank() <= to.rank()
         && from
             .iter()
@@ -126,7 +186,7 @@ fn spread<T: Element>(value: &[T], from: &Shape, to: &Shape) -> Option<Vec<T>> {
             .zip(to.iter().rev())
             .all(|(&from, &to)| from == to || from == 1);
     if !fits {
-        return None;
+        return Err(no_fit(&part.shape, &from.into()));
     }
     let (from_strides, to_strides) = (strides(from), strides(to));
     let missing = to.rank() - from.rank();
@@ -138,9 +198,5 @@ fn spread<T: Element>(value: &[T], from: &Shape, to: &Shape) -> Option<Vec<T>> {
         },
         to: to_strides[axis] as isize,
     });
-    let mut spread = vec![T::default(); to.num_elements()];
-    if !spread.is_empty() {
-        copy_strided(value, 0, &mut spread, 0, &axes.collect::<Vec<_>>());
-    }
-    Some(spread)
+    Ok(axes.collect())
 }

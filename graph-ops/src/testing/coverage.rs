@@ -25,8 +25,8 @@ const WITHOUT: &[(&str, &[&str])] = &[
         &["BroadcastArgs", "BroadcastGradientArgs", "ConcatOffset", "InvertPermutation", "LinSpace", "Range", "Rank", "Shape", "ShapeN", "Size", "VariableShape"],
     ),
     (
-        "only the data tells the result's shape",
-        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "DynamicPartition", "DynamicStitch", "ListDiff", "ParallelDynamicStitch", "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSum", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2", "Where"],
+        "sets, of which only the data tells the result's shape",
+        &["DenseToDenseSetOperation", "DenseToSparseSetOperation", "ListDiff", "SparseToSparseSetOperation", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"],
     ),
     (
         "what they are for is an error that the data decides, and a GPU's kernel cannot come back with one",
@@ -43,10 +43,6 @@ const WITHOUT: &[(&str, &[&str])] = &[
     (
         "orthogonal factorizations, which would be cuSOLVER's",
         &["Qr", "SelfAdjointEig", "SelfAdjointEigV2", "Svd"],
-    ),
-    (
-        "the shape of what they work on is a variable's, which a run alone knows",
-        &["ResourceGatherNd", "ResourceStridedSliceAssign", "StridedSliceAssign"],
     ),
 ];
 

@@ -5,6 +5,8 @@ mod branches;
 mod chains;
 mod convolutions;
 #[cfg(feature = "full")]
+mod data_shapes;
+#[cfg(feature = "full")]
 mod families;
 mod groups;
 mod layouts;

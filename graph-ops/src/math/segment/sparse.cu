@@ -4,23 +4,12 @@
 
 DEVICE T divisor_of(T count) { return DIVISOR; }
 
-// The first of `n` sorted numbers that is not below `number`.
-DEVICE i64 first_from(const i32* numbers, i64 n, i64 number) {
-  i64 low = 0, high = n;
-  while (low < high) {
-    i64 middle = low + (high - low) / 2;
-    if (i64(numbers[middle]) < number) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
 KERNEL(shares, T* out, const T* gradient, const i32* segments, i64 n, i64 width, i64 count, i64 gradients) {
   GRID_LOOP(at, n) {
     i64 row = at / width, segment = i64(segments[row]);
     T share = T(0);
     if (segment >= 0 && segment < gradients) {
-      i64 rows = first_from(segments, count, segment + 1) - first_from(segments, count, segment);
+      i64 rows = first_from(segments, 0, count, segment + 1) - first_from(segments, 0, count, segment);
       share = gradient[segment * width + at % width] / divisor_of(T(rows > 0 ? rows : 1));
     }
     out[at] = share;

@@ -1,12 +1,15 @@
 //! `SparseSegmentSum`, `SparseSegmentMean`, `SparseSegmentSqrtN`: segments of rows that are named by indices.
 
+use super::runs::Reduction;
 use super::*;
 use crate::cpu::element::{Real, Wide};
 use crate::cuda::launch::{Launch, Work};
 use crate::cuda::type_name;
+use crate::cuda::window::joined_source;
 use graph_core::gradients::GradientContext;
 use graph_core::graph::Tensor;
-use graph_cuda::{Source, source};
+use graph_core::op::kernel::MakeKernel;
+use graph_cuda::Source;
 
 /// What the sum of a segment is divided by.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,6 +51,11 @@ macro_rules! floats {
     };
 }
 
+/// The kernel on a device, for the dtypes of those of the host.
+fn runs_on_device(make: MakeKernel, dtypes: &'static [DType]) -> KernelDefinition {
+    KernelDefinition::cuda(make).types("T", dtypes).data_dependent()
+}
+
 /// `SparseSegmentSum`
 pub(crate) fn sparse_sum() -> OpDefinition {
     let definition = base(
@@ -66,6 +74,10 @@ pub(crate) fn sparse_sum() -> OpDefinition {
                 .types("T", &[DType::Int64])
                 .data_dependent(),
         )
+        .kernel(runs_on_device(
+            |request| runs::on_device(request, Reduction::Sum, true),
+            &[DType::Float32, DType::Float64, DType::Int32, DType::Int64],
+        ))
 }
 
 /// `SparseSegmentMean`
@@ -76,7 +88,10 @@ pub(crate) fn sparse_mean() -> OpDefinition {
         "T: {float, double}",
     );
     let definition = definition.gradient(|context| scaled_gradient(context, "SparseSegmentMeanGrad"));
-    floats!(definition, kernel, Divisor::Count, data_dependent)
+    floats!(definition, kernel, Divisor::Count, data_dependent).kernel(runs_on_device(
+        |request| runs::on_device(request, Reduction::Mean, true),
+        SINGLE_OR_DOUBLE,
+    ))
 }
 
 /// `SparseSegmentSqrtN`
@@ -87,7 +102,10 @@ pub(crate) fn sparse_sqrt_n() -> OpDefinition {
         "T: {float, double}",
     );
     let definition = definition.gradient(|context| scaled_gradient(context, "SparseSegmentSqrtNGrad"));
-    floats!(definition, kernel, Divisor::Root, data_dependent)
+    floats!(definition, kernel, Divisor::Root, data_dependent).kernel(runs_on_device(
+        |request| runs::on_device(request, Reduction::SumByRoot, true),
+        SINGLE_OR_DOUBLE,
+    ))
 }
 
 /// A gradient op without kernels.
@@ -140,7 +158,7 @@ fn shape(context: &mut InferenceContext<'_>) -> Result<()> {
 }
 
 /// The rows that indices name, checked.
-fn rows_of(indices: &[i64], rows: usize) -> Result<Vec<usize>> {
+pub(super) fn rows_of(indices: &[i64], rows: usize) -> Result<Vec<usize>> {
     let row = |&index: &i64| {
         usize::try_from(index)
             .ok()
@@ -213,7 +231,7 @@ const SINGLE_OR_DOUBLE: &[DType] = &[DType::Float32, DType::Float64];
 
 /// Each index's share of its segment's gradient, and these added up where the indices point. What is out of range is left out.
 fn grad_on_device(request: &KernelRequest<'_>, divisor: &str) -> Result<Planned> {
-    const SOURCE: Source = source!("sparse.cu");
+    const SOURCE: Source = joined_source!("sparse.cu": "runs.cuh", "sparse.cu");
     let (dtype, output) = (request.input_dtype(0), request.output_shape(0)?);
     let (width, count) = (width(request.input_shape(0), 1), request.input_shape(1).num_elements());
     let n = count * width;

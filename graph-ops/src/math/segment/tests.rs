@@ -22,6 +22,19 @@ pub(crate) fn cases() -> Vec<Case> {
             .input(Value::from_vec::<f64>([0, 2], vec![]).expect("no elements"))
             .input(Vec::<i64>::new())
             .expect(Value::from_vec::<f64>([0, 2], vec![]).expect("no elements")),
+        // Runs that a block of a device takes.
+        Case::new("SegmentSum")
+            .input((0..5000).collect::<Vec<i32>>())
+            .input(
+                (0..5000)
+                    .map(|at| if at < 3000 { 0i64 } else { 2 })
+                    .collect::<Vec<i64>>(),
+            )
+            .expect([4_498_500i32, 0, 7_999_000]),
+        Case::new("SegmentMax")
+            .input(vec![f32::NEG_INFINITY, -1.0, f32::NAN])
+            .input([0i32, 1, 1])
+            .expect([f32::MIN, -1.0]),
         unsorted("UnsortedSegmentSum").expect([[3.0f32, -4.0], [0.0, 0.0], [-6.0, 10.0]]),
         unsorted("UnsortedSegmentProd").expect([[3.0f32, -4.0], [1.0, 1.0], [-7.0, 16.0]]),
         unsorted("UnsortedSegmentMin").expect([[3.0f32, -4.0], [high, high], [-7.0, 2.0]]),
@@ -52,6 +65,26 @@ pub(crate) fn cases() -> Vec<Case> {
             .input(2i32)
             .expect([0.0f64, 8.0]),
     ];
+    for &dtype in crate::cuda::NUMBERS {
+        let numbers = |list: &[i64]| Value::from(list).cast_exactly(dtype).expect("small whole numbers");
+        let case = Case::new("SegmentMean").input(numbers(&[3, 1, 4])).input([1i64, 1, 2]);
+        cases.push(case.expect(numbers(&[0, 2, 4])));
+    }
+    for (op, roots) in [("SparseSegmentMean", 2.0f64), ("SparseSegmentSqrtN", 2.0f64.sqrt())] {
+        let case = Case::new(op).input([3.0f64, 5.0]).input([1i64, 0]).input([1i32, 1]);
+        cases.push(case.expect([0.0, 8.0 / roots]));
+        let nothing = Value::from_vec::<f32>([0, 2], vec![]).expect("no elements");
+        let case = Case::new(op)
+            .input(ROWS)
+            .input(Vec::<i32>::new())
+            .input(Vec::<i32>::new());
+        cases.push(case.expect(nothing));
+    }
+    for &dtype in &[DType::Float64, DType::Int32] {
+        let numbers = |list: &[i64]| Value::from(list).cast_exactly(dtype).expect("small whole numbers");
+        let case = Case::new("SparseSegmentSum").input(numbers(&[5, 6])).input([1i32, 1]);
+        cases.push(case.input([0i32, 0]).expect(numbers(&[12])));
+    }
     for &dtype in DType::REAL_NUMBERS {
         let numbers = |list: &[i64]| Value::from(list).cast_exactly(dtype).expect("small whole numbers");
         let results: [(&'static str, &'static str, [i64; 2]); 4] = [
