@@ -115,7 +115,8 @@ const SHAPES: [&[usize]; 6] = [&[300], &[3, 5, 7], &[1], &[40, 40], &[2, 0], &[9
 #[test]
 fn updates_of_several_variables_are_those_of_each() -> Result<()> {
     let Some(device) = device() else { return Ok(()) };
-    let optimizers: [(&str, fn() -> Box<dyn Optimizer>); 7] = [
+    type Make = fn() -> Box<dyn Optimizer>;
+    let optimizers: [(&str, Make); 7] = [
         ("GradientDescent", || Box::new(GradientDescentOptimizer::new(0.05f32))),
         ("Momentum", || Box::new(MomentumOptimizer::new(0.05f32, 0.9f32))),
         ("Nesterov", || {
