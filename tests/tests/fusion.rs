@@ -8,7 +8,7 @@ use graph_ops::train::{AdamOptimizer, GradientDescentOptimizer, MomentumOptimize
 use graph_ops::{array, math, nn, random, state};
 
 /// All fusions, by the names that options know.
-const FUSIONS: [&str; 14] = [
+const FUSIONS: [&str; 15] = [
     "convolution_fusion",
     "pool_gradient_fusion",
     "pool_place_fusion",
@@ -21,6 +21,7 @@ const FUSIONS: [&str; 14] = [
     "update_fusion",
     "outer_product",
     "finite_fusion",
+    "cast_grouping",
     "sum_grouping",
     "update_grouping",
 ];

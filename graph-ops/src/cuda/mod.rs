@@ -16,6 +16,7 @@ pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod fill;
 pub(crate) mod launch;
+pub(crate) mod members;
 pub(crate) mod philox;
 pub(crate) mod pooled_convolution;
 pub(crate) mod pooling;

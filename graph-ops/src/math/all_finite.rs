@@ -12,8 +12,9 @@ use num_traits::Float;
 
 use crate::cpu::parallel::{GRAIN, for_each_range};
 use crate::cpu::simd::multiversion;
+use crate::cuda::members::Dealt;
+use crate::cuda::type_name;
 use crate::cuda::window::joined_source;
-use crate::cuda::{NOWHERE, type_name};
 
 const SOURCE: Source = joined_source!("all_finite.cu": "../cuda/members.cuh", "all_finite.cu");
 
@@ -74,9 +75,6 @@ fn kernel(context: &mut KernelContext<'_>) -> Result<()> {
 /// The most tensors of one kernel.
 const TENSORS: usize = 64;
 
-/// Threads of a block.
-const THREADS: usize = 256;
-
 /// A tensor, as the kernel takes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -100,22 +98,18 @@ impl Look {
     /// # Safety
     /// The inputs are those for which the kernel was made.
     unsafe fn run(&self, context: &KernelContext<'_>, out: DeviceAddress) -> Result<()> {
-        let nothing = Tensor {
-            elements: NOWHERE,
-            n: 0,
-            block: 0,
-        };
-        let (mut tensors, mut blocks) = ([nothing; TENSORS], 0);
-        for (tensor, &(input, len)) in tensors.iter_mut().zip(&self.tensors) {
-            *tensor = Tensor {
+        // Enough elements for a thread that most of its time is theirs.
+        let dealt = Dealt::new(&self.function, self.tensors.iter().map(|&(_, len)| len), 4);
+        let tensor = |at: usize| {
+            let (input, len) = self.tensors[at];
+            Tensor {
                 elements: context.input_address(input),
                 n: len as i64,
-                block: blocks as i64,
-            };
-            // Enough elements for a thread that most of its time is theirs.
-            blocks += len.div_ceil(THREADS * 4).min(self.function.blocks_to_fill());
-        }
-        let (grid, threads) = ([blocks as u32, 1, 1], [THREADS as u32, 1, 1]);
+                block: dealt.first[at],
+            }
+        };
+        let tensors: [Tensor; TENSORS] = std::array::from_fn(|at| tensor(at.min(self.tensors.len() - 1)));
+        let (grid, threads) = dealt.grid();
         // SAFETY: these are the kernel's parameters; the tensors have as many elements as they say.
         unsafe {
             self.function

@@ -10,6 +10,7 @@ mod bessel;
 mod betainc;
 pub(crate) mod broadcasting;
 mod cast;
+pub(crate) mod casts;
 mod clip;
 mod comparison;
 mod complex;

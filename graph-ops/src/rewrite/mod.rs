@@ -31,5 +31,6 @@ pub(crate) const REWRITES: &[&dyn Rewrite] = &[
     &fusion::sum::SUMS,
     &fusion::update::UPDATES,
     &fusion::sum::SUM_GROUPS,
+    &fusion::casts::CAST_GROUPS,
     &fusion::update_group::UPDATE_GROUPS,
 ];

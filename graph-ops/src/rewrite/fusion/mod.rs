@@ -4,6 +4,7 @@
 //! A [`Fusion`] finds what belongs together and makes the new operations; what is the same for all is done here. The ops that
 //! fusions make are not registered, cannot be built, and never leave a session.
 
+pub(super) mod casts;
 pub(super) mod convolution;
 pub(crate) mod elementwise;
 pub(super) mod finite;

@@ -1,5 +1,7 @@
 //! What the fusions of layers ask of nodes, and how they make theirs.
 
+use std::ops::RangeInclusive;
+
 use graph_core::DType;
 use graph_core::graph::{Node, NodeId, OutputInfo, TensorId};
 use graph_core::op::{Attributes, OpDefinition};
@@ -80,6 +82,10 @@ pub(super) fn taken_by(program: &Program, uses: &Uses, tensor: TensorId, op: &st
     let mut takers = uses.of(tensor).iter().copied();
     takers.find(takes).filter(|_| uses.on_one_device(tensor))
 }
+
+/// How many elements a variable has with which the same is done as with others at once. What is made of larger ones would hold
+/// memory while it waits for the others.
+pub(super) const SMALL_VARIABLE: RangeInclusive<usize> = 1..=4 << 20;
 
 /// The reference or handle of the variable in whose memory the tensor lies; `None` where it has memory of its own.
 pub(super) fn variable_behind(program: &Program, mut tensor: TensorId) -> Option<TensorId> {

@@ -12,7 +12,7 @@ use num_traits::Zero;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::parts::variable_behind;
+use super::parts::{SMALL_VARIABLE, variable_behind};
 use super::{Fused, Fusion, Serves, Uses, elementwise, independent};
 use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Operand};
@@ -147,9 +147,6 @@ fn multiplied(program: &Program, uses: &Uses, sum: TensorId, scale: f32) -> Opti
 /// The dtypes of sums that are multiplied before they are stored.
 const DTYPES_OF_SCALES: [DType; 2] = [DType::Float32, DType::Float64];
 
-/// The most elements of a variable that is summed together with others.
-const MOST_ELEMENTS: usize = 4 << 20;
-
 fn groups(program: &Program, uses: &Uses) -> Vec<Fused> {
     let mut groups: Vec<Vec<NodeId>> = Vec::new();
     for id in program.ids().filter(|&id| joins_others(program, uses, id)) {
@@ -174,7 +171,6 @@ fn joins_others(program: &Program, uses: &Uses, id: NodeId) -> bool {
     let node = program.node(id);
     let shapes: Vec<PartialShape> = node.attrs.read("set_shapes").unwrap_or_default();
     let [shape] = &shapes[..] else { return false };
-    let small = |count: usize| (1..=MOST_ELEMENTS).contains(&count);
     let of_variable = |&operand: &TensorId| {
         let own = &program.node(operand.node).outputs[operand.slot as usize].shape;
         own == shape && variable_behind(program, operand).is_some()
@@ -182,7 +178,9 @@ fn joins_others(program: &Program, uses: &Uses, id: NodeId) -> bool {
     node.op() == OP
         && uses.is_needed(id)
         && !uses.is_guarded(id)
-        && shape.num_elements().is_some_and(small)
+        && shape
+            .num_elements()
+            .is_some_and(|count| SMALL_VARIABLE.contains(&count))
         && node.inputs.iter().all(of_variable)
 }
 

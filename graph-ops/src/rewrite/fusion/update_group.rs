@@ -7,7 +7,7 @@ use graph_core::{DType, PartialShape};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use super::parts::variable_behind;
+use super::parts::{SMALL_VARIABLE, variable_behind};
 use super::update::{attributes, set_counts};
 use super::{Fused, Fusion, Serves, Uses, elementwise, independent};
 use crate::cpu::chain::Function;
@@ -22,9 +22,6 @@ pub(crate) const UPDATE_GROUPS: Fusion = Fusion {
 
 /// The attributes that say of which variables an update is.
 const OF_GROUP: [&str; 6] = ["operand_types", "shapes", "N", "M", "X", "R"];
-
-/// The most elements of a variable that is updated together with others: their gradients wait for one another, and hold memory.
-const MOST_ELEMENTS: usize = 4 << 20;
 
 /// An update that may become one with others.
 struct Member {
@@ -57,8 +54,8 @@ impl Member {
             Some(variables) => Self::fused(id, node, variables)?,
             None => Self::plain(program, id, node)?,
         };
-        let small = |count: usize| (1..=MOST_ELEMENTS).contains(&count);
-        if !member.shape.num_elements().is_some_and(small) {
+        let count = member.shape.num_elements()?;
+        if !SMALL_VARIABLE.contains(&count) {
             return None;
         }
         let whole = |&operand: &TensorId| {

@@ -7,9 +7,10 @@ use graph_core::{DType, Result};
 use graph_cuda::{Cuda, Function, Source, arguments};
 
 use super::chained::Chained;
-use super::device::{Defines, Formula, MOST, Numbers, Variables, formula_numbers, number_addresses, places, updated};
+use super::device::{Defines, Formula, Numbers, Variables, formula_numbers, number_addresses, places, updated};
 use crate::cuda::NOWHERE;
 use crate::cuda::chain::{Operands, Strides, Text};
+use crate::cuda::members::Dealt;
 use crate::cuda::window::joined_source;
 use crate::rewrite::elementwise;
 use crate::state::assign::different_shapes;
@@ -21,9 +22,6 @@ const SOURCE: Source = joined_source!("apply.cu": "../../cuda/members.cuh", "../
 /// The most variables of one kernel: what it takes has 4 KiB.
 const MEMBERS: usize = 16;
 
-/// Threads of a block.
-const THREADS: usize = 256;
-
 /// A variable and its gradient's operands, as the kernel for several takes them.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -34,10 +32,6 @@ struct Member {
     /// The first of the blocks of threads that update it.
     block: i64,
 }
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Members([Member; MEMBERS]);
 
 /// One variable of an update in a run: where it, its slots and its operands lie, and how many elements it has.
 type Place = (Variables, Operands, usize);
@@ -72,29 +66,23 @@ impl Launch {
                 )
             };
         }
-        let nobody = Member {
-            variables: Variables([NOWHERE; MOST[0]]),
-            operands: Operands::new([].into_iter()),
-            n: 0,
-            block: 0,
-        };
-        let (mut members, mut blocks) = (Members([nobody; MEMBERS]), 0);
-        let most = self.function.blocks_to_fill();
-        for (member, &update) in members.0.iter_mut().zip(&self.updates) {
-            let (variables, operands, len) = places[update];
-            *member = Member {
+        let dealt = Dealt::new(&self.function, self.updates.iter().map(|&update| places[update].2), 1);
+        let member = |at: usize| {
+            let (variables, operands, len) = places[self.updates[at]];
+            Member {
                 variables,
                 operands,
                 n: len as i64,
-                block: blocks as i64,
-            };
-            blocks += len.div_ceil(THREADS).min(most);
-        }
+                block: dealt.first[at],
+            }
+        };
+        let members: [Member; MEMBERS] = std::array::from_fn(|at| member(at.min(self.updates.len() - 1)));
+        let (grid, threads) = dealt.grid();
         // SAFETY: these are the parameters of `apply_members`; the caller's promise is of the addresses.
         unsafe {
             self.function.launch(
-                [blocks as u32, 1, 1],
-                [THREADS as u32, 1, 1],
+                grid,
+                threads,
                 arguments![members, self.updates.len() as i32, numbers, whole, mask],
             )
         }

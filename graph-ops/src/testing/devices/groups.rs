@@ -1,5 +1,5 @@
-//! What accelerators do for several variables at once: updates by the same rule, and sums of the same operations. With and without,
-//! the bits are the same.
+//! What accelerators do for several variables at once: updates by the same rule, sums of the same operations, casts. With and
+//! without, the bits are the same.
 
 use graph_core::graph::scope;
 use graph_core::session::{Feeds, RunOptions, Session, SessionOptions};
@@ -11,13 +11,13 @@ use crate::array::placeholder;
 use crate::control::{cond, group};
 use crate::state::{assign, assign_add, global_variables_initializer};
 use crate::train::{
-    AdagradOptimizer, AdamOptimizer, FtrlOptimizer, GradientDescentOptimizer, MomentumOptimizer, Optimizer,
-    RmsPropOptimizer,
+    AdagradOptimizer, AdamOptimizer, FtrlOptimizer, GradientDescentOptimizer, MixedPrecision, MomentumOptimizer,
+    Optimizer, RmsPropOptimizer,
 };
 use crate::{math, nn};
 
 /// The rewrites that make one operation of several.
-const GROUPING: [&str; 2] = ["sum_grouping", "update_grouping"];
+const GROUPING: [&str; 3] = ["cast_grouping", "sum_grouping", "update_grouping"];
 
 /// Steps of a graph.
 struct Steps {
@@ -26,6 +26,7 @@ struct Steps {
     initialize: Operation,
     /// What is looked at after the steps.
     variables: Vec<Variable>,
+    precision: Option<MixedPrecision>,
 }
 
 impl Steps {
@@ -36,6 +37,7 @@ impl Steps {
             graph: graph.clone(),
             step,
             variables,
+            precision: None,
         })
     }
 
@@ -45,6 +47,9 @@ impl Steps {
         options.rewrites = without
             .iter()
             .fold(options.rewrites, |rewrites, name| rewrites.without(name));
+        if let Some(precision) = self.precision {
+            options.rewrites = options.rewrites.with(precision.rewrite());
+        }
         let session = Session::with_options(&self.graph, options)?;
         session.run::<()>(&self.initialize, ())?;
         for _ in 0..3 {
@@ -289,5 +294,38 @@ fn updates_on_the_host_of_a_session_with_a_gpu() -> Result<()> {
     drop(default);
     let [grouped, _] = Steps::of(&graph, step, every)?.check(&device, "on the host", &no_feeds)?;
     assert!(count(&grouped, "_FusedApplyAdam") <= 3, "{grouped:?}");
+    Ok(())
+}
+
+/// The casts of mixed precision, of more variables than one kernel takes, whichever the type.
+#[test]
+fn variables_are_cast_at_once() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    for precision in MixedPrecision::ALL {
+        for (resource, layers) in [(false, 3), (true, 3), (false, 70)] {
+            let graph = Graph::new();
+            let default = graph.as_default();
+            let shapes: Vec<[usize; 2]> = (0..layers).map(|at| [3 + at % 5, 3 + (at + 1) % 5]).collect();
+            let shapes: Vec<&[usize]> = shapes.iter().map(|shape| &shape[..]).collect();
+            let all = variables(&mut Numbers(47), &shapes, resource)?;
+            let x = placeholder::<f32>([4, 3]).build()?;
+            let mut activity = x.clone();
+            for variable in &all {
+                activity = math::tanh(math::matmul(&activity, variable).build()?).build()?;
+            }
+            let objective = math::reduce_sum(math::square(activity).build()?).build()?;
+            let step = GradientDescentOptimizer::new(0.1f32).minimize(&objective, &all)?;
+            drop(default);
+            let mut steps = Steps::of(&graph, step, all)?;
+            steps.precision = Some(precision);
+            let value = cast(&Numbers(48).tensor(&[4, 3]), graph_core::DType::Float32);
+            let feeds = || feed! { &x => value.clone() };
+            let label = format!("{layers} layers in {precision}, resource {resource}");
+            let [grouped, single] = steps.check(&device, &label, &feeds)?;
+            assert_eq!(count(&grouped, "_Casts"), 1, "{label}: {grouped:?}");
+            let saved = count(&single, "Cast") - count(&grouped, "Cast");
+            assert_eq!(saved, layers, "{label}: {single:?}");
+        }
+    }
     Ok(())
 }
