@@ -14,24 +14,28 @@ pub use graph_cuda::{Capability, ConvolutionKernels, DeviceInfo, DeviceOptions, 
 pub use profile::{profile_lines, rates};
 
 /// What a session computes on that is told nothing: what the environment variable `GRAPH_DEVICE` says in the words of
-/// [`DeviceChoice`], or else the machine's GPUs. Where they cannot be used, standard error is told, unless there is no
-/// driver at all.
-pub(crate) fn all() -> Vec<Arc<dyn Accelerator>> {
+/// [`DeviceChoice`], or else the machine's GPUs. Where these cannot be used, standard error is told, unless there is no driver at
+/// all.
+///
+/// # Errors
+/// What keeps the device from being used that `GRAPH_DEVICE` names.
+pub(crate) fn all() -> Result<Vec<Arc<dyn Accelerator>>> {
     let options = DeviceOptions::default();
     let told = std::env::var("GRAPH_DEVICE").ok().filter(|told| !told.is_empty());
     let choice = told.as_deref().map_or(Ok(DeviceChoice::Auto), str::parse);
-    let opened = choice.and_then(|choice| match choice {
-        DeviceChoice::Auto => match graph_cuda::open_all(&options) {
-            Ok(devices) => Ok(devices.iter().map(Cuda::accelerator).collect()),
-            Err(error) if error.class() == "Unavailable" => Ok(Vec::new()),
-            Err(error) => Err(error),
-        },
-        choice => choice.open(&options).map(|chosen| chosen.accelerators),
-    });
-    opened.unwrap_or_else(|error| {
-        eprintln!("computing on the CPU: {error}");
-        Vec::new()
-    })
+    let asked = |error: Error| error.context("using the device that GRAPH_DEVICE names");
+    match choice.map_err(asked)? {
+        DeviceChoice::Auto => Ok(match graph_cuda::open_all(&options) {
+            Ok(devices) => devices.iter().map(Cuda::accelerator).collect(),
+            Err(error) => {
+                if error.class() != "Unavailable" {
+                    eprintln!("computing on the CPU: {error}");
+                }
+                Vec::new()
+            }
+        }),
+        choice => choice.open(&options).map(|chosen| chosen.accelerators).map_err(asked),
+    }
 }
 
 /// Where a program computes: `auto`, `cpu` or `gpu:N`.

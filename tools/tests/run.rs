@@ -50,6 +50,33 @@ fn model(folder: &Path) {
         .unwrap();
 }
 
+/// A device that is named and cannot be used is an error: nothing computes elsewhere in silence.
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    model(folder);
+    let replay = |device: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_graph"))
+            .args(["replay", "recorded"])
+            .env("GRAPH_DEVICE", device)
+            .current_dir(folder)
+            .output();
+        output.expect("the tool starts")
+    };
+    assert!(replay("cpu").status.success());
+    for device in ["toaster", "gpu:4000"] {
+        let output = replay(device);
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(!output.status.success(), "{device}: {told}");
+        assert!(
+            told.contains("using the device that GRAPH_DEVICE names"),
+            "{device}: {told}"
+        );
+    }
+}
+
 #[test]
 fn a_profile_tells_what_each_operation_took() {
     let scratch = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ static REGISTRY: OnceLock<Registry> = OnceLock::new();
 pub struct Registry {
     ops: FxHashMap<&'static str, &'static OpDefinition>,
     rewrites: Vec<&'static dyn Rewrite>,
-    find_accelerators: fn() -> Vec<Arc<dyn Accelerator>>,
+    find_accelerators: fn() -> Result<Vec<Arc<dyn Accelerator>>>,
     accelerators: OnceLock<Vec<Arc<dyn Accelerator>>>,
 }
 
@@ -39,21 +39,29 @@ impl Registry {
         Self {
             ops,
             rewrites,
-            find_accelerators: Vec::new,
+            find_accelerators: || Ok(Vec::new()),
             accelerators: OnceLock::new(),
         }
     }
 
-    /// Says how to find the accelerators that some kernels are for. It is called once, when a session first wants one.
+    /// Says how to find the accelerators that some kernels are for. It is called when a session first wants one, and not again
+    /// once it has found them.
     #[must_use]
-    pub fn accelerators_from(mut self, find: fn() -> Vec<Arc<dyn Accelerator>>) -> Self {
+    pub fn accelerators_from(mut self, find: fn() -> Result<Vec<Arc<dyn Accelerator>>>) -> Self {
         self.find_accelerators = find;
         self
     }
 
     /// The accelerators of the machine.
-    pub fn accelerators(&self) -> &[Arc<dyn Accelerator>] {
-        self.accelerators.get_or_init(self.find_accelerators)
+    ///
+    /// # Errors
+    /// What keeps one from being used that was asked for by name.
+    pub fn accelerators(&self) -> Result<&[Arc<dyn Accelerator>]> {
+        if let Some(found) = self.accelerators.get() {
+            return Ok(found);
+        }
+        let found = (self.find_accelerators)()?;
+        Ok(self.accelerators.get_or_init(|| found))
     }
 
     /// The op of type `name`.

@@ -143,7 +143,7 @@ impl Session {
             };
         let running = Running {
             state: SessionState::new()?,
-            devices: Devices::of(&options),
+            devices: Devices::of(&options)?,
             plans: Vec::new(),
             by_request: FxHashMap::default(),
             rewirings: 0,

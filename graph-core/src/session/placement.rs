@@ -36,12 +36,18 @@ pub(crate) struct Wanted {
 
 impl Devices {
     /// The devices that the options say, or else all that there are.
-    pub(crate) fn of(options: &SessionOptions) -> Self {
-        Self(match &options.accelerators {
-            // Without ops there are no kernels either.
-            Accelerators::All => registry().map_or(Vec::new(), |registry| registry.accelerators().to_vec()),
+    ///
+    /// # Errors
+    /// Those of [`Registry::accelerators`](crate::op::Registry::accelerators).
+    pub(crate) fn of(options: &SessionOptions) -> Result<Self> {
+        Ok(Self(match &options.accelerators {
+            Accelerators::All => match registry() {
+                Ok(registry) => registry.accelerators()?.to_vec(),
+                // Without ops there are no kernels either.
+                Err(_) => Vec::new(),
+            },
             Accelerators::Only(accelerators) => accelerators.clone(),
-        })
+        }))
     }
 
     /// Whether there is the host alone.
