@@ -7,7 +7,7 @@ use graph_core::rewrite::Program;
 
 use super::elementwise::{dtype_of, is_half};
 use super::parts::{SMALL_VARIABLE, variable_behind};
-use super::{Fused, Fusion, Serves, Uses, independent};
+use super::{Fused, Fusion, Serves, Uses, groups};
 use crate::math::casts;
 
 /// Casts of small variables to the same type of 16 bits are one operation, which takes one kernel for all of them.
@@ -18,20 +18,12 @@ pub(crate) const CAST_GROUPS: Fusion = Fusion {
 };
 
 fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
-    let mut groups: Vec<Vec<NodeId>> = Vec::new();
-    for id in program.ids().filter(|&id| joins_others(program, uses, id)) {
-        let node = program.node(id);
-        let same = |group: &&mut Vec<NodeId>| {
-            let first = program.node(group[0]);
-            first.device == node.device && first.outputs[0].dtype == node.outputs[0].dtype
-        };
-        match groups.iter_mut().find(same) {
-            Some(group) => group.push(id),
-            None => groups.push(vec![id]),
-        }
-    }
-    groups.retain(|group| group.len() > 1);
-    let groups = independent(program, groups, Vec::clone);
+    let casts = program.ids().filter(|&id| joins_others(program, uses, id));
+    let alike = |&one: &NodeId, &other: &NodeId| {
+        let (one, other) = (program.node(one), program.node(other));
+        one.device == other.device && one.outputs[0].dtype == other.outputs[0].dtype
+    };
+    let groups = groups(program, casts, alike, |&id| id);
     groups.iter().map(|group| together(program, group)).collect()
 }
 

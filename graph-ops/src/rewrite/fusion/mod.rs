@@ -8,7 +8,7 @@ pub(super) mod casts;
 pub(super) mod convolution;
 pub(crate) mod elementwise;
 pub(super) mod finite;
-mod independent;
+mod groups;
 pub(super) mod mask;
 pub(super) mod matmul;
 pub(super) mod outer;
@@ -23,7 +23,7 @@ use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::rewrite::{Program, Rewrite, topological_order};
 use rustc_hash::FxHashMap;
 
-use independent::independent;
+use groups::groups;
 use uses::Uses;
 
 /// A fused operation.

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::parts::{SMALL_VARIABLE, variable_behind};
-use super::{Fused, Fusion, Serves, Uses, elementwise, independent};
+use super::{Fused, Fusion, Serves, Uses, elementwise, groups};
 use crate::cpu::Short;
 use crate::cpu::chain::{Chain, ChainElement, Function, Instruction, Operand};
 use crate::cpu::element::{Real, Wide};
@@ -33,7 +33,7 @@ pub(crate) const SUMS: Fusion = Fusion {
 pub(crate) const SUM_GROUPS: Fusion = Fusion {
     name: "sum_grouping",
     serves: Serves::Accelerators,
-    find: groups,
+    find: find_groups,
 };
 
 /// A sum that may be fused.
@@ -147,22 +147,14 @@ fn multiplied(program: &Program, uses: &Uses, sum: TensorId, scale: f32) -> Opti
 /// The dtypes of sums that are multiplied before they are stored.
 const DTYPES_OF_SCALES: [DType; 2] = [DType::Float32, DType::Float64];
 
-fn groups(program: &Program, uses: &Uses) -> Vec<Fused> {
-    let mut groups: Vec<Vec<NodeId>> = Vec::new();
-    for id in program.ids().filter(|&id| joins_others(program, uses, id)) {
-        let node = program.node(id);
-        let same = |group: &&mut Vec<NodeId>| {
-            let first = program.node(group[0]);
-            let attrs = |name| first.attrs.get(name) == node.attrs.get(name);
-            first.device == node.device && ["T", "operand_types", "instructions", "lengths"].into_iter().all(attrs)
-        };
-        match groups.iter_mut().find(same) {
-            Some(group) => group.push(id),
-            None => groups.push(vec![id]),
-        }
-    }
-    groups.retain(|group| group.len() > 1);
-    let groups = independent(program, groups, Vec::clone);
+fn find_groups(program: &Program, uses: &Uses) -> Vec<Fused> {
+    let sums = program.ids().filter(|&id| joins_others(program, uses, id));
+    let alike = |&one: &NodeId, &other: &NodeId| {
+        let (one, other) = (program.node(one), program.node(other));
+        let same = |name| one.attrs.get(name) == other.attrs.get(name);
+        one.device == other.device && ["T", "operand_types", "instructions", "lengths"].into_iter().all(same)
+    };
+    let groups = groups(program, sums, alike, |&id| id);
     groups.iter().map(|group| together(program, group)).collect()
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::parts::{SMALL_VARIABLE, variable_behind};
 use super::update::{attributes, set_counts};
-use super::{Fused, Fusion, Serves, Uses, elementwise, independent};
+use super::{Fused, Fusion, Serves, Uses, elementwise, groups};
 use crate::cpu::chain::Function;
 use crate::state::apply;
 
@@ -17,7 +17,7 @@ use crate::state::apply;
 pub(crate) const UPDATE_GROUPS: Fusion = Fusion {
     name: "update_grouping",
     serves: Serves::Accelerators,
-    find: groups,
+    find,
 };
 
 /// The attributes that say of which variables an update is.
@@ -200,35 +200,27 @@ fn is_variable(op: &str) -> bool {
     matches!(op, "Variable" | "VariableV2" | "VarHandleOp")
 }
 
-fn groups(program: &Program, uses: &Uses) -> Vec<Fused> {
-    let mut groups: Vec<Vec<Member>> = Vec::new();
+fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
     let mut reads = Reads {
         uses,
         before_changes: FxHashMap::default(),
     };
     let mut named: FxHashSet<(String, String)> = FxHashSet::default();
-    for member in program.ids().filter_map(|id| Member::of(program, uses, id)) {
-        // Two updates of one variable stay in their order.
-        let names: Vec<_> = member
-            .variables
-            .iter()
-            .map(|&variable| name_of(program, variable))
-            .collect();
-        let count = named.len();
-        named.extend(names);
-        if named.len() < count + member.variables.len() {
-            continue;
-        }
-        match groups
-            .iter_mut()
-            .find(|group| group[0].joins(program, &member, &mut reads))
-        {
-            Some(group) => group.push(member),
-            None => groups.push(vec![member]),
-        }
-    }
-    groups.retain(|group| group.len() > 1);
-    let groups = independent(program, groups, |group| group.iter().map(|member| member.id).collect());
+    // Two updates of one variable stay in their order.
+    let is_first = |member: &Member| {
+        let names = member.variables.iter().map(|&variable| name_of(program, variable));
+        names.filter(|name| !named.insert(name.clone())).count() == 0
+    };
+    let members = program
+        .ids()
+        .filter_map(|id| Member::of(program, uses, id))
+        .filter(is_first);
+    let groups = groups(
+        program,
+        members,
+        |one, other| one.joins(program, other, &mut reads),
+        |member| member.id,
+    );
     groups.iter().map(|group| together(program, group)).collect()
 }
 

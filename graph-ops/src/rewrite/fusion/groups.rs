@@ -1,25 +1,39 @@
-//! Which operations can become one without waiting for themselves.
+//! Operations that are alike, and can become one without waiting for themselves.
 
 use graph_core::graph::NodeId;
 use graph_core::rewrite::Program;
 
-/// Those groups of operations each of which can become one: none of a group's operations depends on another, however the
-/// groups before it have become one each.
-pub(super) fn independent<G>(program: &Program, groups: Vec<G>, members: fn(&G) -> Vec<NodeId>) -> Vec<G> {
-    let mut stands_for: Vec<NodeId> = program.ids().collect();
-    let mut kept = Vec::new();
-    for group in groups {
-        let ids = members(&group);
-        let mut merged = stands_for.clone();
-        for id in &ids {
-            merged[id.index()] = ids[0];
-        }
-        if has_order(program, &merged) {
-            stands_for = merged;
-            kept.push(group);
+/// Groups of two and more of those operations that `joins` says are alike, each of which can become one: none of a group's
+/// operations depends on another, however the groups before it have become one each.
+pub(super) fn groups<M>(
+    program: &Program,
+    members: impl Iterator<Item = M>,
+    mut joins: impl FnMut(&M, &M) -> bool,
+    id: fn(&M) -> NodeId,
+) -> Vec<Vec<M>> {
+    let mut groups: Vec<Vec<M>> = Vec::new();
+    for member in members {
+        match groups.iter_mut().find(|group| joins(&group[0], &member)) {
+            Some(group) => group.push(member),
+            None => groups.push(vec![member]),
         }
     }
-    kept
+    let mut stands_for: Vec<NodeId> = program.ids().collect();
+    groups.retain(|group| {
+        if group.len() < 2 {
+            return false;
+        }
+        let mut merged = stands_for.clone();
+        for member in group {
+            merged[id(member).index()] = id(&group[0]);
+        }
+        let can = has_order(program, &merged);
+        if can {
+            stands_for = merged;
+        }
+        can
+    });
+    groups
 }
 
 /// Whether nothing waits for itself where each node is one with what it stands for.
