@@ -1,7 +1,7 @@
 //! What a device beside the host's processor does for a session: memory, copies, and work that is recorded once and replayed.
 //!
 //! Work given to an accelerator (copies, and the kernels that its own crate launches) runs in the order in which it was
-//! given, at some later time; only [`Accelerator::download`] and [`Accelerator::synchronize`] wait for it. The errors of such
+//! given, at some later time; of work that is recorded, parts that say so run side by side ([`Accelerator::enter_lane`]); only [`Accelerator::download`] and [`Accelerator::synchronize`] wait for it. The errors of such
 //! work may come with a later call.
 
 use std::any::Any;
@@ -91,6 +91,30 @@ pub trait Accelerator: Any + Send + Sync {
     /// `Unimplemented` if the device cannot record, `FailedPrecondition` if it does so already.
     fn begin_capture(&self) -> Result<()>;
 
+    /// How many lanes work that is recorded may have.
+    fn lanes(&self) -> Lanes {
+        Lanes::One
+    }
+
+    /// Work that this thread gives from now on, while it is recorded, goes to this lane, a number below [`Lanes::most`]: it runs
+    /// after what was given to the lane before, and after what lies before these marks. All recorded work begins in lane 0, and
+    /// ends before what is given behind it.
+    ///
+    /// # Errors
+    /// `Unimplemented` if there is but one lane, `FailedPrecondition` if nothing is being recorded, and the device's.
+    fn enter_lane(&self, lane: usize, after: &[LaneMark]) -> Result<()> {
+        let _ = (lane, after);
+        Err(Error::unimplemented("the device records in one lane"))
+    }
+
+    /// Marks this place in the lane where work goes now, for this recording.
+    ///
+    /// # Errors
+    /// Those of [`Accelerator::enter_lane`].
+    fn mark_lane(&self) -> Result<LaneMark> {
+        Err(Error::unimplemented("the device records in one lane"))
+    }
+
     /// Ends what [`Accelerator::begin_capture`] began, and hands out what was recorded.
     ///
     /// # Errors
@@ -132,7 +156,38 @@ pub trait CapturedWork: Send {
     /// # Errors
     /// Those of the device.
     fn launch(&self) -> Result<()>;
+
+    /// [`CapturedWork::launch`] that waits until the work is done, and tells what it took by the device's own clock.
+    ///
+    /// # Errors
+    /// Those of the device, and of the work.
+    fn launch_timed(&self) -> Result<Duration>;
 }
+
+/// How many lanes work that is recorded may have: parts that run side by side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lanes {
+    /// One: all work in the order in which it is given.
+    One,
+    /// Up to this many.
+    Several(usize),
+    /// One or up to this many, whichever is faster.
+    Measured(usize),
+}
+
+impl Lanes {
+    /// The most that there may be.
+    pub fn most(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Several(most) | Self::Measured(most) => most.max(1),
+        }
+    }
+}
+
+/// A place in a lane of recorded work, as the device numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneMark(pub usize);
 
 /// Memory of an accelerator, given back when it is dropped.
 pub struct DeviceMemory {

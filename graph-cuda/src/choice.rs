@@ -14,9 +14,9 @@ use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
 use crate::convolution::{Algorithm, Convolution};
-use crate::device::DeviceOptions;
 use crate::driver::Driver;
 use crate::gate::Gate;
+use crate::options::DeviceOptions;
 
 /// Runs of each way before it is timed, runs that are recorded together, and launches of those, of which the shortest counts.
 const WARM_UP: usize = 2;

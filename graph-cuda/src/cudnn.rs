@@ -130,6 +130,8 @@ pub(crate) struct Cudnn {
     error_text: ErrorText,
     version: usize,
     handle: Object,
+    /// Where its work goes.
+    stream: Option<Object>,
     tf32: bool,
     known: FxHashMap<Convolution, Descriptors>,
 }
@@ -138,11 +140,11 @@ pub(crate) struct Cudnn {
 unsafe impl Send for Cudnn {}
 
 impl Cudnn {
-    /// The library, whose work goes to this stream of the context that is current.
+    /// The library, for the context that is current.
     ///
     /// # Errors
     /// `Unavailable` if it is not there, `FailedPrecondition` if it is too old, and its own.
-    pub(crate) fn open(stream: Object, tf32: bool) -> Result<Self> {
+    pub(crate) fn open(tf32: bool) -> Result<Self> {
         let library = library::load(TITLE, "GRAPH_CUDNN", &["libcudnn.so.9", "libcudnn.so.8", "libcudnn.so"])?;
         // SAFETY: these are the functions' types.
         let (version, error_text) = unsafe {
@@ -159,16 +161,26 @@ impl Cudnn {
             error_text,
             version,
             handle: null_mut(),
+            stream: None,
             tf32,
             known: FxHashMap::default(),
         };
         // SAFETY: the address is valid.
         let created = unsafe { (cudnn.functions.create)(&mut cudnn.handle) };
         cudnn.check("opening the device", created)?;
-        // SAFETY: the handle was just made, and the stream lives as long.
-        let set = unsafe { (cudnn.functions.set_stream)(cudnn.handle, stream) };
-        cudnn.check("taking the stream", set)?;
         Ok(cudnn)
+    }
+
+    /// From now on its work goes to this stream of the context.
+    pub(crate) fn set_stream(&mut self, stream: Object) -> Result<()> {
+        if self.stream != Some(stream) {
+            self.stream = None;
+            // SAFETY: the handle lives, and the stream as long.
+            let set = unsafe { (self.functions.set_stream)(self.handle, stream) };
+            self.check("taking the stream", set)?;
+            self.stream = Some(stream);
+        }
+        Ok(())
     }
 
     /// Its name and version.
@@ -450,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_there_or_has_no_card_is_an_error() {
-        let Err(error) = Cudnn::open(null_mut(), false) else {
+        let Err(error) = Cudnn::open(false) else {
             return println!("skipped: there is cuDNN, and a card that it takes");
         };
         assert!(

@@ -3,17 +3,20 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress, KernelStats};
+use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress, KernelStats, LaneMark, Lanes};
 use graph_core::op::kernel::KernelRequest;
 use graph_core::{Error, Result};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::cache::Cache;
-use crate::choice::{Choices, ConvolutionKernels, Method, Trial};
+use crate::choice::{Choices, Method, Trial};
 use crate::convolution::{Algorithm, Convolution};
-use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, LANES, Product};
 use crate::gate::Gate;
+use crate::options::DeviceOptions;
 use crate::pool::Pool;
 use crate::source::{Source, whole};
 use crate::staging::Staging;
@@ -22,35 +25,6 @@ use crate::trace::{Tracer, copy_stats, product_stats, unnamed};
 /// Threads of a block in [`Function::launch_over`].
 const THREADS: u32 = 256;
 
-/// How a device is used.
-#[derive(Clone, Debug, Default)]
-pub struct DeviceOptions {
-    /// The most device memory, in bytes, that tensors may take; all that there is without.
-    pub memory_limit: Option<usize>,
-    /// Whether products of `float` matrices, and convolutions, round their operands to TensorFloat-32, which tensor cores multiply
-    /// several times faster: 10 bits of fraction in place of 23, sums as before.
-    pub tf32: bool,
-    /// Whose convolutions it runs; without, what the environment variable `GRAPH_CONVOLUTIONS` says: `faster`, `own` or
-    /// `cudnn`.
-    pub convolutions: Option<ConvolutionKernels>,
-    /// The most bytes that an algorithm of cuDNN may work in; 256 MiB without.
-    pub convolution_workspace: Option<usize>,
-}
-
-impl DeviceOptions {
-    /// These options, with what the environment says where they say nothing.
-    pub(crate) fn completed(&self) -> Result<Self> {
-        let convolutions = match self.convolutions {
-            Some(kernels) => kernels,
-            None => ConvolutionKernels::of_environment()?,
-        };
-        Ok(Self {
-            convolutions: Some(convolutions),
-            ..self.clone()
-        })
-    }
-}
-
 /// What a device was given since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WorkCounts {
@@ -58,6 +32,8 @@ pub struct WorkCounts {
     pub kernels: u64,
     /// Recorded work that was launched.
     pub recorded: u64,
+    /// Times that recorded work went to another lane than the first.
+    pub lanes: u64,
     /// Copies from the host.
     pub uploads: u64,
     /// Copies to the host, each of which waits.
@@ -70,6 +46,7 @@ pub struct WorkCounts {
 struct Counters {
     kernels: AtomicU64,
     recorded: AtomicU64,
+    lanes: AtomicU64,
     uploads: AtomicU64,
     downloads: AtomicU64,
     waits: AtomicU64,
@@ -100,6 +77,7 @@ struct Inner {
     gate: Gate,
     choices: Choices,
     tracer: Tracer,
+    lanes: Lanes,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -121,6 +99,7 @@ impl Cuda {
             gate: Gate::default(),
             choices: Choices::new(options),
             tracer: Tracer::default(),
+            lanes: options.lanes.unwrap_or(Lanes::One),
         }))
     }
 
@@ -172,6 +151,7 @@ impl Cuda {
         WorkCounts {
             kernels: read(&counters.kernels),
             recorded: read(&counters.recorded),
+            lanes: read(&counters.lanes),
             uploads: read(&counters.uploads),
             downloads: read(&counters.downloads),
             waits: read(&counters.waits),
@@ -519,6 +499,26 @@ impl Accelerator for Inner {
         self.driver.begin_capture().inspect_err(|_| self.gate.end_recording())
     }
 
+    fn lanes(&self) -> Lanes {
+        self.lanes
+    }
+
+    fn enter_lane(&self, lane: usize, after: &[LaneMark]) -> Result<()> {
+        if lane >= LANES {
+            return Err(Error::internal(format!("there is no lane {lane}")));
+        }
+        let after: SmallVec<[Handle; LANES]> = after.iter().map(|mark| mark.0).collect();
+        self.driver.enter_lane(lane, &after)?;
+        if lane > 0 {
+            count(&self.counters.lanes);
+        }
+        Ok(())
+    }
+
+    fn mark_lane(&self) -> Result<LaneMark> {
+        self.driver.mark_lane().map(LaneMark)
+    }
+
     fn end_capture(self: Arc<Self>) -> Result<Box<dyn CapturedWork>> {
         let graph = self.driver.end_capture();
         self.gate.end_recording();
@@ -568,6 +568,18 @@ impl CapturedWork for Captured {
         let _inside = self.device.gate.enter();
         count(&self.device.counters.recorded);
         self.device.driver.launch_graph(self.graph)
+    }
+
+    fn launch_timed(&self) -> Result<Duration> {
+        let _inside = self.device.gate.enter();
+        count(&self.device.counters.recorded);
+        count(&self.device.counters.waits);
+        let driver = &self.device.driver;
+        let from = driver.record_time()?;
+        let given = driver.launch_graph(self.graph);
+        let to = driver.record_time()?;
+        let elapsed = driver.elapsed(from, to);
+        given.and(elapsed)
     }
 }
 

@@ -164,6 +164,9 @@ pub struct Epilogue {
     pub relu: bool,
 }
 
+/// How many lanes recorded work may have.
+pub const LANES: usize = 4;
+
 /// One device and its one stream of work. Work (copies, launches, products) is done in the order in which it is given.
 ///
 /// # Safety
@@ -326,7 +329,20 @@ pub unsafe trait Driver: Send + Sync {
     /// The driver's.
     fn begin_capture(&self) -> Result<()>;
 
-    /// Ends recording.
+    /// Work that is given from now on, while it is recorded, goes to this lane, a number below [`LANES`]: it runs after what was
+    /// given to the lane before, and after these marks.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn enter_lane(&self, lane: usize, after: &[Handle]) -> Result<()>;
+
+    /// Marks this place in the lane where work goes now, for this recording.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn mark_lane(&self) -> Result<Handle>;
+
+    /// Ends recording; the work of all lanes is done before what is given behind it.
     ///
     /// # Errors
     /// The driver's, if what was given cannot be recorded.

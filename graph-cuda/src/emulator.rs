@@ -1,28 +1,31 @@
 //! A device made of the host's own processor: tests run kernels' logic on it, and whole sessions, where no GPU is at hand.
 //!
 //! Its compiler is the host's C++ compiler, behind `emulator.h`, which says what is checked; its driver keeps "device memory"
-//! on the heap, and records work as a list. It is slow, and exact about the order of everything.
+//! on the heap, and records work as a list; what may run side by side it runs in orders that vary, so that a step that should
+//! wait for another and does not gives other numbers. It is slow, and exact about the order of everything else.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use graph_core::accelerator::Lanes;
 use graph_core::{DType, Error, Result};
 use rustc_hash::FxHashMap;
 
 use crate::cache::Cache;
 use crate::choice::ConvolutionKernels;
 use crate::convolution::Convolutions;
-use crate::device::{Cuda, DeviceOptions};
-use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
+use crate::device::Cuda;
+use crate::driver::{Argument, Capability, Compiler, DeviceInfo, Driver, Epilogue, Grid, Handle, LANES, Product};
+use crate::options::DeviceOptions;
 
 mod convolutions;
 mod work;
 
 pub use convolutions::{ConvolutionLibrary, EmulatedAlgorithm};
-use work::{Kernel, Work};
+use work::{Kernel, Recording, Work};
 
 /// What lies before every kernel source, in place of CUDA's own names.
 const HEADER: &str = include_str!("device_code/emulator.h");
@@ -39,6 +42,9 @@ const OPTIONS: [&str; 8] = [
     "-fPIC",
 ];
 
+/// Times on this device say nothing of any other.
+const IN_LANES: Lanes = Lanes::Several(LANES);
+
 /// What device memory is aligned to.
 const ALIGNMENT: usize = 256;
 
@@ -51,7 +57,7 @@ pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result
     // There is no library of convolutions unless a test brings one.
     let options = DeviceOptions {
         convolutions: options.convolutions.or(Some(ConvolutionKernels::Own)),
-        ..options.clone()
+        ..options.with_lanes(IN_LANES)?
     };
     Ok(Cuda::new(
         Box::new(Host::new(index, memory)),
@@ -68,7 +74,7 @@ pub fn device_with(index: u32, memory: usize, options: &DeviceOptions) -> Result
 pub fn device_with_library(library: ConvolutionLibrary, cache: Cache, options: &DeviceOptions) -> Result<Cuda> {
     let mut host = Host::new(0, 4 << 30);
     host.library = Some(Arc::new(library));
-    let options = options.completed()?;
+    let options = options.with_lanes(IN_LANES)?.completed()?;
     Ok(Cuda::new(
         Box::new(host),
         Box::new(HostCompiler::new()?),
@@ -140,10 +146,19 @@ struct State {
     used: usize,
     libraries: Vec<libloading::Library>,
     /// The recording, while there is one.
-    recording: Option<Vec<Work>>,
-    graphs: FxHashMap<Handle, Vec<Work>>,
-    times: FxHashMap<Handle, Instant>,
+    recording: Option<Recording>,
+    graphs: FxHashMap<Handle, Recording>,
+    /// What all work took so far, and what it was at each mark.
+    clock: Duration,
+    times: FxHashMap<Handle, Duration>,
     next: Handle,
+}
+
+impl State {
+    fn recording(&mut self) -> Result<&mut Recording> {
+        let recording = self.recording.as_mut();
+        recording.ok_or_else(|| Error::failed_precondition("nothing is being recorded"))
+    }
 }
 
 /// The host in the place of a GPU.
@@ -190,12 +205,13 @@ impl Host {
     /// # Safety
     /// That of [`Driver`].
     unsafe fn give(&self, work: Work) -> Result<()> {
-        match &mut self.state().recording {
+        let mut state = self.state();
+        match &mut state.recording {
             Some(recording) => recording.push(work),
             None => {
                 let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
                 // SAFETY: the caller's promise.
-                unsafe { work.run() }
+                state.clock += unsafe { work.run() };
             }
         }
         Ok(())
@@ -394,8 +410,8 @@ unsafe impl Driver for Host {
         self.not_recording()?;
         let mut state = self.state();
         state.next += 1;
-        let mark = state.next;
-        state.times.insert(mark, Instant::now());
+        let (mark, now) = (state.next, state.clock);
+        state.times.insert(mark, now);
         Ok(mark)
     }
 
@@ -403,39 +419,43 @@ unsafe impl Driver for Host {
         let mut state = self.state();
         let (from, to) = (state.times.remove(&from), state.times.remove(&to));
         from.zip(to)
-            .map(|(from, to)| to.saturating_duration_since(from))
+            .map(|(from, to)| to.saturating_sub(from))
             .ok_or_else(|| Error::internal("a time that was never marked"))
     }
 
     fn begin_capture(&self) -> Result<()> {
         self.not_recording()?;
-        self.state().recording = Some(Vec::new());
+        self.state().recording = Some(Recording::default());
         Ok(())
+    }
+
+    fn enter_lane(&self, lane: usize, after: &[Handle]) -> Result<()> {
+        self.state().recording()?.enter(lane, after);
+        Ok(())
+    }
+
+    fn mark_lane(&self) -> Result<Handle> {
+        Ok(self.state().recording()?.mark())
     }
 
     fn end_capture(&self) -> Result<Handle> {
         let mut state = self.state();
-        let work = state
-            .recording
-            .take()
-            .ok_or_else(|| Error::failed_precondition("nothing is being recorded"))?;
+        let recording = std::mem::take(state.recording()?);
+        state.recording = None;
         state.next += 1;
         let graph = state.next;
-        state.graphs.insert(graph, work);
+        state.graphs.insert(graph, recording);
         Ok(graph)
     }
 
     fn launch_graph(&self, graph: Handle) -> Result<()> {
-        let state = self.state();
-        let work = state
-            .graphs
-            .get(&graph)
-            .ok_or_else(|| Error::internal("a graph that was never recorded"))?;
+        let mut state = self.state();
+        let recording = state.graphs.get_mut(&graph);
+        let recording = recording.ok_or_else(|| Error::internal("a graph that was never recorded"))?;
         let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        for work in work {
-            // SAFETY: those who recorded it promised that what it works on is there.
-            unsafe { work.run() };
-        }
+        // SAFETY: those who recorded it promised that what it works on is there.
+        let took = unsafe { recording.run() };
+        state.clock += took;
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 //! | [`choice`] | the choice between the engine's own convolutions and cuDNN's |
 //! | [`cache`] | compiled kernels and choices on disk |
 
+mod blas;
 mod blas_lt;
 pub mod cache;
 pub mod choice;
@@ -30,6 +31,7 @@ mod gate;
 mod library;
 mod nvidia;
 pub mod nvrtc;
+mod options;
 mod pool;
 mod rates;
 mod source;
@@ -39,9 +41,10 @@ mod tests;
 mod trace;
 
 pub use choice::{ConvolutionKernels, Method};
-pub use device::{Cuda, DeviceOptions, Function, WorkCounts};
+pub use device::{Cuda, Function, WorkCounts};
 pub use driver::{Capability, DeviceInfo, Product};
 pub use nvidia::devices;
+pub use options::DeviceOptions;
 pub use rates::Rates;
 pub use source::{PRELUDE, Source};
 

@@ -1,25 +1,24 @@
 //! The driver of NVIDIA's cards, through `cudarc`, whose libraries are loaded when they are first called.
 //!
 //! `cudarc` panics where a library is missing: [`devices`] looks for the driver before anything is called, and matrix products
-//! look for cuBLAS. Of cuBLASLt and cuDNN a few functions are called, without it. All work goes to one stream that is not the default one, which could not be recorded.
+//! look for cuBLAS. Of cuBLASLt and cuDNN a few functions are called, without it. All work goes to one stream that is not the
+//! default one, which could not be recorded; each lane of recorded work is a stream of its own, which joins the recording by an
+//! event of the first.
 
 use std::ffi::{CString, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result, sys};
-use graph_core::{DType, Error, Result};
+use graph_core::{Error, Result};
 use smallvec::SmallVec;
 
+use crate::blas::Blas;
 use crate::blas_lt::BlasLt;
 use crate::convolution::{Algorithm, Convolution, Convolutions};
 use crate::cudnn::Cudnn;
-use crate::driver::{Argument, Capability, DeviceInfo, Driver, Epilogue, Grid, Handle, Product};
-use crate::library::factor;
-
-/// What cuBLAS is given to work in, in bytes: what it asks for on Hopper. It may not allocate while work is recorded.
-const BLAS_WORKSPACE: usize = 32 << 20;
+use crate::driver::{Argument, Capability, DeviceInfo, Driver, Epilogue, Grid, Handle, LANES, Product};
 
 /// The oldest driver that has all calls made here: of CUDA 12.0, as the driver counts.
 const OLDEST_DRIVER: i32 = 12_000;
@@ -86,15 +85,29 @@ pub struct Nvidia {
     info: DeviceInfo,
     device: sys::CUdevice,
     context: sys::CUcontext,
-    stream: sys::CUstream,
-    /// cuBLAS, from the first product on, and its workspace.
-    blas: Mutex<Option<(blas_sys::cublasHandle_t, u64)>>,
+    /// One for each lane; all work that is not recorded goes to the first.
+    streams: [sys::CUstream; LANES],
+    /// Where work goes now. Only a thread that records, while no other gives work, changes it.
+    lane: AtomicUsize,
+    /// What a recording has of events.
+    recording: Mutex<Recording>,
+    /// cuBLAS, from the first product on.
+    blas: Mutex<Option<Blas>>,
     /// cuBLASLt, from the first product with an epilogue on, if there is one.
     blas_lt: Mutex<Option<Option<BlasLt>>>,
     /// cuDNN, once it was found.
     cudnn: Mutex<Option<Cudnn>>,
     tf32: bool,
     version: i32,
+}
+
+/// The events of a recording, which live until it ends, and the lanes that are part of it.
+#[derive(Default)]
+struct Recording {
+    events: Vec<sys::CUevent>,
+    /// The place before all work.
+    begin: Option<sys::CUevent>,
+    joined: [bool; LANES],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,17 +131,30 @@ impl Nvidia {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening)?;
         // SAFETY: the context is retained.
         let current = unsafe { result::ctx::set_current(context) };
-        let stream = current.and_then(|()| result::stream::create(result::stream::StreamKind::NonBlocking));
-        let stream = stream.map_err(|error| {
-            // SAFETY: retained above.
-            let _ = unsafe { result::primary_ctx::release(device) };
+        let mut streams = [std::ptr::null_mut(); LANES];
+        let made = current.and_then(|()| {
+            streams.iter_mut().try_for_each(|stream| {
+                *stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
+                Ok(())
+            })
+        });
+        made.map_err(|error| {
+            // SAFETY: made above, and used by nothing.
+            unsafe {
+                for stream in streams.into_iter().filter(|stream| !stream.is_null()) {
+                    let _ = result::stream::destroy(stream);
+                }
+                let _ = result::primary_ctx::release(device);
+            }
             opening(error)
         })?;
         Ok(Self {
             info,
             device,
             context,
-            stream,
+            streams,
+            lane: AtomicUsize::new(0),
+            recording: Mutex::default(),
             blas: Mutex::new(None),
             blas_lt: Mutex::new(None),
             cudnn: Mutex::new(None),
@@ -137,17 +163,53 @@ impl Nvidia {
         })
     }
 
+    /// The lane where work goes now.
+    fn lane(&self) -> usize {
+        self.lane.load(Ordering::Relaxed)
+    }
+
+    /// Its stream.
+    fn stream(&self) -> sys::CUstream {
+        self.streams[self.lane()]
+    }
+
     /// An event of this kind at this place in the work.
-    fn mark(&self, kind: sys::CUevent_flags) -> Result<Handle> {
+    fn mark(&self, kind: sys::CUevent_flags) -> Result<sys::CUevent> {
         let marking = |error| failed("marking a place in the work", error);
         let event = result::event::create(kind).map_err(marking)?;
         // SAFETY: the event was just made, the stream lives as long as `self`.
-        let recorded = unsafe { result::event::record(event, self.stream) };
-        recorded.map(|()| event as Handle).map_err(|error| {
+        let recorded = unsafe { result::event::record(event, self.stream()) };
+        recorded.map(|()| event).map_err(|error| {
             // SAFETY: nothing uses it.
             let _ = unsafe { result::event::destroy(event) };
             marking(error)
         })
+    }
+
+    /// An event at this place in the work that is recorded, which lives as long as the recording.
+    fn mark_recorded(&self) -> Result<sys::CUevent> {
+        let event = self.mark(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        lock(&self.recording).events.push(event);
+        Ok(event)
+    }
+
+    /// Work that is given to the current lane from now on comes after this event.
+    fn wait_in_lane(&self, event: sys::CUevent) -> Result<()> {
+        // SAFETY: the event lives until the recording ends, and the stream as long as `self`.
+        unsafe { result::stream::wait_event(self.stream(), event, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .map_err(|error| failed("waiting in a lane", error))
+    }
+
+    /// Brings all lanes of the recording back to the first.
+    fn join_lanes(&self) -> Result<()> {
+        let joined = lock(&self.recording).joined;
+        for lane in (1..LANES).filter(|&lane| joined[lane]) {
+            self.lane.store(lane, Ordering::Relaxed);
+            let end = self.mark_recorded();
+            self.lane.store(0, Ordering::Relaxed);
+            self.wait_in_lane(end?)?;
+        }
+        Ok(())
     }
 
     /// Makes the device this thread's, as every call needs it.
@@ -156,40 +218,27 @@ impl Nvidia {
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("choosing the device", error))
     }
 
-    /// cuBLAS and its workspace.
-    fn blas(&self) -> Result<(blas_sys::cublasHandle_t, u64)> {
+    /// Does something with cuBLAS, which gives its work to the current lane.
+    fn with_blas<T>(&self, work: impl FnOnce(&Blas) -> Result<T>) -> Result<T> {
         let mut blas = lock(&self.blas);
-        match &*blas {
-            Some(blas) => Ok(*blas),
-            None => Ok(*blas.insert(self.new_blas()?)),
-        }
+        let blas = match &mut *blas {
+            Some(blas) => blas,
+            None => blas.insert(Blas::open(self.tf32)?),
+        };
+        blas.set_lane(self.lane(), self.stream())?;
+        work(blas)
     }
 
     /// Does something with cuDNN.
     fn with_cudnn<T>(&self, work: impl FnOnce(&mut Cudnn) -> Result<T>) -> Result<T> {
         self.enter()?;
         let mut cudnn = lock(&self.cudnn);
-        match &mut *cudnn {
-            Some(cudnn) => work(cudnn),
-            None => work(cudnn.insert(Cudnn::open(self.stream.cast(), self.tf32)?)),
-        }
-    }
-
-    fn new_blas(&self) -> Result<(blas_sys::cublasHandle_t, u64)> {
-        // SAFETY: only looks for the library.
-        if !unsafe { blas_sys::is_culib_present() } {
-            return Err(Error::unavailable("cuBLAS, which multiplies matrices, is not there")
-                .hint("install the CUDA toolkit's cuBLAS (libcublas.so), or run on the CPU"));
-        }
-        let handle = blas::create_handle().map_err(blas_failed)?;
-        let workspace = self.allocate(BLAS_WORKSPACE)?;
-        // SAFETY: the handle was just made, the stream lives as long as `self`, and the workspace as the handle.
-        unsafe {
-            blas::set_stream(handle, self.stream as blas_sys::cudaStream_t).map_err(blas_failed)?;
-            let set = blas_sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, BLAS_WORKSPACE);
-            set.result().map_err(blas_failed)?;
-        }
-        Ok((handle, workspace))
+        let cudnn = match &mut *cudnn {
+            Some(cudnn) => cudnn,
+            None => cudnn.insert(Cudnn::open(self.tf32)?),
+        };
+        cudnn.set_stream(self.stream().cast())?;
+        work(cudnn)
     }
 }
 
@@ -200,14 +249,15 @@ impl Drop for Nvidia {
         }
         // SAFETY: nothing uses these objects any more; errors cannot be told to anyone.
         unsafe {
-            let _ = result::stream::synchronize(self.stream);
+            for stream in self.streams {
+                let _ = result::stream::synchronize(stream);
+            }
             drop(self.cudnn.get_mut().map(Option::take));
             drop(self.blas_lt.get_mut().map(Option::take));
-            if let Ok(Some((handle, workspace))) = self.blas.get_mut().map(Option::take) {
-                let _ = blas::destroy_handle(handle);
-                let _ = result::free_sync(workspace);
+            drop(self.blas.get_mut().map(Option::take));
+            for stream in self.streams {
+                let _ = result::stream::destroy(stream);
             }
-            let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);
         }
     }
@@ -261,21 +311,21 @@ unsafe impl Driver for Nvidia {
     unsafe fn copy_in(&self, from: *const u8, to: u64, bytes: usize) -> Result<()> {
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { result::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream) }
+        unsafe { result::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream()) }
             .map_err(|error| failed("copying to the device", error))
     }
 
     unsafe fn copy_out(&self, from: u64, to: *mut u8, bytes: usize) -> Result<()> {
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(to, bytes), from, self.stream) }
+        unsafe { result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(to, bytes), from, self.stream()) }
             .map_err(|error| failed("copying from the device", error))
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }
             .map_err(|error| failed("copying on the device", error))
     }
 
@@ -313,7 +363,7 @@ unsafe impl Driver for Nvidia {
                 (bx, by, bz),
                 (tx, ty, tz),
                 0,
-                self.stream,
+                self.stream(),
                 &mut pointers,
             )
         }
@@ -321,68 +371,13 @@ unsafe impl Driver for Nvidia {
     }
 
     unsafe fn multiply(&self, product: &Product, a: u64, b: u64, c: u64) -> Result<()> {
-        use blas_sys::cublasComputeType_t::{CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_COMPUTE_64F};
-        use blas_sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
-        use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, CUDA_R_64F};
         self.enter()?;
-        let (ty, compute) = match product.dtype {
-            DType::Float32 if self.tf32 => (CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32),
-            DType::Float32 => (CUDA_R_32F, CUBLAS_COMPUTE_32F),
-            DType::Float64 => (CUDA_R_64F, CUBLAS_COMPUTE_64F),
-            DType::Half => (CUDA_R_16F, CUBLAS_COMPUTE_32F),
-            DType::BFloat16 => (CUDA_R_16BF, CUBLAS_COMPUTE_32F),
-            other => {
-                return Err(Error::unimplemented(format!(
-                    "cuBLAS does not multiply matrices of {other}"
-                )));
-            }
-        };
-        let size = |length: usize| {
-            i32::try_from(length).map_err(|_| Error::invalid_argument("a matrix too large for cuBLAS").got(length))
-        };
-        let (rows, columns, inner) = (size(product.rows)?, size(product.columns)?, size(product.inner)?);
-        let operation = |transposed| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
-        let step_a = if product.transpose_a { rows } else { inner };
-        let step_b = if product.transpose_b { inner } else { columns };
-        let accumulate = f64::from(u8::from(product.accumulate));
-        let (alpha, beta) = (factor(product.dtype, 1.0), factor(product.dtype, accumulate));
-        let [stride_a, stride_b, stride_c] = product.strides.map(|stride| stride as i64);
-        let (handle, _) = self.blas()?;
-        // cuBLAS takes matrices column by column: the transposed product of the same memory.
-        // SAFETY: the caller's promise; the sizes are those of the operands.
-        unsafe {
-            blas::gemm_strided_batched_ex(
-                handle,
-                operation(product.transpose_b),
-                operation(product.transpose_a),
-                columns,
-                rows,
-                inner,
-                std::ptr::from_ref(&alpha).cast(),
-                b as *const c_void,
-                ty,
-                step_b.max(1),
-                stride_b,
-                a as *const c_void,
-                ty,
-                step_a.max(1),
-                stride_a,
-                std::ptr::from_ref(&beta).cast(),
-                c as *mut c_void,
-                ty,
-                columns.max(1),
-                stride_c,
-                size(product.batch)?,
-                compute,
-                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        }
-        .map_err(blas_failed)
+        // SAFETY: the caller's promise.
+        self.with_blas(|blas| unsafe { blas.multiply(product, a, b, c) })
     }
 
     unsafe fn multiply_with(&self, product: &Product, epilogue: Epilogue, a: u64, b: u64, c: u64) -> Result<bool> {
         self.enter()?;
-        let (_, workspace) = self.blas()?;
         let mut library = lock(&self.blas_lt);
         let library = library.get_or_insert_with(|| {
             let opened = BlasLt::open(self.tf32);
@@ -393,9 +388,11 @@ unsafe impl Driver for Nvidia {
         let Some(library) = library else {
             return Ok(false);
         };
-        let stream = self.stream.cast();
-        // SAFETY: the caller's promise; the workspace is of this size, and only work of this stream uses it.
-        unsafe { library.multiply(product, epilogue, [a, b, c], (workspace, BLAS_WORKSPACE), stream) }
+        let stream = self.stream().cast();
+        self.with_blas(|blas| {
+            // SAFETY: the caller's promise; only work of this stream uses the workspace.
+            unsafe { library.multiply(product, epilogue, [a, b, c], blas.workspace(), stream) }
+        })
     }
 
     fn convolutions(&self) -> Result<&dyn Convolutions> {
@@ -405,17 +402,19 @@ unsafe impl Driver for Nvidia {
     fn synchronize(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives as long as `self`.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| failed("waiting for the device", error))
+        unsafe { result::stream::synchronize(self.stream()) }.map_err(|error| failed("waiting for the device", error))
     }
 
     fn record_event(&self) -> Result<Handle> {
         self.enter()?;
         self.mark(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+            .map(|event| event as Handle)
     }
 
     fn record_time(&self) -> Result<Handle> {
         self.enter()?;
         self.mark(sys::CUevent_flags::CU_EVENT_DEFAULT)
+            .map(|event| event as Handle)
     }
 
     fn elapsed(&self, from: Handle, to: Handle) -> Result<Duration> {
@@ -456,14 +455,49 @@ unsafe impl Driver for Nvidia {
         self.enter()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as `self`.
-        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(|error| failed("recording work", error))
+        unsafe { result::stream::begin_capture(self.streams[0], mode) }.map_err(|error| failed("recording work", error))
+    }
+
+    fn enter_lane(&self, lane: usize, after: &[Handle]) -> Result<()> {
+        self.enter()?;
+        let begin = lock(&self.recording).begin;
+        let begin = match begin {
+            Some(begin) => begin,
+            // Nothing was given yet.
+            None => {
+                let begin = self.mark_recorded()?;
+                lock(&self.recording).begin = Some(begin);
+                begin
+            }
+        };
+        self.lane.store(lane, Ordering::Relaxed);
+        if lane > 0 && !std::mem::replace(&mut lock(&self.recording).joined[lane], true) {
+            self.wait_in_lane(begin)?;
+        }
+        after
+            .iter()
+            .try_for_each(|&mark| self.wait_in_lane(mark as sys::CUevent))
+    }
+
+    fn mark_lane(&self) -> Result<Handle> {
+        self.enter()?;
+        self.mark_recorded().map(|event| event as Handle)
     }
 
     fn end_capture(&self) -> Result<Handle> {
         self.enter()?;
+        let joined = self.join_lanes();
+        self.lane.store(0, Ordering::Relaxed);
         // SAFETY: the stream lives as long as `self`.
-        let graph =
-            unsafe { result::stream::end_capture(self.stream) }.map_err(|error| failed("recording work", error))?;
+        let graph = unsafe { result::stream::end_capture(self.streams[0]) };
+        let Recording { events, .. } = std::mem::take(&mut *lock(&self.recording));
+        for event in events {
+            // SAFETY: the recording has ended.
+            let _ = unsafe { result::event::destroy(event) };
+        }
+        // A lane that could not be joined is what the driver refuses the recording for.
+        joined?;
+        let graph = graph.map_err(|error| failed("recording work", error))?;
         if graph.is_null() {
             return Err(Error::internal("CUDA recorded nothing"));
         }
@@ -481,7 +515,7 @@ unsafe impl Driver for Nvidia {
     fn launch_graph(&self, graph: Handle) -> Result<()> {
         self.enter()?;
         // SAFETY: the graph lives until it is dropped.
-        unsafe { result::graph::launch(graph as sys::CUgraphExec, self.stream) }
+        unsafe { result::graph::launch(graph as sys::CUgraphExec, self.streams[0]) }
             .map_err(|error| failed("launching recorded work", error))
     }
 
@@ -516,7 +550,7 @@ unsafe impl Convolutions for Nvidia {
 }
 
 /// The error of a call of the driver while it was `doing` something.
-fn failed(doing: &str, error: result::DriverError) -> Error {
+pub(crate) fn failed(doing: &str, error: result::DriverError) -> Error {
     use sys::CUresult::{CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH};
     let message = format!("CUDA failed, {doing}");
     let failed = match error.0 {
@@ -527,8 +561,4 @@ fn failed(doing: &str, error: result::DriverError) -> Error {
         _ => Error::internal(message),
     };
     failed.caused_by(error)
-}
-
-fn blas_failed(error: blas::CublasError) -> Error {
-    Error::internal("cuBLAS failed").caused_by(error)
 }

@@ -1,9 +1,10 @@
 //! A device's own work, on the emulated one.
 
-use graph_core::accelerator::{Accelerator, DeviceAddress};
+use graph_core::accelerator::{Accelerator, CapturedWork, DeviceAddress};
 use graph_core::{DType, Error, Result};
 use std::sync::Arc;
 
+use crate::driver::LANES;
 use crate::emulator::{device, device_with};
 use crate::{Cuda, DeviceOptions, Product, Rates, Source, arguments};
 
@@ -364,4 +365,68 @@ fn a_kernel_s_share_of_what_the_device_can_do_is_its_nearer_limit() {
             "{bytes} {flops}"
         );
     }
+}
+
+/// Records `y = 2x` and `z = 3y` in two lanes, which wait for each other or do not.
+fn in_two_lanes(cuda: &Cuda, [x, y, z]: [DeviceAddress; 3], waits: bool) -> Box<dyn CapturedWork> {
+    let gpu = cuda.accelerator();
+    let scale = cuda.function(&SOURCE, "scale", &[("T", "float")]).unwrap();
+    gpu.begin_capture().unwrap();
+    gpu.enter_lane(1, &[]).unwrap();
+    // SAFETY: the arguments are the kernel's, and the memory is as large.
+    unsafe { scale.launch_over(2, arguments![x, y, 2f32, 2i64]) }.unwrap();
+    let mark = gpu.mark_lane().unwrap();
+    let marks = [mark];
+    gpu.enter_lane(0, if waits { &marks } else { &[] }).unwrap();
+    // SAFETY: as above.
+    unsafe { scale.launch_over(2, arguments![y, z, 3f32, 2i64]) }.unwrap();
+    gpu.end_capture().unwrap()
+}
+
+#[test]
+fn lanes_wait_for_each_other_where_they_are_told_to_and_nowhere_else() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    assert_eq!(gpu.lanes().most(), LANES);
+    let tensors = [&[1f32, 2.], &[0., 0.], &[0., 0.]].map(|elements| put(&gpu, elements));
+    for waits in [true, false] {
+        let work = in_two_lanes(&cuda, tensors, waits);
+        let mut right = 0;
+        for _ in 0..20 {
+            gpu.upload(bytes_of(&[0f32, 0.]), tensors[1]).unwrap();
+            work.launch().unwrap();
+            right += usize::from(get::<f32>(&gpu, tensors[2], 2) == [6., 12.]);
+        }
+        match waits {
+            true => assert_eq!(right, 20),
+            // What does not wait runs in both orders, so that tests see what is missing.
+            false => assert!((1..20).contains(&right), "{right}"),
+        }
+    }
+}
+
+#[test]
+fn a_lane_without_work_hands_on_what_it_waits_for() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    let [x, y] = [&[1f32], &[0.]].map(|elements| put(&gpu, elements));
+    let scale = cuda.function(&SOURCE, "scale", &[("T", "float")]).unwrap();
+    gpu.begin_capture().unwrap();
+    // SAFETY: the arguments are the kernel's, and the memory is as large.
+    unsafe { scale.launch_over(1, arguments![x, y, 2f32, 1i64]) }.unwrap();
+    let first = gpu.mark_lane().unwrap();
+    gpu.enter_lane(1, &[first]).unwrap();
+    let second = gpu.mark_lane().unwrap();
+    gpu.enter_lane(2, &[second]).unwrap();
+    // SAFETY: as above.
+    unsafe { scale.launch_over(1, arguments![y, y, 2f32, 1i64]) }.unwrap();
+    let work = gpu.clone().end_capture().unwrap();
+    for _ in 0..20 {
+        gpu.upload(bytes_of(&[0f32]), y).unwrap();
+        work.launch().unwrap();
+        assert_eq!(get::<f32>(&gpu, y, 1), [4.]);
+    }
+    // Lanes are a recording's, and there are so many.
+    assert_eq!(gpu.enter_lane(1, &[]).unwrap_err().class(), "FailedPrecondition");
+    assert_eq!(gpu.enter_lane(LANES, &[]).unwrap_err().class(), "Internal");
 }

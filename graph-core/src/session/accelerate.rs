@@ -6,9 +6,13 @@
 //! accelerator but a copy to the host.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, DeviceAddress, DeviceTensor, KernelStats};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::accelerator::{Accelerator, CapturedWork, DeviceAddress, DeviceTensor, KernelStats, LaneMark, Lanes};
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::op::context::{KernelContext, VariableCell};
@@ -16,7 +20,8 @@ use crate::rewrite::Program;
 use crate::session::dynamic::allocate;
 use crate::session::execute::RunControl;
 use crate::session::placement::Memory;
-use crate::session::plan::{Accelerated, DevicePlan, Place, Plan, Step, Work};
+use crate::session::plan::{Accelerated, DevicePlan, Place, Plan, Step, Turn, Work};
+use crate::session::recorded::Recorded;
 use crate::session::state::SessionState;
 
 /// A part of fewer steps is not worth recording.
@@ -154,7 +159,7 @@ impl Plan {
         state: &mut SessionState,
         control: &RunControl<'_>,
     ) -> Result<Option<usize>> {
-        let Some(accelerated) = &self.accelerated else {
+        let Some(accelerated) = &mut self.accelerated else {
             return Ok(None);
         };
         // Steps are told apart in a trace.
@@ -167,44 +172,74 @@ impl Plan {
         else {
             return Ok(None);
         };
-        let segment = &accelerated.segments[at];
+        let segment = &mut accelerated.segments[at];
         let (steps, device) = (segment.steps.clone(), segment.device);
         if steps.len() < FEWEST_RECORDED || !accelerated.same_addresses {
             return Ok(None);
         }
-        if let Some(recorded) = &accelerated.segments[at].recorded {
+        if let Some(recorded) = &mut segment.recorded {
             recorded.launch()?;
             return Ok(Some(steps.end));
         }
+        let turns = std::mem::take(&mut segment.turns);
         let accelerator = accelerated.devices[device].accelerator.clone();
-        let recorded = accelerator.begin_capture().and_then(|()| {
-            let given = steps.clone().try_for_each(|step| {
-                let node = program.node(self.steps[step].node);
-                self.run_step(step, node, state).map_err(|error| error.at(node.site()))
-            });
-            // Recording ends whatever happened.
-            let recorded = accelerator.end_capture();
-            given.and(recorded)
-        });
+        let in_order = turns.is_empty() || matches!(accelerator.lanes(), Lanes::One | Lanes::Measured(_));
+        let ways = in_order
+            .then_some(&[][..])
+            .into_iter()
+            .chain((!turns.is_empty()).then_some(&turns[..]));
+        let recorded: Result<Vec<_>> = ways
+            .map(|turns| self.record(steps.clone(), turns, &accelerator, program, state))
+            .collect();
         let Some(accelerated) = &mut self.accelerated else {
             return Ok(None);
         };
+        let segment = &mut accelerated.segments[at];
+        segment.turns = turns;
         match recorded {
-            Ok(recorded) => {
-                recorded.launch()?;
-                accelerated.segments[at].recorded = Some(recorded);
+            Ok(ways) => {
+                segment.recorded.insert(Recorded::new(ways)).launch()?;
                 Ok(Some(steps.end))
             }
             Err(error) => {
                 // Nothing of it ran: the steps run one by one from here on.
-                eprintln!(
-                    "steps of {accelerator:?} are not recorded: {error}",
-                    accelerator = &*accelerated.devices[device].accelerator
-                );
+                eprintln!("steps of {accelerator:?} are not recorded: {error}");
                 accelerated.not_recorded = Some(error.to_string());
                 Ok(None)
             }
         }
+    }
+
+    /// Records these steps, in one lane unless there are `turns`.
+    fn record(
+        &mut self,
+        steps: Range<usize>,
+        turns: &[Option<Turn>],
+        accelerator: &Arc<dyn Accelerator>,
+        program: &Program,
+        state: &mut SessionState,
+    ) -> Result<Box<dyn CapturedWork>> {
+        accelerator.begin_capture()?;
+        let mut marks: FxHashMap<usize, LaneMark> = FxHashMap::default();
+        let given = steps.enumerate().try_for_each(|(place, step)| {
+            let turn = turns.get(place).and_then(Option::as_ref);
+            if let Some(turn) = turn {
+                let after: Option<SmallVec<[LaneMark; 4]>> =
+                    turn.after.iter().map(|place| marks.get(place).copied()).collect();
+                let after = after.ok_or_else(|| Error::internal("a step waits for one that was not marked"))?;
+                accelerator.enter_lane(turn.lane, &after)?;
+            }
+            let node = program.node(self.steps[step].node);
+            self.run_step(step, node, state)
+                .map_err(|error| error.at(node.site()))?;
+            if turn.is_some_and(|turn| turn.is_awaited) {
+                marks.insert(place, accelerator.mark_lane()?);
+            }
+            Ok(())
+        });
+        // Recording ends whatever happened.
+        let recorded = accelerator.clone().end_capture();
+        given.and(recorded)
     }
 
     /// Sees whether this run has the addresses of the run before, for which recorded work holds; what was recorded for others

@@ -17,6 +17,7 @@ mod options;
 mod placement;
 pub(crate) mod plan;
 mod profile;
+mod recorded;
 mod state;
 mod structure;
 mod survey;

@@ -2,15 +2,85 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use graph_core::DType;
 
 use super::convolutions::{ConvolutionLibrary, EmulatedAlgorithm};
 use crate::convolution::Convolution;
-use crate::driver::{Epilogue, Grid, Product};
+use crate::driver::{Epilogue, Grid, Handle, LANES, Product};
 
 /// A kernel as the emulator's header makes it: blocks, threads, arguments.
 pub(super) type Kernel = unsafe extern "C" fn(*const u32, *const u32, *const *const c_void);
+
+/// Work in lanes.
+#[derive(Default)]
+pub(super) struct Recording {
+    /// Pieces of work, and before each the pieces that it waits for.
+    pieces: Vec<(Work, Vec<usize>)>,
+    /// For what the next piece of each lane waits: the last of the lane, and those that it was told to wait for.
+    next: [Vec<usize>; LANES],
+    lane: usize,
+    /// For what work behind each mark waits.
+    marks: Vec<Vec<usize>>,
+    launches: u64,
+}
+
+impl Recording {
+    pub(super) fn push(&mut self, work: Work) {
+        let place = self.pieces.len();
+        self.pieces
+            .push((work, std::mem::replace(&mut self.next[self.lane], vec![place])));
+    }
+
+    pub(super) fn enter(&mut self, lane: usize, after: &[Handle]) {
+        self.lane = lane;
+        let marked = after.iter().filter_map(|&mark| self.marks.get(mark)).flatten();
+        self.next[lane].extend(marked);
+    }
+
+    pub(super) fn mark(&mut self) -> Handle {
+        self.marks.push(self.next[self.lane].clone());
+        self.marks.len() - 1
+    }
+
+    /// Runs all of it, in an order that it allows and that no GPU would take: what may be done early is, one launch in two; in the
+    /// others any piece of those that may be next. Tells what it took.
+    ///
+    /// # Safety
+    /// That of [`Driver`](crate::driver::Driver).
+    pub(super) unsafe fn run(&mut self) -> Duration {
+        let mut took = Duration::ZERO;
+        self.launches += 1;
+        let mut random = self.launches.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut done = vec![false; self.pieces.len()];
+        let mut ready: Vec<usize> = Vec::new();
+        let mut seen = vec![false; self.pieces.len()];
+        for _ in 0..self.pieces.len() {
+            for (place, (_, after)) in self.pieces.iter().enumerate() {
+                if !seen[place] && after.iter().all(|&other| done[other]) {
+                    seen[place] = true;
+                    ready.push(place);
+                }
+            }
+            ready.sort_unstable();
+            let next = match self.launches % 2 {
+                1 => ready.len() - 1,
+                _ => {
+                    random = random
+                        .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                        .wrapping_add(0x1405_7b7e_f767_814f);
+                    (random >> 33) as usize % ready.len()
+                }
+            };
+            let place = ready.remove(next);
+            // SAFETY: the caller's promise.
+            took += unsafe { self.pieces[place].0.run() };
+            done[place] = true;
+        }
+        took
+    }
+}
 
 /// Work that is recorded.
 pub(super) enum Work {
@@ -42,9 +112,24 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// Does it, and tells what it took.
+    ///
     /// # Safety
     /// That of [`Driver`](crate::driver::Driver).
-    pub(super) unsafe fn run(&self) {
+    pub(super) unsafe fn run(&self) -> Duration {
+        let begin = Instant::now();
+        // SAFETY: the caller's promise.
+        unsafe { self.give() };
+        let delay = match self {
+            Self::Convolve { algorithm, .. } => algorithm.delay,
+            _ => Duration::ZERO,
+        };
+        begin.elapsed() + delay
+    }
+
+    /// # Safety
+    /// That of [`Driver`](crate::driver::Driver).
+    unsafe fn give(&self) {
         match self {
             Self::Copy { from, to, bytes } => {
                 // SAFETY: the caller's promise.

@@ -9,6 +9,7 @@ mod data_shapes;
 #[cfg(feature = "full")]
 mod families;
 mod groups;
+mod lanes;
 mod layouts;
 mod libraries;
 mod pools;

@@ -1,5 +1,7 @@
 //! Where the tensors of a plan lie, and the plan that comes of it.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
 use crate::accelerator::{DeviceAddress, DeviceMemory};
@@ -12,10 +14,16 @@ use crate::session::plan::devices::PARAMETER_ALIGNMENT;
 use crate::session::plan::planner::Planner;
 use crate::session::plan::{Accelerated, DevicePlan, Place, Plan, Segment, Work};
 
+/// For how many steps memory of an accelerator is left alone after its last use: a step that writes it must wait for those that
+/// read it, though they may have nothing else to do with each other.
+const REST: usize = 2;
+
 /// An arena for each memory.
 struct Arenas {
     host: ArenaPlanner,
     devices: Vec<ArenaPlanner>,
+    /// Memory of accelerators that is not used any more: at which step, the device, the block.
+    ended: VecDeque<(usize, usize, Block)>,
 }
 
 impl Arenas {
@@ -23,6 +31,22 @@ impl Arenas {
         match memory {
             Memory::Host => &mut self.host,
             Memory::Device(position) => &mut self.devices[position],
+        }
+    }
+
+    /// The last use of a block is at this step.
+    fn end(&mut self, memory: Memory, block: Block, step: usize) {
+        match memory {
+            Memory::Host => self.host.release(block),
+            Memory::Device(position) => self.ended.push_back((step, position, block)),
+        }
+    }
+
+    /// What ended long before this step can be used again.
+    fn release_before(&mut self, step: usize) {
+        while let Some(&(_, position, block)) = self.ended.front().filter(|(end, ..)| end + REST < step) {
+            self.ended.pop_front();
+            self.devices[position].release(block);
         }
     }
 }
@@ -155,11 +179,18 @@ impl Planner<'_> {
                 (Memory::Device(device), _) if recordable => segments.push(Segment {
                     steps: index..index + 1,
                     device,
+                    turns: Vec::new(),
                     recorded: None,
                 }),
                 // What only keeps an order interrupts nothing.
                 (_, Some(last)) if matches!(step.work, Work::Nothing) && step.guards.is_none() => last.steps.end += 1,
                 _ => {}
+            }
+        }
+        for segment in &mut segments {
+            let lanes = self.devices.accelerators()[segment.device].lanes().most();
+            if lanes > 1 {
+                segment.turns = self.turns(segment.steps.clone(), lanes);
             }
         }
         segments
@@ -188,6 +219,7 @@ impl Planner<'_> {
                 .iter()
                 .map(|_| ArenaPlanner::default())
                 .collect(),
+            ended: VecDeque::new(),
         };
         let mut blocks: FxHashMap<u32, Block> = FxHashMap::default();
         let mut ends: Vec<Vec<u32>> = vec![Vec::new(); self.steps.len()];
@@ -211,6 +243,7 @@ impl Planner<'_> {
             }
         }
         for index in 0..self.steps.len() {
+            arenas.release_before(index);
             let step = &self.steps[index];
             let outputs = step.outputs.clone();
             let in_place = step
@@ -256,14 +289,14 @@ impl Planner<'_> {
                 && planned.scratch > 0
             {
                 let bytes = planned.scratch;
-                let arena = arenas.of(self.steps[index].memory);
-                let block = arena.allocate(bytes);
-                arena.release(block);
+                let memory = self.steps[index].memory;
+                let block = arenas.of(memory).allocate(bytes);
+                arenas.end(memory, block, index);
                 self.steps[index].scratch = (block.offset, bytes);
             }
             for ended in std::mem::take(&mut ends[index]) {
                 if let Some(block) = blocks.remove(&ended) {
-                    arenas.of(self.memory[ended as usize]).release(block);
+                    arenas.end(self.memory[ended as usize], block, index);
                 }
             }
         }
@@ -284,7 +317,7 @@ impl Planner<'_> {
         bytes
     }
 
-    fn bytes(&self, tensor: u32) -> usize {
+    pub(super) fn bytes(&self, tensor: u32) -> usize {
         let shape = self.shapes[tensor as usize].to_shape();
         let size = self.dtypes[tensor as usize].size().unwrap_or(0);
         shape.map_or(0, |shape| shape.num_elements() * size)

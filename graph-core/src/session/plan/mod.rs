@@ -6,6 +6,7 @@
 //! constants and shapes alone decide is computed now and needs no step.
 
 mod devices;
+mod lanes;
 mod layout;
 mod lifetimes;
 mod planner;
@@ -14,13 +15,14 @@ mod values;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::accelerator::{Accelerator, CapturedWork, DeviceAddress, DeviceMemory};
+use crate::accelerator::{Accelerator, DeviceAddress, DeviceMemory};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::op::context::Slot;
 use crate::op::kernel::{KernelDefinition, Planned};
 use crate::session::dynamic::Made;
 use crate::session::placement::{Devices, Memory};
+use crate::session::recorded::Recorded;
 use crate::session::state::SessionState;
 use crate::session::structure::Structure;
 use crate::shape::Shape;
@@ -186,7 +188,18 @@ pub(crate) struct DevicePlan {
 pub(crate) struct Segment {
     pub(crate) steps: Range<usize>,
     pub(crate) device: usize,
-    pub(crate) recorded: Option<Box<dyn CapturedWork>>,
+    /// For each step that gives the device something, its turn in several lanes; nothing if one lane is as good.
+    pub(crate) turns: Vec<Option<Turn>>,
+    pub(crate) recorded: Option<Recorded>,
+}
+
+/// A step's place among lanes.
+pub(crate) struct Turn {
+    pub(crate) lane: usize,
+    /// Steps of other lanes, by their places in the segment, that it waits for.
+    pub(crate) after: Vec<usize>,
+    /// Whether a step of another lane waits for it.
+    pub(crate) is_awaited: bool,
 }
 
 /// A loop as a part of the steps.

@@ -2,7 +2,7 @@
 
 use graph_core::graph::{Node, NodeId, TensorId};
 use graph_core::op::{Attributes, OpDefinition};
-use graph_core::rewrite::Program;
+use graph_core::rewrite::{Program, topological_order};
 use graph_core::{DType, PartialShape};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -19,6 +19,12 @@ pub(crate) const UPDATE_GROUPS: Fusion = Fusion {
     serves: Serves::Accelerators,
     find,
 };
+
+/// So many elements of variables, which some tens of megabytes go with, are updated when their gradients are there, beside the rest
+/// of the way back, rather than with variables whose gradients come this many operations later. Then, too, the gradients need
+/// not be kept until the last one is there.
+const ENOUGH: usize = 1 << 20;
+const FAR: usize = 4;
 
 /// The attributes that say of which variables an update is.
 const OF_GROUP: [&str; 6] = ["operand_types", "shapes", "N", "M", "X", "R"];
@@ -221,7 +227,46 @@ fn find(program: &Program, uses: &Uses) -> Vec<Fused> {
         |one, other| one.joins(program, other, &mut reads),
         |member| member.id,
     );
-    groups.iter().map(|group| together(program, group)).collect()
+    let depths = depths(program);
+    let parts = groups.into_iter().flat_map(|group| by_depth(group, &depths));
+    parts
+        .filter(|part| part.len() > 1)
+        .map(|part| together(program, &part))
+        .collect()
+}
+
+/// For each node, the most operations that follow each other up to it.
+fn depths(program: &Program) -> Vec<usize> {
+    let mut depths = vec![0; program.nodes.len()];
+    for id in topological_order(program).unwrap_or_default() {
+        let node = program.node(id);
+        let inputs = node.inputs.iter().map(|input| input.node);
+        let before = inputs.chain(node.control_inputs.iter().copied());
+        let computes = !node.inputs.is_empty() && node.definition.kernels.iter().all(|kernel| kernel.alias.is_none());
+        depths[id.index()] = before.map(|before| depths[before.index()]).max().unwrap_or(0) + usize::from(computes);
+    }
+    depths
+}
+
+/// The parts of a group that need not wait for each other, as [`ENOUGH`] says.
+fn by_depth(mut group: Vec<Member>, depths: &[usize]) -> Vec<Vec<Member>> {
+    let depth = |member: &Member| depths[member.id.index()];
+    group.sort_by_key(depth);
+    let mut parts: Vec<Vec<Member>> = Vec::new();
+    let (mut elements, mut deepest) = (0, 0);
+    for member in group {
+        let own = depth(&member);
+        if parts.is_empty() || (elements >= ENOUGH && own >= deepest + FAR) {
+            parts.push(Vec::new());
+            elements = 0;
+        }
+        elements += member.shape.num_elements().unwrap_or(0);
+        deepest = own;
+        if let Some(part) = parts.last_mut() {
+            part.push(member);
+        }
+    }
+    parts
 }
 
 /// What names a variable in a session.

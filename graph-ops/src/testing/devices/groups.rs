@@ -187,6 +187,32 @@ fn many_variables_take_several_kernels() -> Result<()> {
     Ok(())
 }
 
+/// Large variables whose gradients come early are not updated with those whose gradients come much later.
+#[test]
+fn large_variables_do_not_wait_for_the_first_layers() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    for (width, together) in [(1024, 2), (64, 1)] {
+        let graph = Graph::new();
+        let default = graph.as_default();
+        let shapes: [&[usize]; 4] = [&[3, 4], &[4, 5], &[5, width], &[width, 1025]];
+        let all = variables(&mut Numbers(49), &shapes, false)?;
+        let mut activity = placeholder::<f32>([2, 3]).name("x").build()?;
+        let x = activity.clone();
+        for variable in &all {
+            activity = nn::softmax(math::matmul(&activity, variable).build()?).build()?;
+        }
+        let objective = math::reduce_sum(math::square(activity).build()?).build()?;
+        let step = MomentumOptimizer::new(0.1f32, 0.9f32).minimize(&objective, &all)?;
+        let every = graph.get_collection::<Variable>(graph_core::graph::keys::GLOBAL_VARIABLES)?;
+        drop(default);
+        let value = cast(&Numbers(50).tensor(&[2, 3]), graph_core::DType::Float32);
+        let label = format!("a last layer of width {width}");
+        let [grouped, _] = Steps::of(&graph, step, every)?.check(&device, &label, &|| feed! { &x => value.clone() })?;
+        assert_eq!(updates(&grouped), together, "{label}: {grouped:?}");
+    }
+    Ok(())
+}
+
 /// Where groups would wait for themselves, or for each other, some are left: each update's result is what it is alone.
 #[test]
 fn updates_that_wait_for_others_stay_behind_them() -> Result<()> {

@@ -1,7 +1,7 @@
 //! Whole training steps, as they are after all rewrites: on the host alone, and with an emulated GPU.
 
 use graph_core::graph::keys;
-use graph_core::session::{Session, SessionOptions};
+use graph_core::session::{Feeds, Session, SessionOptions};
 use graph_core::{Graph, Operation, Result, Tensor, Value, Variable, feed};
 use graph_cuda::Cuda;
 
@@ -19,14 +19,27 @@ const BATCH: usize = 6;
 /// Of 16 bits where there is one, else `float`.
 type Precision = Option<MixedPrecision>;
 
-struct Network {
-    graph: Graph,
+pub(super) struct Network {
+    pub(super) graph: Graph,
     images: Tensor,
     labels: Tensor,
     objective: Tensor,
-    train: Operation,
-    initialize: Operation,
-    variables: Vec<Variable>,
+    pub(super) train: Operation,
+    pub(super) initialize: Operation,
+    pub(super) variables: Vec<Variable>,
+}
+
+impl Network {
+    /// A batch of what it takes.
+    pub(super) fn feeds(&self, numbers: &mut Numbers) -> Result<Feeds> {
+        let images = cast(&numbers.tensor(&[BATCH, 12, 12, 1]), graph_core::DType::Float32);
+        let mut labels = vec![0f32; BATCH * 10];
+        for row in labels.chunks_mut(10) {
+            row[numbers.among(0, 9)] = 1.0;
+        }
+        let labels = Value::from_vec([BATCH, 10], labels)?;
+        Ok(feed! { &self.images => images, &self.labels => labels })
+    }
 }
 
 /// Weights and a bias.
@@ -40,7 +53,7 @@ fn parameters(numbers: &mut Numbers, shape: &[usize]) -> Result<[Variable; 2]> {
 }
 
 /// Two convolutions with pools, a normalization, a product with dropout, a cross entropy with weight decay.
-fn network(make_optimizer: impl FnOnce() -> Box<dyn Optimizer>) -> Result<Network> {
+pub(super) fn network(make_optimizer: impl FnOnce() -> Box<dyn Optimizer>) -> Result<Network> {
     let graph = Graph::new();
     let default = graph.as_default();
     graph.set_random_seed(3);
@@ -115,14 +128,8 @@ fn trained(network: &Network, device: Option<&Cuda>, precision: Precision) -> Re
     let mut numbers = Numbers(32);
     let mut objectives = Vec::new();
     for _ in 0..4 {
-        let images = cast(&numbers.tensor(&[BATCH, 12, 12, 1]), graph_core::DType::Float32);
-        let mut labels = vec![0f32; BATCH * 10];
-        for row in labels.chunks_mut(10) {
-            row[numbers.among(0, 9)] = 1.0;
-        }
-        let labels = Value::from_vec([BATCH, 10], labels)?;
-        let feeds = feed! { &network.images => images, &network.labels => labels };
-        let (objective, ()): (f32, ()) = session.run((&network.objective, &network.train), feeds)?;
+        let (objective, ()): (f32, ()) =
+            session.run((&network.objective, &network.train), network.feeds(&mut numbers)?)?;
         objectives.push(objective);
     }
     let variables = network.variables.iter().map(|variable| session.run(variable, ()));
