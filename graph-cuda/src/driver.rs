@@ -218,6 +218,15 @@ pub unsafe trait Driver: Send + Sync {
     /// That of the trait.
     unsafe fn copy_in(&self, from: *const u8, to: u64, bytes: usize) -> Result<()>;
 
+    /// Copies from the host to `through`, beside all work that was given before, and from there to `to` in the order of the work.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// That of the trait; no work that is not done uses `through`.
+    unsafe fn copy_in_through(&self, from: *const u8, through: u64, to: u64, bytes: usize) -> Result<()>;
+
     /// Copies to the host, in the order of the work.
     ///
     /// # Errors

@@ -289,6 +289,15 @@ unsafe impl Driver for Host {
         unsafe { self.copy(from as u64, to, bytes) }
     }
 
+    unsafe fn copy_in_through(&self, from: *const u8, through: u64, to: u64, bytes: usize) -> Result<()> {
+        self.not_recording()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.copy(from as u64, through, bytes)?;
+            self.copy(through, to, bytes)
+        }
+    }
+
     unsafe fn copy_out(&self, from: u64, to: *mut u8, bytes: usize) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.copy(from, to as u64, bytes) }

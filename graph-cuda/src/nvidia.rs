@@ -3,7 +3,7 @@
 //! `cudarc` panics where a library is missing: [`devices`] looks for the driver before anything is called, and matrix products
 //! look for cuBLAS. Of cuBLASLt and cuDNN a few functions are called, without it. All work goes to one stream that is not the
 //! default one, which could not be recorded; each lane of recorded work is a stream of its own, which joins the recording by an
-//! event of the first.
+//! event of the first, and so are copies from the host that need not wait for what was given before.
 
 use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,6 +87,8 @@ pub struct Nvidia {
     context: sys::CUcontext,
     /// One for each lane; all work that is not recorded goes to the first.
     streams: [sys::CUstream; LANES],
+    /// For copies from the host beside the work.
+    uploads: sys::CUstream,
     /// Where work goes now. Only a thread that records, while no other gives work, changes it.
     lane: AtomicUsize,
     /// What a recording has of events.
@@ -131,7 +133,7 @@ impl Nvidia {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening)?;
         // SAFETY: the context is retained.
         let current = unsafe { result::ctx::set_current(context) };
-        let mut streams = [std::ptr::null_mut(); LANES];
+        let mut streams = [std::ptr::null_mut(); LANES + 1];
         let made = current.and_then(|()| {
             streams.iter_mut().try_for_each(|stream| {
                 *stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
@@ -148,11 +150,13 @@ impl Nvidia {
             }
             opening(error)
         })?;
+        let [streams @ .., uploads] = streams;
         Ok(Self {
             info,
             device,
             context,
             streams,
+            uploads,
             lane: AtomicUsize::new(0),
             recording: Mutex::default(),
             blas: Mutex::new(None),
@@ -173,12 +177,12 @@ impl Nvidia {
         self.streams[self.lane()]
     }
 
-    /// An event of this kind at this place in the work.
-    fn mark(&self, kind: sys::CUevent_flags) -> Result<sys::CUevent> {
+    /// An event of this kind behind what the stream was given.
+    fn mark(&self, stream: sys::CUstream, kind: sys::CUevent_flags) -> Result<sys::CUevent> {
         let marking = |error| failed("marking a place in the work", error);
         let event = result::event::create(kind).map_err(marking)?;
         // SAFETY: the event was just made, the stream lives as long as `self`.
-        let recorded = unsafe { result::event::record(event, self.stream()) };
+        let recorded = unsafe { result::event::record(event, stream) };
         recorded.map(|()| event).map_err(|error| {
             // SAFETY: nothing uses it.
             let _ = unsafe { result::event::destroy(event) };
@@ -188,16 +192,16 @@ impl Nvidia {
 
     /// An event at this place in the work that is recorded, which lives as long as the recording.
     fn mark_recorded(&self) -> Result<sys::CUevent> {
-        let event = self.mark(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        let event = self.mark(self.stream(), sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
         lock(&self.recording).events.push(event);
         Ok(event)
     }
 
     /// Work that is given to the current lane from now on comes after this event.
-    fn wait_in_lane(&self, event: sys::CUevent) -> Result<()> {
-        // SAFETY: the event lives until the recording ends, and the stream as long as `self`.
+    fn wait_for_mark(&self, event: sys::CUevent) -> Result<()> {
+        // SAFETY: the event lives, and the stream as long as `self`.
         unsafe { result::stream::wait_event(self.stream(), event, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
-            .map_err(|error| failed("waiting in a lane", error))
+            .map_err(|error| failed("putting work behind other work", error))
     }
 
     /// Brings all lanes of the recording back to the first.
@@ -207,7 +211,7 @@ impl Nvidia {
             self.lane.store(lane, Ordering::Relaxed);
             let end = self.mark_recorded();
             self.lane.store(0, Ordering::Relaxed);
-            self.wait_in_lane(end?)?;
+            self.wait_for_mark(end?)?;
         }
         Ok(())
     }
@@ -249,13 +253,13 @@ impl Drop for Nvidia {
         }
         // SAFETY: nothing uses these objects any more; errors cannot be told to anyone.
         unsafe {
-            for stream in self.streams {
+            for stream in self.streams.into_iter().chain([self.uploads]) {
                 let _ = result::stream::synchronize(stream);
             }
             drop(self.cudnn.get_mut().map(Option::take));
             drop(self.blas_lt.get_mut().map(Option::take));
             drop(self.blas.get_mut().map(Option::take));
-            for stream in self.streams {
+            for stream in self.streams.into_iter().chain([self.uploads]) {
                 let _ = result::stream::destroy(stream);
             }
             let _ = result::primary_ctx::release(self.device);
@@ -313,6 +317,28 @@ unsafe impl Driver for Nvidia {
         // SAFETY: the caller's promise.
         unsafe { result::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream()) }
             .map_err(|error| failed("copying to the device", error))
+    }
+
+    unsafe fn copy_in_through(&self, from: *const u8, through: u64, to: u64, bytes: usize) -> Result<()> {
+        self.enter()?;
+        let copying = |error| failed("copying to the device", error);
+        // SAFETY: the caller's promise.
+        let given =
+            unsafe { result::memcpy_htod_async(through, std::slice::from_raw_parts(from, bytes), self.uploads) };
+        let given = given.map_err(copying).and_then(|()| {
+            let there = self.mark(self.uploads, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+            let waits = self.wait_for_mark(there);
+            // SAFETY: what waits for it has been told; the driver keeps what that needs.
+            let _ = unsafe { result::event::destroy(there) };
+            waits?;
+            // SAFETY: the caller's promise.
+            unsafe { result::memcpy_dtod_async(to, through, bytes, self.stream()) }.map_err(copying)
+        });
+        given.inspect_err(|_| {
+            // Nobody else would wait for the first copy.
+            // SAFETY: the stream lives as long as `self`.
+            let _ = unsafe { result::stream::synchronize(self.uploads) };
+        })
     }
 
     unsafe fn copy_out(&self, from: u64, to: *mut u8, bytes: usize) -> Result<()> {
@@ -407,13 +433,13 @@ unsafe impl Driver for Nvidia {
 
     fn record_event(&self) -> Result<Handle> {
         self.enter()?;
-        self.mark(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+        self.mark(self.stream(), sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
             .map(|event| event as Handle)
     }
 
     fn record_time(&self) -> Result<Handle> {
         self.enter()?;
-        self.mark(sys::CUevent_flags::CU_EVENT_DEFAULT)
+        self.mark(self.stream(), sys::CUevent_flags::CU_EVENT_DEFAULT)
             .map(|event| event as Handle)
     }
 
@@ -472,11 +498,11 @@ unsafe impl Driver for Nvidia {
         };
         self.lane.store(lane, Ordering::Relaxed);
         if lane > 0 && !std::mem::replace(&mut lock(&self.recording).joined[lane], true) {
-            self.wait_in_lane(begin)?;
+            self.wait_for_mark(begin)?;
         }
         after
             .iter()
-            .try_for_each(|&mark| self.wait_in_lane(mark as sys::CUevent))
+            .try_for_each(|&mark| self.wait_for_mark(mark as sys::CUevent))
     }
 
     fn mark_lane(&self) -> Result<Handle> {

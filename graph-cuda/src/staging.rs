@@ -1,7 +1,9 @@
 //! Pinned host memory between a user's values and the device.
 //!
 //! A copy from pageable memory makes the host wait; one from pinned memory runs by itself. A value to be uploaded is copied to
-//! a pinned block, whose event tells when the block is free again, so that the next step's feeds go up while this step runs.
+//! a pinned block, and from there, beside all work, to memory of the same size on the device; only from that to where it belongs it
+//! is copied in the order of the work. So the next step's feeds go up while this step runs, though they lie where this step reads
+//! its own. An event tells when both blocks are free again.
 
 use graph_core::Result;
 
@@ -11,12 +13,16 @@ use crate::driver::{Driver, Handle};
 const BLOCKS: usize = 8;
 /// The smallest block, in bytes.
 const SMALLEST: usize = 64 << 10;
+/// The largest block that has a companion on the device.
+const LARGEST_THROUGH: usize = 8 << 20;
 /// Downloads go through pinned memory in pieces of this many bytes.
 const PIECE: usize = 4 << 20;
 
 struct Block {
     start: *mut u8,
     bytes: usize,
+    /// As many bytes on the device, from the first upload on, if there is memory.
+    through: Option<u64>,
     /// Marks the end of the copy that last used it.
     event: Option<Handle>,
 }
@@ -33,8 +39,17 @@ impl Staging {
         let mut block = self.block(driver, from.len())?;
         // SAFETY: the block has as many bytes, and no copy uses it now.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), block.start, from.len()) };
-        // SAFETY: the session gives the address of a tensor of this many bytes; the block stays until its event is past.
-        let copied = unsafe { driver.copy_in(block.start, to, from.len()) };
+        if block.through.is_none() && block.bytes <= LARGEST_THROUGH {
+            block.through = driver.allocate(block.bytes).ok();
+        }
+        // SAFETY: the session gives the address of a tensor of this many bytes; the block and its companion stay until the event
+        // is past, and nothing else uses them.
+        let copied = unsafe {
+            match block.through {
+                Some(through) => driver.copy_in_through(block.start, through, to, from.len()),
+                None => driver.copy_in(block.start, to, from.len()),
+            }
+        };
         let marked = copied.and_then(|()| driver.record_event());
         match &marked {
             Ok(event) => block.event = Some(*event),
@@ -85,13 +100,13 @@ impl Staging {
             if block.bytes >= bytes {
                 return Ok(block);
             }
-            // SAFETY: the driver gave it, and nothing uses it.
-            unsafe { driver.free_pinned(block.start) };
+            block.give_back(driver);
         }
         let bytes = bytes.max(SMALLEST).next_power_of_two();
         Ok(Block {
             start: driver.allocate_pinned(bytes)?,
             bytes,
+            through: None,
             event: None,
         })
     }
@@ -100,12 +115,24 @@ impl Staging {
     pub(crate) fn release(&mut self, driver: &dyn Driver) {
         // Copies may be under way.
         let _ = driver.synchronize();
-        for block in self.0.drain(..) {
-            if let Some(event) = block.event {
+        for mut block in self.0.drain(..) {
+            if let Some(event) = block.event.take() {
                 let _ = driver.wait_for(event);
             }
-            // SAFETY: the driver gave it, and nothing uses it.
-            unsafe { driver.free_pinned(block.start) };
+            block.give_back(driver);
+        }
+    }
+}
+
+impl Block {
+    /// Gives its memory back, which nothing uses.
+    fn give_back(self, driver: &dyn Driver) {
+        // SAFETY: the driver gave it.
+        unsafe {
+            driver.free_pinned(self.start);
+            if let Some(through) = self.through {
+                driver.free(through);
+            }
         }
     }
 }

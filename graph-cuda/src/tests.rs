@@ -222,6 +222,29 @@ fn large_values_go_up_and_come_down_in_pieces() -> Result<()> {
 }
 
 #[test]
+fn values_of_all_sizes_arrive_whole_in_any_sequence() {
+    let Some(cuda) = emulated() else { return };
+    let gpu = cuda.accelerator();
+    // Smaller and larger than blocks that were used before, with a companion on the device and without.
+    let sizes = [3usize, 70_000, 9, 3_000_000, 16, 20_000, 65_536, 1, 2_097_152];
+    let values: Vec<Vec<u32>> = sizes
+        .iter()
+        .map(|&size| (size as u32..2 * size as u32).collect())
+        .collect();
+    for _ in 0..3 {
+        let addresses: Vec<DeviceAddress> = values.iter().map(|value| put(&gpu, value)).collect();
+        for (address, value) in addresses.into_iter().zip(&values) {
+            assert!(
+                get::<u32>(&gpu, address, value.len()) == *value,
+                "{} numbers",
+                value.len()
+            );
+            gpu.free(address);
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_source_is_told() {
     let Some(cuda) = emulated() else { return };
     let wrong = Source {

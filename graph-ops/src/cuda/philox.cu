@@ -64,7 +64,9 @@ KERNEL(fill, T* out, const Parameters* parameters, i64 n, const T* low, const T*
     if (begin + GROUP <= n) {
       *(Group*)(out + begin) = group;
     } else {
-      for (i64 i = begin; i < n; ++i) out[i] = group.of[i - begin];
+#pragma unroll
+      for (int i = 0; i < GROUP; ++i)
+        if (begin + i < n) out[begin + i] = group.of[i];
     }
   }
 }
