@@ -7,7 +7,7 @@ use graph_core::{Graph, Operation, Result, Tensor, Value, Variable, feed};
 use graph_cuda::Cuda;
 
 use super::{Numbers, cast, device};
-use crate::array::placeholder;
+use crate::array::{constant, placeholder};
 use crate::control::{cond, group};
 use crate::state::{assign, assign_add, global_variables_initializer};
 use crate::train::{
@@ -220,29 +220,57 @@ fn updates_that_wait_for_others_stay_behind_them() -> Result<()> {
     let graph = Graph::new();
     let default = graph.as_default();
     let all = variables(&mut Numbers(43), &[&[4], &[5], &[4], &[5]], false)?;
-    let descend = |variable: &Variable, rate: f32, delta: &Tensor| {
-        let update = crate::op("ApplyGradientDescent").input(variable).input(rate);
-        update.input(delta).build_operation()
-    };
+    // One tensor each: numbers that are equal but not the same make no group.
+    let [half, quarter] = [&constant(0.5f32).build()?, &constant(0.25f32).build()?];
     let gradient = |variable: &Variable| math::sin(variable).build();
     let after = |before: &Operation, update: &dyn Fn() -> Result<Operation>| {
         let _after = scope::control_dependencies([before])?;
         update()
     };
     // The rates 0.5 and 0.25 would be two groups, each with one update before the other's and one behind.
-    let a1 = descend(&all[0], 0.5, &gradient(&all[0])?)?;
-    let b1 = after(&a1, &|| descend(&all[1], 0.25, &gradient(&all[1])?))?;
-    let b2 = descend(&all[2], 0.25, &gradient(&all[2])?)?;
-    let a2 = after(&b2, &|| descend(&all[3], 0.5, &gradient(&all[3])?))?;
+    let a1 = descend(&all[0], half, &gradient(&all[0])?)?;
+    let b1 = after(&a1, &|| descend(&all[1], quarter, &gradient(&all[1])?))?;
+    let b2 = descend(&all[2], quarter, &gradient(&all[2])?)?;
+    let a2 = after(&b2, &|| descend(&all[3], half, &gradient(&all[3])?))?;
     // Once more the first, behind all, by what it is then.
     let again = {
         let _after = scope::control_dependencies([&b1, &a2])?;
         let now = crate::op("Identity").input(&all[0]).build()?;
-        descend(&all[0], 0.5, &math::cos(now).build()?)?
+        descend(&all[0], half, &math::cos(now).build()?)?
     };
     let step = group([&a1, &b1, &b2, &a2, &again], "step")?;
     drop(default);
-    Steps::of(&graph, step, all)?.check(&device, "updates that wait", &no_feeds)?;
+    let [grouped, single] = Steps::of(&graph, step, all)?.check(&device, "updates that wait", &no_feeds)?;
+    // Two of the five are one; the other pair would wait for those, and those for it.
+    assert_eq!((updates(&grouped), updates(&single)), (4, 5), "{grouped:?}");
+    Ok(())
+}
+
+/// The update of a variable by a rate times a gradient.
+fn descend(variable: &Variable, rate: &Tensor, delta: &Tensor) -> Result<Operation> {
+    let update = crate::op("ApplyGradientDescent").input(variable).input(rate);
+    update.input(delta).build_operation()
+}
+
+/// One kernel has one set of numbers, and gives each variable one update.
+#[test]
+fn other_numbers_and_a_second_update_make_another_group() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let graph = Graph::new();
+    let default = graph.as_default();
+    let all = variables(&mut Numbers(51), &[&[4], &[5], &[6], &[7]], false)?;
+    let [half, quarter] = [&constant(0.5f32).build()?, &constant(0.25f32).build()?];
+    let ones = |variable: &Variable| constant(vec![1.0f32; variable.shape().num_elements().unwrap_or(0)]).build();
+    let mut updates_of_all = Vec::new();
+    for (variable, rate) in all.iter().zip([half, quarter, half, quarter]) {
+        updates_of_all.push(descend(variable, rate, &ones(variable)?)?);
+    }
+    // Whichever comes first, both are done.
+    updates_of_all.push(descend(&all[0], half, &ones(&all[0])?)?);
+    let step = group(&updates_of_all, "step")?;
+    drop(default);
+    let [grouped, _] = Steps::of(&graph, step, all)?.check(&device, "other numbers", &no_feeds)?;
+    assert_eq!(updates(&grouped), 3, "{grouped:?}");
     Ok(())
 }
 
