@@ -56,7 +56,7 @@ pub fn feeds(graph: &Graph) -> Result<Feeds> {
 /// # Errors
 /// The session's.
 pub fn run(session: &Session, graph: &Graph, fetches: &[Tensor]) -> Result<Vec<Value>> {
-    session.run(&fetches.to_vec(), feeds(graph)?)
+    session.run(fetches, feeds(graph)?)
 }
 
 fn scalar(name: &str) -> Result<Tensor> {

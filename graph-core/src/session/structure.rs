@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::nesting::is_inside_loop;
 use crate::graph::{Graph, GraphData, Node, NodeId, Operation, OutputInfo, TensorId};
 use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry, vocabulary};
 
@@ -68,15 +69,6 @@ fn refuse_insides_of_loops(graph: &Graph, request: &Request) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_inside_loop(operation: &Operation) -> bool {
-    let context = operation.control_flow_context();
-    let context = match operation.definition().control_flow {
-        ControlFlow::Exit => context.and_then(|context| context.outer()),
-        _ => context,
-    };
-    std::iter::successors(context, |context| context.outer()).any(|context| context.branch().is_none())
 }
 
 impl Structure {

@@ -166,7 +166,7 @@ impl<V: LoopVariables, C, B> WhileLoop<V, C, B> {
         let frame = Frame::begin(&site, &context, &start, invariants.as_deref())?;
         let inside = context.enter(&site.graph)?;
         let own = usize::from(counter.is_some());
-        let join = |tensors: &[Tensor]| V::join(&form, &mut tensors[own..].to_vec().into_iter());
+        let join = |tensors: &[Tensor]| V::join(&form, &mut tensors[own..].iter().cloned());
         let goes_on = {
             let below = match &counter {
                 Some((most, _)) => Some(site.node("Less").input(&frame.merges[0]).input(most).build()?),
@@ -196,7 +196,7 @@ impl<V: LoopVariables, C, B> WhileLoop<V, C, B> {
         body(join(&frame.variables)?)?.split(&mut results);
         let exits = frame.end(&site, &context, &results, own)?;
         drop(inside);
-        V::join(&form, &mut exits[own..].to_vec().into_iter())
+        V::join(&form, &mut exits[own..].iter().cloned())
     }
 
     fn check_options(&self) -> Result<()> {

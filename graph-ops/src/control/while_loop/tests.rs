@@ -261,7 +261,7 @@ fn variables_have_gradients_and_may_be_trained_through_a_loop() {
         let loss = square(add(&y, -8.0f32)).build().unwrap();
         let slope = gradients([&y], [&rate]).unwrap().build().unwrap().remove(0).unwrap();
         let train = crate::train::GradientDescentOptimizer::new(1e-3f32)
-            .minimize(&loss, &[rate.clone()])
+            .minimize(&loss, std::slice::from_ref(&rate))
             .unwrap();
         let session = Session::with_options(&graph, SessionOptions::new().accelerators(Vec::new())).unwrap();
         session.run(global_variables_initializer().unwrap(), ()).unwrap();
@@ -373,7 +373,7 @@ fn what_is_no_loop_is_refused() {
     let invalid = "InvalidArgument";
     let doubled = |y: Tensor| add(&y, &y).build();
     refused(
-        while_loop(|y| Ok(y), doubled, &x).build(),
+        while_loop(Ok, doubled, &x).build(),
         invalid,
         &["condition of", "bool", "'while/"],
     );
@@ -460,6 +460,24 @@ fn what_is_inside_is_neither_fed_nor_fetched() {
         &told,
     );
     assert_eq!(session.run::<f32>(&end, ()).unwrap(), 128.0);
+}
+
+#[test]
+fn what_is_inside_is_not_used_outside() {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let mut inside = None;
+    let body = |y: Tensor| {
+        inside = Some(y.clone());
+        add(&y, &y).build()
+    };
+    let end = while_loop(|y| Ok(less(y, 100.0f32)), body, 1.0f32).build().unwrap();
+    let inside = inside.expect("the body was built");
+    let told = ["'while/Identity' is inside", "TensorArray"];
+    refused(square(&inside).build(), "InvalidArgument", &told);
+    let other = while_loop(|y| Ok(less(y, 9.0f32)), |y| add(&y, &inside).build(), 1.0f32);
+    refused(other.build(), "InvalidArgument", &told);
+    assert!(square(&end).build().is_ok());
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What a loop can have as its variables: tensors and what becomes tensors, TensorArrays, vectors and tuples of all these.
 
-use std::vec::IntoIter;
-
 use graph_core::graph::{IntoOperand, OpBuilder, Operand, Tensor};
 use graph_core::variable::Variable;
 use graph_core::{Error, Result};
@@ -21,10 +19,10 @@ pub trait LoopVariables {
     ///
     /// # Errors
     /// `Internal` for too few tensors.
-    fn join(form: &Self::Form, tensors: &mut IntoIter<Tensor>) -> Result<Self::Inside>;
+    fn join(form: &Self::Form, tensors: &mut dyn Iterator<Item = Tensor>) -> Result<Self::Inside>;
 }
 
-fn take(tensors: &mut IntoIter<Tensor>) -> Result<Tensor> {
+fn take(tensors: &mut dyn Iterator<Item = Tensor>) -> Result<Tensor> {
     let too_few = || Error::internal("the loop has more variables than tensors");
     tensors.next().ok_or_else(too_few)
 }
@@ -37,7 +35,7 @@ macro_rules! single_values {
             fn split(self, values: &mut Vec<Operand>) {
                 values.push(self.into_operand());
             }
-            fn join((): &(), tensors: &mut IntoIter<Tensor>) -> Result<Tensor> {
+            fn join((): &(), tensors: &mut dyn Iterator<Item = Tensor>) -> Result<Tensor> {
                 take(tensors)
             }
         }
@@ -55,7 +53,7 @@ impl LoopVariables for TensorArray {
         values.push(self.flow().into_operand());
         self
     }
-    fn join(form: &TensorArray, tensors: &mut IntoIter<Tensor>) -> Result<TensorArray> {
+    fn join(form: &TensorArray, tensors: &mut dyn Iterator<Item = Tensor>) -> Result<TensorArray> {
         Ok(form.with_flow(take(tensors)?))
     }
 }
@@ -66,7 +64,7 @@ impl LoopVariables for &TensorArray {
     fn split(self, values: &mut Vec<Operand>) -> TensorArray {
         self.clone().split(values)
     }
-    fn join(form: &TensorArray, tensors: &mut IntoIter<Tensor>) -> Result<TensorArray> {
+    fn join(form: &TensorArray, tensors: &mut dyn Iterator<Item = Tensor>) -> Result<TensorArray> {
         TensorArray::join(form, tensors)
     }
 }
@@ -77,7 +75,7 @@ impl<V: LoopVariables> LoopVariables for Vec<V> {
     fn split(self, values: &mut Vec<Operand>) -> Self::Form {
         self.into_iter().map(|variable| variable.split(values)).collect()
     }
-    fn join(form: &Self::Form, tensors: &mut IntoIter<Tensor>) -> Result<Self::Inside> {
+    fn join(form: &Self::Form, tensors: &mut dyn Iterator<Item = Tensor>) -> Result<Self::Inside> {
         form.iter().map(|form| V::join(form, tensors)).collect()
     }
 }
@@ -90,7 +88,7 @@ macro_rules! tuples {
             fn split(self, values: &mut Vec<Operand>) -> Self::Form {
                 ($(self.$index.split(values),)+)
             }
-            fn join(form: &Self::Form, tensors: &mut IntoIter<Tensor>) -> Result<Self::Inside> {
+            fn join(form: &Self::Form, tensors: &mut dyn Iterator<Item = Tensor>) -> Result<Self::Inside> {
                 Ok(($($name::join(&form.$index, tensors)?,)+))
             }
         }
