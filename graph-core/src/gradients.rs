@@ -3,6 +3,9 @@
 //! The algorithm is TensorFlow's: which operations lie between the `xs` and the `ys`, then backwards from the `ys`, each
 //! operation once all gradients of its outputs are known, several contributions added up by `AddN`.
 
+mod between;
+mod loops;
+
 use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -14,6 +17,9 @@ use crate::graph::scope::{Colocation, ScopeGuard};
 use crate::graph::{Graph, IntoOperand, NodeId, OpBuilder, Operand, Operation, Tensor, TensorId, scope};
 use crate::op::{AttrValue, FromAttr, GradientRule, vocabulary};
 use crate::value::Value;
+use between::Between;
+pub use loops::LoopGradients;
+use loops::Loops;
 
 /// What a gradient function sees: the forward operation, and the gradients of its outputs.
 pub struct GradientContext<'a> {
@@ -193,8 +199,13 @@ impl Gradients {
                     .got(self.grad_ys.len()),
             );
         }
-        let _scope = scope::name_scope_in(&graph, &self.name)?;
-        Backward::new(&graph, &self).run()
+        let mut walk = Backward::new(&graph, &self)?;
+        let found = {
+            let _scope = scope::name_scope_in(&graph, &self.name)?;
+            walk.run()?
+        };
+        walk.loops.finish()?;
+        Ok(found)
     }
 }
 
@@ -203,129 +214,110 @@ struct Backward<'a> {
     graph: &'a Graph,
     request: &'a Gradients,
     /// Operations between the `xs` and the `ys`.
-    between: FxHashSet<NodeId>,
+    between: Between,
     /// How many consumers between have not given their gradients yet.
     pending: FxHashMap<NodeId, usize>,
     /// Operations whose gradients are not walked further.
     stops: FxHashSet<NodeId>,
     /// The contributions to the gradient of each tensor.
     contributions: FxHashMap<TensorId, Vec<Tensor>>,
+    /// Operations whose gradients are next.
+    queue: VecDeque<NodeId>,
+    loops: Loops,
 }
 
 impl<'a> Backward<'a> {
-    fn new(graph: &'a Graph, request: &'a Gradients) -> Self {
-        let stopped: FxHashSet<NodeId> = request.stop_gradients.iter().map(Tensor::node_id).collect();
-        let (between, pending, stops) = graph.read(|data| {
-            // Forward from the xs, through everything that carries a gradient.
-            let mut reached: FxHashSet<NodeId> = FxHashSet::default();
-            let mut queue: Vec<NodeId> = request.xs.iter().map(Tensor::node_id).collect();
-            while let Some(id) = queue.pop() {
-                if !reached.insert(id) {
-                    continue;
-                }
-                for successor in data.successors(id) {
-                    let node = data.node(successor);
-                    let carries = node.inputs.iter().any(|input| {
-                        input.node == id && is_differentiable(data.node(id).outputs[input.slot as usize].dtype)
-                    });
-                    if carries && !reached.contains(&successor) {
-                        queue.push(successor);
-                    }
-                }
-            }
-            // Backward from the ys, within that.
-            let mut between: FxHashSet<NodeId> = FxHashSet::default();
-            let mut queue: Vec<NodeId> = request
-                .ys
-                .iter()
-                .map(Tensor::node_id)
-                .filter(|id| reached.contains(id))
-                .collect();
-            while let Some(id) = queue.pop() {
-                if between.insert(id) {
-                    queue.extend(
-                        data.node(id)
-                            .inputs
-                            .iter()
-                            .map(|input| input.node)
-                            .filter(|id| reached.contains(id)),
-                    );
-                }
-            }
+    fn new(graph: &'a Graph, request: &'a Gradients) -> Result<Self> {
+        Ok(Self {
+            graph,
+            request,
+            between: Between::new(graph, request)?,
+            pending: FxHashMap::default(),
+            stops: FxHashSet::default(),
+            contributions: FxHashMap::default(),
+            queue: VecDeque::new(),
+            loops: Loops::default(),
+        })
+    }
+
+    /// Counts what each operation waits for, and says where the walk ends.
+    fn count(&mut self) {
+        let (between, request) = (&self.between, self.request);
+        (self.pending, self.stops) = self.graph.read(|data| {
             let mut pending: FxHashMap<NodeId, usize> = FxHashMap::default();
-            for &id in &between {
-                for input in data
-                    .node(id)
-                    .inputs
-                    .iter()
-                    .filter(|input| between.contains(&input.node))
-                {
+            for &id in &between.order {
+                for input in data.node(id).inputs.iter().filter(|input| between.holds(input.node)) {
                     *pending.entry(input.node).or_default() += 1;
                 }
             }
             // An operation of the xs is walked through only if another of the xs lies before it.
-            let xs: FxHashSet<NodeId> = request.xs.iter().map(Tensor::node_id).collect();
-            let mut stops = FxHashSet::default();
-            for &x in &xs {
-                if !data
-                    .node(x)
-                    .inputs
-                    .iter()
-                    .any(|input| pending.get(&input.node).is_some_and(|&count| count > 0))
-                {
-                    stops.insert(x);
-                }
-            }
-            stops.extend(stopped.iter().copied());
-            (between, pending, stops)
+            let waits = |input: &TensorId| pending.get(&input.node).is_some_and(|&count| count > 0);
+            let xs = request.xs.iter().map(Tensor::node_id);
+            let mut stops: FxHashSet<NodeId> = xs.filter(|&x| !data.node(x).inputs.iter().any(waits)).collect();
+            stops.extend(request.stop_gradients.iter().map(Tensor::node_id));
+            (pending, stops)
         });
-        Self {
-            graph,
-            request,
-            between,
-            pending,
-            stops,
-            contributions: FxHashMap::default(),
-        }
     }
 
-    fn run(mut self) -> Result<Vec<Option<Tensor>>> {
+    fn run(&mut self) -> Result<Vec<Option<Tensor>>> {
         self.begin()?;
-        let mut queue: VecDeque<NodeId> = VecDeque::new();
+        self.take_up_loops()?;
+        self.count();
         let mut queued: FxHashSet<NodeId> = FxHashSet::default();
         for y in &self.request.ys {
             let id = y.node_id();
             let ready = self.pending.get(&id).copied().unwrap_or(0) == 0;
             if ready && queued.insert(id) {
-                queue.push_back(id);
+                self.queue.push_back(id);
             }
         }
-        while let Some(id) = queue.pop_front() {
+        self.begin_at_unused_exits(&queued)?;
+        while let Some(id) = self.queue.pop_front() {
             let operation = Operation::new(self.graph, id);
-            let _colocated = self.colocate_with(&operation);
-            let gradients = self.output_gradients(&operation)?;
-            let input_gradients = if self.between.contains(&id) && !self.stops.contains(&id) {
-                self.gradients_of(&operation, gradients)?
-            } else {
-                vec![None; operation.inputs().len()]
+            let colocated = self.colocate_with(&operation);
+            let gradients = {
+                let _inside = self.loops.enter(self.graph, &operation, true);
+                self.output_gradients(&operation)?
             };
-            let inputs = self.graph.read(|data| data.node(id).inputs.clone());
-            for (input, gradient) in inputs.iter().zip(input_gradients) {
-                if let Some(gradient) = gradient {
-                    self.contributions.entry(*input).or_default().push(gradient);
-                }
-            }
-            // TensorFlow counts an edge as done whether or not a gradient came over it.
-            for input in inputs {
-                if let Some(count) = self.pending.get_mut(&input.node) {
-                    *count -= 1;
-                    if *count == 0 && queued.insert(input.node) {
-                        queue.push_back(input.node);
+            {
+                let _inside = self.loops.enter(self.graph, &operation, false);
+                let input_gradients = if self.between.holds(id) && !self.stops.contains(&id) {
+                    self.gradients_of(&operation, gradients)?
+                } else {
+                    vec![None; operation.inputs().len()]
+                };
+                for (input, gradient) in operation.inputs().iter().zip(input_gradients) {
+                    if let Some(gradient) = gradient {
+                        self.contributions.entry(input.id()).or_default().push(gradient);
                     }
                 }
             }
+            drop(colocated);
+            // TensorFlow counts an edge as done whether or not a gradient came over it.
+            for input in operation.inputs() {
+                self.count_off(&input)?;
+            }
         }
         self.request.xs.iter().map(|x| self.aggregate(x.id())).collect()
+    }
+
+    /// Notes that one consumer of `input` has given its gradient, or has none.
+    fn count_off(&mut self, input: &Tensor) -> Result<()> {
+        let id = input.node_id();
+        let Some(count) = self.pending.get_mut(&id).filter(|count| **count > 0) else {
+            return Ok(());
+        };
+        *count -= 1;
+        let done = *count == 0;
+        let operation = input.op();
+        if done && self.loops.is_exit(&operation) {
+            return self.defer_exit(input);
+        }
+        // What a loop's Switch gives to the next iteration comes from its Exit first.
+        if done || self.loops.is_switch(&operation) {
+            self.queue.push_back(id);
+        }
+        Ok(())
     }
 
     /// Keeps what is made while the guard lives beside an operation, if that was asked for.
@@ -429,15 +421,8 @@ impl<'a> Backward<'a> {
             }
         };
         for (slot, gradient) in gradients.iter_mut().enumerate() {
-            let output = operation.output(slot);
-            if gradient.is_none() && is_differentiable(output.dtype()) {
-                // TensorFlow names these after the op alone, in the scope of all gradients.
-                *gradient = Some(
-                    OpBuilder::new(vocabulary::ZEROS_LIKE)
-                        .input(output)
-                        .name("zeros_like")
-                        .build()?,
-                );
+            if gradient.is_none() && is_differentiable(operation.output(slot).dtype()) {
+                *gradient = self.loops.zeros_like(operation, slot)?;
             }
         }
         let _scope = scope::name_scope_in(self.graph, &format!("{}_grad", operation.name()))?;

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod fixture;
+pub mod loops;
 pub mod small;
 
 use std::path::PathBuf;

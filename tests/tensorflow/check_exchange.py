@@ -5,7 +5,8 @@
 
 - the MetaGraph and the checkpoint of the middle of training: imported and restored, training goes on to the same losses;
 - the SavedModel: loaded by TensorFlow 1's loader and by TensorFlow 2's, it answers with the same logits;
-- the frozen graph: imported, it answers with the same logits, and its nodes are those that TensorFlow's own freezing leaves.
+- the frozen graph: imported, it answers with the same logits, and its nodes are those that TensorFlow's own freezing leaves;
+- the graphs with while loops: imported, they and their gradients come to the same numbers.
 
 Exit status 0 when everything agrees, 1 when something does not.
 """
@@ -16,6 +17,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
+
+from make_loop_fixture import FEEDS
 
 tf1 = tf.compat.v1
 TOLERANCE = 1e-5
@@ -105,6 +108,23 @@ def frozen_here(folder):
     return {name: (ours.get(name), theirs.get(name)) for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}, len(theirs)
 
 
+def loops(folder):
+    """Of each graph with loops: its name, what comes out of it in TensorFlow, what came out of it here."""
+    cases = {}
+    for line in (folder / "loops.txt").read_text().splitlines():
+        name, tensor, *numbers = line.split()
+        cases.setdefault(name, {})[tensor] = np.array(numbers, np.float32)
+    for name, expected in cases.items():
+        message = tf1.GraphDef()
+        message.ParseFromString((folder / f"loop_{name}.pb").read_bytes())
+        feeds = {f"{node.name}:0": FEEDS[node.name] for node in message.node if node.op == "Placeholder"}
+        with tf1.Graph().as_default(), tf1.Session() as session:
+            tf1.import_graph_def(message, name="")
+            values = session.run(list(expected), feeds)
+        flat = [np.asarray(value, np.float32).reshape(-1) for value in values]
+        yield f"loop {name}", np.concatenate(flat), np.concatenate(list(expected.values()))
+
+
 def main(folder):
     tf1.disable_eager_execution()
     report = read_report(folder / "report.txt")
@@ -118,6 +138,7 @@ def main(folder):
         ("frozen graph", lambda: frozen(folder, inputs), report["logits"]),
     ]
     failures = 0
+    checks += [(what, lambda theirs=theirs: theirs, ours) for what, theirs, ours in loops(folder)]
     for what, theirs, ours in checks:
         theirs = np.asarray(theirs(), np.float32).reshape(-1)
         difference = np.max(np.abs(theirs - ours)) if theirs.shape == ours.shape else np.inf

@@ -22,10 +22,7 @@ FOR_A_REASON = {
     "SegmentProd": "had none in TensorFlow 1",
     "Igamma": "the derivative by its first argument has no op here yet",
     "Igammac": "as Igamma",
-} | {
-    prefix + name: "loops have no gradient yet"
-    for name in ("Enter", "Exit", "NextIteration", "LoopCond")
-    for prefix in ("", "Ref")
+    "LoopCond": "a condition has none, which TensorFlow says by a function that gives none",
 }
 
 

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::dtype::DType;
 use crate::error::{Error, OpSite, Result};
 use crate::graph::inference::{infer_outputs, set_defaults};
+use crate::graph::nesting;
 use crate::graph::node::{Node, NodeId, TensorId};
 use crate::graph::scope::{self, Colocation, check_name};
 use crate::graph::{Graph, IntoOperand, Operand, Operation, Tensor};
@@ -373,6 +374,7 @@ pub(crate) fn insert_node(
 ) -> Result<Operation> {
     let outputs = infer_outputs(graph, definition, &attrs, &inputs)?;
     let surroundings = scope::surroundings(graph, &inputs);
+    nesting::check(graph, definition, surroundings.context.as_ref(), &inputs)?;
     if !surroundings.colocation.is_empty() {
         attrs.set("_class", surroundings.colocation);
     }

@@ -8,6 +8,7 @@ pub mod arithmetic;
 pub mod builder;
 pub mod collection;
 pub(crate) mod inference;
+pub(crate) mod nesting;
 pub mod node;
 mod operand;
 mod operation;

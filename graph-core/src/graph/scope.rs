@@ -4,6 +4,7 @@
 //! guard is dropped, so bind it to a name: `let _scope = name_scope("layer")?;` (`let _ = name_scope("layer")?;` closes it
 //! at once). Guards may be dropped in any order. Beside each stands a form that takes a closure.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use rustc_hash::FxHashSet;
 
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
+use crate::gradients::LoopGradients;
 use crate::graph::node::{NodeId, TensorId};
 use crate::graph::{Graph, Operation, Tensor};
 
@@ -64,7 +66,7 @@ struct ControlFrame {
 }
 
 /// What a branch or a loop does to the operations that are made inside it.
-pub trait ControlFlowContext: Send + Sync {
+pub trait ControlFlowContext: Any + Send + Sync {
     /// Called for each operation made inside, before anyone else sees it: rewires its inputs and control inputs.
     ///
     /// # Errors
@@ -84,6 +86,22 @@ pub trait ControlFlowContext: Send + Sync {
     fn outer(&self) -> Option<Arc<dyn ControlFlowContext>>;
     /// The condition of a branch, and which of its outcomes the branch is for; `None` for a loop.
     fn branch(&self) -> Option<(TensorId, bool)>;
+    /// The gradient of an output that nothing depends on, of a Switch that brings a value into this branch: zeros that are
+    /// alive where the branch is not taken. `None` for zeros of the output itself.
+    ///
+    /// # Errors
+    /// Those of making nodes.
+    fn zeros_of_switch(&self, _switch: &Operation) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+    /// What builds gradients through loops, where this is one; see [`LoopGradients`].
+    fn loop_gradients(&self) -> Option<Box<dyn LoopGradients>> {
+        None
+    }
+    /// The loop whose gradients this loop computes, if it does.
+    fn gradient_of(&self) -> Option<Arc<dyn ControlFlowContext>> {
+        None
+    }
 }
 
 fn with_scopes<R>(graph: &Graph, f: impl FnOnce(&mut Scopes) -> R) -> R {
@@ -402,11 +420,23 @@ pub(crate) fn clear_colocation(graph: &Graph) -> ScopeGuard {
     colocate(graph, Colocation { groups, device, alone })
 }
 
-/// Puts the operations made while the guard lives into a branch or loop.
-pub fn control_flow_context(graph: &Graph, context: Arc<dyn ControlFlowContext>) -> ScopeGuard {
+/// Puts the operations made while the guard lives into a branch or loop; with `None` outside of all.
+pub fn control_flow_context(graph: &Graph, context: Option<Arc<dyn ControlFlowContext>>) -> ScopeGuard {
     ScopeGuard::open(graph, "".into(), |scopes, id| {
-        scopes.contexts.push((id, Some(context)));
+        scopes.contexts.push((id, context));
     })
+}
+
+/// What an operation that took `input` alone would wait for now.
+pub fn control_inputs_for(input: &Tensor) -> Vec<Operation> {
+    let graph = input.graph();
+    let controls = surroundings(graph, &[input.id()]).control_inputs;
+    controls.into_iter().map(|id| Operation::new(graph, id)).collect()
+}
+
+/// Lets what takes `operation` as an input do without the control dependencies that are open now, as if it were made now.
+pub fn stands_under_control_dependencies(operation: &Operation) {
+    record_made(operation.graph(), operation.id());
 }
 
 /// The branch or loop that operations are made in now.

@@ -6,6 +6,8 @@ pub const CONST: &str = "Const";
 pub const PLACEHOLDER: &str = "Placeholder";
 /// Nothing, for control edges.
 pub const NO_OP: &str = "NoOp";
+/// Nothing, for control edges, and alive even where what it waits for is dead.
+pub const CONTROL_TRIGGER: &str = "ControlTrigger";
 /// Its input, as a node of its own.
 pub const IDENTITY: &str = "Identity";
 /// A sum of equal shapes, for gradients that meet.

@@ -4,7 +4,7 @@
 //! go. Where a Merge takes both ways of one predicate, it runs whichever way that goes.
 
 use crate::graph::{Node, NodeId, TensorId};
-use crate::op::ControlFlow;
+use crate::op::{ControlFlow, vocabulary};
 use crate::rewrite::Program;
 
 /// Predicates and the ways that they must go for a node to run, sorted; empty for one that always runs.
@@ -31,6 +31,9 @@ pub fn guarded_nodes(program: &Program, order: &[NodeId]) -> Vec<bool> {
 
 fn of_node(program: &Program, id: NodeId, known: &[Conditions]) -> Conditions {
     let node = program.node(id);
+    if node.op() == vocabulary::CONTROL_TRIGGER {
+        return Conditions::new();
+    }
     let inputs = node.inputs.iter().filter(|input| !is_way_back(program, input));
     let mut ways = inputs.map(|&input| of_tensor(program, input, known));
     let mut conditions = match (node.definition.control_flow, entry(program, node)) {

@@ -8,7 +8,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, GraphData, Node, NodeId, OutputInfo, TensorId};
+use crate::graph::nesting::is_inside_loop;
+use crate::graph::{Graph, GraphData, Node, NodeId, Operation, OutputInfo, TensorId};
 use crate::op::{ArgDef, ArgType, Attributes, ControlFlow, OpDefinition, registry, vocabulary};
 
 use crate::rewrite::{self, Program, Rewrite};
@@ -46,8 +47,33 @@ fn feed_definition() -> &'static OpDefinition {
     })
 }
 
+/// What is inside a loop has as many values as there are iterations.
+///
+/// # Errors
+/// `InvalidArgument` for feeds, fetches and targets inside a loop.
+fn refuse_insides_of_loops(graph: &Graph, request: &Request) -> Result<()> {
+    let of = |tensors: &[TensorId]| tensors.iter().map(|tensor| tensor.node).collect::<Vec<_>>();
+    let asked = [
+        ("fed", of(&request.feeds)),
+        ("fetched", of(&request.fetches)),
+        ("run", request.targets.clone()),
+    ];
+    for (what, nodes) in asked {
+        let mut operations = nodes.iter().map(|&id| Operation::new(graph, id));
+        if let Some(inside) = operations.find(is_inside_loop) {
+            return Err(
+                Error::invalid_argument(format!("what is inside a while loop cannot be {what} by itself"))
+                    .at(inside.site())
+                    .hint("use what comes out of the loop; a TensorArray brings out the values of all iterations"),
+            );
+        }
+    }
+    Ok(())
+}
+
 impl Structure {
     pub(crate) fn new(graph: &Graph, request: &Request, options: &SessionOptions, devices: &Devices) -> Result<Self> {
+        refuse_insides_of_loops(graph, request)?;
         let mut program = graph.read(|data| extract(data, request))?;
         devices.check(&program, options)?;
         if loops::has_loops(&program) {

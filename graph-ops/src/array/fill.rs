@@ -153,9 +153,16 @@ pub struct Filled {
     number: u8,
     dtype: DType,
     name: String,
+    graph: Option<Graph>,
 }
 
 impl Filled {
+    /// Makes the operation in `graph`, where the shape does not say it.
+    pub(crate) fn in_graph(mut self, graph: &Graph) -> Self {
+        self.graph = Some(graph.clone());
+        self
+    }
+
     /// Names the operation.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -175,7 +182,8 @@ impl Filled {
     #[track_caller]
     pub fn build(self) -> Result<Tensor> {
         crate::install();
-        let graph = self.shape.graph().cloned().unwrap_or_else(Graph::current);
+        let graph = self.shape.graph().cloned().or(self.graph);
+        let graph = graph.unwrap_or_else(Graph::current);
         let scope = name_scope_in(&graph, &self.name)?;
         let number = number_of(self.number, self.dtype)?;
         let shape = match self.shape.to_value(Some(DType::Int32))? {
@@ -250,6 +258,7 @@ pub fn zeros(shape: impl IntoOperand) -> Filled {
         number: 0,
         dtype: DType::Float32,
         name: "zeros".to_owned(),
+        graph: None,
     }
 }
 
@@ -261,6 +270,7 @@ pub fn ones(shape: impl IntoOperand) -> Filled {
         number: 1,
         dtype: DType::Float32,
         name: "ones".to_owned(),
+        graph: None,
     }
 }
 
@@ -322,6 +332,7 @@ impl FilledLike {
             number: self.number,
             dtype,
             name,
+            graph: None,
         }
         .build()?;
         filled.set_shape(tensor.shape())?;

@@ -210,7 +210,7 @@ where
 
 fn enter(predicate: &Tensor, pivot: &Tensor, branch: bool) -> (std::sync::Arc<CondContext>, scope::ScopeGuard) {
     let context = CondContext::new(predicate, pivot, branch);
-    let guard = scope::control_flow_context(predicate.graph(), context.clone());
+    let guard = scope::control_flow_context(predicate.graph(), Some(context.clone()));
     (context, guard)
 }
 

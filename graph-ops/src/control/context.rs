@@ -1,11 +1,15 @@
 //! A branch while it is built: what is made inside waits for the branch, and values from outside come in through Switches.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use graph_core::Result;
 use graph_core::graph::scope::{self, ControlFlowContext};
 use graph_core::graph::{Graph, OpBuilder, Operation, Tensor, TensorId};
+use graph_core::{DType, Result};
+
+use super::while_loop::context::{drop_external_controls, while_around};
+use crate::array::zeros;
 
 /// One branch of a `cond`. Keeps places in its graph, not handles, since the graph keeps it.
 pub(super) struct CondContext {
@@ -41,6 +45,16 @@ impl CondContext {
             this: this.clone(),
             values: Mutex::new(values),
         })
+    }
+
+    /// The condition.
+    pub(super) fn predicate(&self) -> TensorId {
+        self.predicate
+    }
+
+    /// What the condition is where the branch is taken.
+    pub(super) fn taken(&self) -> bool {
+        self.branch
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
@@ -107,10 +121,18 @@ impl CondContext {
     }
 }
 
+/// The branch that `context` is, if it is one.
+pub(super) fn as_branch(context: &Arc<dyn ControlFlowContext>) -> Option<Arc<CondContext>> {
+    let any: Arc<dyn Any + Send + Sync> = context.clone();
+    any.downcast().ok()
+}
+
 /// A Switch of a tensor or a reference, kept with what it switches whatever scopes say.
 pub(super) fn switch_beside(data: &Tensor, predicate: &Tensor, name: &str) -> Result<Operation> {
     let graph: &Graph = data.graph();
     let device = data.op().device();
+    // What it takes to bring the data in is beside it too.
+    let _beside = scope::colocate_with(&data.op());
     let _nowhere = scope::device(None)?;
     let _device = scope::device(device.as_str())?;
     let op = if data.is_ref() { "RefSwitch" } else { "Switch" };
@@ -127,7 +149,9 @@ impl ControlFlowContext for CondContext {
     fn add_op(&self, operation: &Operation) -> Result<()> {
         let graph = operation.graph();
         let inputs = operation.inputs();
+        let loop_around = while_around(self.outer.clone());
         if inputs.is_empty() {
+            drop_external_controls(operation, loop_around.as_deref())?;
             let waits = operation.control_inputs().iter().any(|control| self.holds(control));
             if !waits {
                 graph.add_control_input(operation, &graph.operation_at(self.pivot.node)?)?;
@@ -140,6 +164,7 @@ impl ControlFlowContext for CondContext {
                     graph.set_input(operation, index, &inside)?;
                 }
             }
+            drop_external_controls(operation, loop_around.as_deref())?;
         }
         self.note_outputs(operation)
     }
@@ -171,6 +196,30 @@ impl ControlFlowContext for CondContext {
 
     fn outer(&self) -> Option<Arc<dyn ControlFlowContext>> {
         self.outer.clone()
+    }
+
+    fn zeros_of_switch(&self, switch: &Operation) -> Result<Option<Tensor>> {
+        let graph = switch.graph();
+        let (data, dtype) = match switch.input(0) {
+            data if data.dtype() != DType::Resource => (data.clone(), data.dtype()),
+            data => match data.handle_data() {
+                Some(variable) => (data, variable.dtype),
+                None => return Ok(None),
+            },
+        };
+        let other = OpBuilder::new("Switch")
+            .input(&data)
+            .input(graph.tensor_at(self.predicate)?);
+        let value = other.build_operation()?.output(usize::from(!self.branch));
+        // Alive exactly where the branch is not taken.
+        let pivot = OpBuilder::new("Identity").input(&value).build()?;
+        let shape = match data.dtype() {
+            DType::Resource => "VariableShape",
+            _ => "Shape",
+        };
+        let shape = OpBuilder::new(shape).input(&value).build()?;
+        let _after = scope::control_dependencies([&pivot.op()])?;
+        zeros(shape).dtype(dtype).build().map(Some)
     }
 
     fn branch(&self) -> Option<(TensorId, bool)> {

@@ -8,6 +8,8 @@ use graph_core::op::{ControlFlow, InferenceContext, KernelContext, KernelDefinit
 use graph_core::{Error, PartialShape, Result};
 
 use super::context::switch_beside;
+use super::while_loop::context::{carry_on, current_gradient, output_context};
+use super::while_loop::gradient::is_loop_switch;
 
 /// The definition of `Switch`.
 pub(crate) fn switch_definition() -> OpDefinition {
@@ -67,6 +69,9 @@ fn run_switch(context: &mut KernelContext<'_>) -> Result<()> {
 
 /// The gradient of the output that was taken; that of the other is zeros, alive as the output is.
 fn switch_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    if is_loop_switch(context.op()) {
+        return loop_switch_gradient(context);
+    }
     let (Some(when_false), Some(when_true)) = (context.optional_gradient(0), context.optional_gradient(1)) else {
         return Ok(vec![None, None]);
     };
@@ -92,6 +97,32 @@ fn switch_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tenso
         context.node("Merge").input([when_false, when_true]).build()?
     };
     Ok(vec![Some(merged), None])
+}
+
+/// Met twice: first with the gradient of what leaves the loop, which begins a loop variable of its own, then with that of
+/// what goes on, which is its value in the next iteration.
+fn loop_switch_gradient(context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let switch = context.op();
+    let gradient = current_gradient(switch.graph()).filter(|gradient| gradient.is_of(switch));
+    let Some(gradient) = gradient else {
+        return Err(Error::invalid_argument(
+            "inside a loop nothing can be derived by what one of its variables was before",
+        )
+        .at(switch.site())
+        .hint("derive by what the body is given, or by what comes in from outside; or derive behind the loop"));
+    };
+    match (
+        gradient.merge_for(switch)?,
+        context.optional_gradient(0),
+        context.optional_gradient(1),
+    ) {
+        (Some(merge), _, Some(next)) => {
+            carry_on(&merge, next)?;
+            Ok(vec![None, None])
+        }
+        (None, Some(end), _) => Ok(vec![Some(gradient.begin_merge(switch, &end)?), None]),
+        _ => Ok(vec![None, None]),
+    }
 }
 
 /// The definition of `Merge`.
@@ -146,12 +177,21 @@ fn merge_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor
     let gradient = context.gradient(0)?;
     let inputs = context.op().inputs();
     let source = inputs[0].op();
-    let mut branch = source.control_flow_context();
-    if source.definition().control_flow == ControlFlow::Exit {
-        branch = branch.and_then(|inner| inner.outer());
+    let gradient_loop = current_gradient(source.graph());
+    if source.definition().control_flow == ControlFlow::Enter
+        && let Some(gradient_loop) = &gradient_loop
+    {
+        let decision = gradient_loop.decision(source.graph())?;
+        let ways = switch_beside(&gradient, &decision, "Switch")?.outputs();
+        return Ok(ways.into_iter().map(Some).collect());
     }
+    let branch = output_context(&source);
     if let Some((predicate, _)) = branch.and_then(|inner| inner.branch()) {
-        let predicate = context.op().graph().tensor_at(predicate)?;
+        let mut predicate = context.op().graph().tensor_at(predicate)?;
+        if let Some(gradient_loop) = &gradient_loop {
+            // Each iteration has a condition of its own.
+            predicate = gradient_loop.kept_predicate(&predicate)?;
+        }
         let ways = switch_beside(&gradient, &predicate, "cond_grad")?.outputs();
         return Ok(ways.into_iter().map(Some).collect());
     }
@@ -180,7 +220,7 @@ fn run_merge(context: &mut KernelContext<'_>) -> Result<()> {
 }
 
 macro_rules! passing {
-    ($($function:ident, $name:literal, $ty:literal, $flow:ident, $summary:literal;)*) => {$(
+    ($($function:ident, $name:literal, $ty:literal, $flow:ident, $gradient:ident, $summary:literal;)*) => {$(
         #[doc = concat!("The definition of `", $name, "`.")]
         pub(crate) fn $function() -> OpDefinition {
             OpDefinition::new($name, $summary)
@@ -189,16 +229,46 @@ macro_rules! passing {
                 .attr("T: type")
                 .control_flow(ControlFlow::$flow)
                 .shape(InferenceContext::unchanged)
+                .gradient($gradient)
                 .kernel(KernelDefinition::alias())
         }
     )*};
 }
 
 passing! {
-    exit, "Exit", "T", Exit, "Leaves a loop's frame.";
-    ref_exit, "RefExit", "Ref(T)", Exit, "As `Exit`, for a reference to a variable.";
-    next_iteration, "NextIteration", "T", NextIteration, "Carries a value to a loop's next iteration.";
-    ref_next_iteration, "RefNextIteration", "Ref(T)", NextIteration, "As `NextIteration`, for a reference to a variable.";
+    exit, "Exit", "T", Exit, exit_gradient, "Leaves a loop's frame.";
+    ref_exit, "RefExit", "Ref(T)", Exit, exit_gradient, "As `Exit`, for a reference to a variable.";
+    next_iteration, "NextIteration", "T", NextIteration, pass_back, "Carries a value to a loop's next iteration.";
+    ref_next_iteration, "RefNextIteration", "Ref(T)", NextIteration, pass_back, "As `NextIteration`, for a reference to a variable.";
+}
+
+/// The loop of gradients takes over what its Switch carries on.
+fn pass_back(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    Ok(vec![context.optional_gradient(0)])
+}
+
+/// What leaves the loop is what the loop of gradients begins with.
+fn exit_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let gradient = context.gradient(0)?;
+    let gradient_loop = current_gradient(context.op().graph());
+    let Some(gradient_loop) = gradient_loop else {
+        return Err(Error::internal("there is no loop of gradients").at(context.op().site()));
+    };
+    Ok(vec![gradient_loop.begin_with(context.op(), &gradient)?])
+}
+
+/// What comes in as a constant has the gradients of all iterations; what a variable begins with, what is left after them.
+fn enter_gradient(context: &mut GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    let gradient = context.gradient(0)?;
+    let Some(gradient_loop) = current_gradient(context.op().graph()).filter(|gradient| gradient.is_of(context.op()))
+    else {
+        return Ok(vec![Some(gradient)]);
+    };
+    if context.attr("is_constant")? {
+        return Ok(vec![Some(gradient_loop.accumulate(context.op(), &gradient)?)]);
+    }
+    let exit = context.node("Exit").input(&gradient).build()?;
+    Ok(vec![Some(exit)])
 }
 
 /// The definition of `Enter`.
@@ -227,6 +297,7 @@ fn enter_like(definition: OpDefinition) -> OpDefinition {
         .attr("parallel_iterations: int = 10")
         .control_flow(ControlFlow::Enter)
         .shape(enter_shape)
+        .gradient(enter_gradient)
         .kernel(KernelDefinition::alias())
 }
 

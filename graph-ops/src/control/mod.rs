@@ -1,4 +1,4 @@
-//! Order and choice: groups of operations, branches, loops' building stones, assertions and printing.
+//! Order and choice: groups of operations, branches, loops and what they are made of, assertions and printing.
 
 mod assert;
 mod checks;
@@ -10,6 +10,7 @@ mod print;
 mod stack;
 mod summarize;
 mod tensor_array;
+mod while_loop;
 
 pub use assert::{Assert, assert};
 pub use checks::{
@@ -22,6 +23,7 @@ pub use flow::{Merged, merge, switch};
 pub use group::{IntoOperations, group, no_op, tuple, with_dependencies};
 pub use print::{Print, print_};
 pub use tensor_array::TensorArray;
+pub use while_loop::{LoopVariables, WhileLoop, while_loop};
 
 use graph_core::op::OpDefinition;
 

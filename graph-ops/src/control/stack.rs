@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use graph_core::accelerator::StoredTensor;
 use graph_core::op::{InferenceContext, KernelContext, KernelDefinition, KernelRequest, OpDefinition, Planned};
-use graph_core::{DType, Error, Result};
+use graph_core::{DType, Error, PartialShape, Result};
 
 use crate::cuda::SIZED;
 
@@ -38,7 +38,9 @@ pub(crate) fn stack() -> OpDefinition {
         .stateful()
         .shape(|context| {
             context.with_rank(0, 0)?;
-            InferenceContext::scalars(context)
+            // TensorFlow takes a handle for two strings.
+            context.set_output(0, PartialShape::vector(2));
+            Ok(())
         })
         .no_gradient()
         .kernel(

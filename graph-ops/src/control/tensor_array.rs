@@ -12,6 +12,8 @@ use graph_core::graph::scope::{colocate_with, name_scope};
 use graph_core::graph::{IntoOperand, OpBuilder, Operation, Tensor};
 use graph_core::{DType, PartialShape, Result};
 
+use crate::array::shape_of::shape_of;
+use crate::array::{Index, index};
 use crate::math::range;
 
 /// An array of tensors of one dtype, as far as a flow of operations has changed it. Clones are the same array.
@@ -143,6 +145,20 @@ impl TensorArray {
             .input(value)
             .input(&self.flow);
         Ok(self.with_flow(scatter.attr("T", self.dtype).build()?))
+    }
+
+    /// The array with its first elements set to the parts of `value` along its first axis.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a scalar, and those of making a node.
+    #[track_caller]
+    pub fn unstack(&self, value: impl IntoOperand) -> Result<Self> {
+        let _scope = name_scope("TensorArrayUnstack")?;
+        let value = value
+            .into_operand()
+            .to_tensor(self.handle.graph(), "value", Some(self.dtype))?;
+        let count = index(shape_of(&value, "Shape")?, [Index::from(0)]).build()?;
+        self.scatter(range(0, count), value)
     }
 
     /// The elements behind each other along their first axis, and their lengths along it, as `int64`.

@@ -1,5 +1,6 @@
 //! Writes everything that another engine may take over from here into a folder: a checkpoint with its MetaGraph in the middle
-//! of training, a SavedModel and a frozen graph of the trained model, and what this engine makes of each.
+//! of training, a SavedModel and a frozen graph of the trained model, graphs with while loops and their gradients, and what
+//! this engine makes of each.
 //!
 //! ```text
 //! exchange FOLDER
@@ -17,6 +18,7 @@ use graph_core::format::write_message;
 use graph_core::{Error, Graph, Result, Session, Value, Variable, feed};
 use graph_ops::train::{AdamOptimizer, Optimizer, SaveOptions, Saver};
 use graph_ops::{array, math, nn, saved_model, state};
+use system_tests::loops;
 
 const INPUTS: usize = 4;
 const CLASSES: usize = 3;
@@ -92,12 +94,35 @@ fn write(folder: &Path) -> Result<()> {
     std::fs::write(folder.join("report.txt"), report).map_err(|error| Error::io(folder, error))
 }
 
+/// Writes graphs with loops, and a line for each tensor that was fetched: case, tensor, elements.
+fn write_loops(folder: &Path) -> Result<()> {
+    let mut report = String::new();
+    for (name, build) in loops::CASES {
+        let graph = Graph::new();
+        let _default = graph.as_default();
+        let fetches = build()?;
+        let message = graph.to_graph_def(ExportOptions::default());
+        write_message(folder.join(format!("loop_{name}.pb")), &message, false)?;
+        let values = loops::run(&Session::new(&graph)?, &graph, &fetches)?;
+        for (tensor, value) in fetches.iter().zip(values) {
+            let mut elements = String::new();
+            for index in 0..value.num_elements() {
+                elements.push(' ');
+                // Writing into a string cannot fail.
+                let _ = value.fmt_element(index, &mut elements);
+            }
+            let _ = writeln!(report, "{name} {}{elements}", tensor.name());
+        }
+    }
+    std::fs::write(folder.join("loops.txt"), report).map_err(|error| Error::io(folder, error))
+}
+
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
         eprintln!("exchange: name the folder to write to");
         return ExitCode::from(2);
     };
-    match write(&folder) {
+    match write(&folder).and_then(|()| write_loops(&folder)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("exchange: {error}");

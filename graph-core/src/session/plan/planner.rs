@@ -272,11 +272,11 @@ impl Planner<'_> {
             }
         }
         if guarded {
-            let controls = node
-                .control_inputs
-                .iter()
-                .filter_map(|control| self.step_of.get(control).copied());
-            step.guards = Some(controls.collect());
+            // A trigger is alive whatever it waits for.
+            let is_trigger = node.op() == vocabulary::CONTROL_TRIGGER;
+            let controls = node.control_inputs.iter().filter(|_| !is_trigger);
+            let steps = controls.filter_map(|control| self.step_of.get(control).copied());
+            step.guards = Some(steps.collect());
         }
         // What is known all the same may be dead, which takes a step to tell.
         if !is_known {

@@ -29,7 +29,7 @@ pub(crate) fn array() -> OpDefinition {
     .stateful()
     .shape(|context| {
         context.with_rank(0, 0)?;
-        InferenceContext::scalars(context)
+        handle_and_flow(context)
     })
     .not_differentiable()
     .kernel(
@@ -60,6 +60,13 @@ fn of_array(name: &'static str, summary: &'static str) -> OpDefinition {
         .allows_uninitialized_input()
 }
 
+/// A handle, which TensorFlow takes for two strings, and a flow.
+fn handle_and_flow(context: &mut InferenceContext<'_>) -> Result<()> {
+    context.set_output(0, PartialShape::vector(2));
+    context.set_output(1, PartialShape::scalar());
+    Ok(())
+}
+
 /// Gives an op the kernels that `make` makes on the host and on CUDA, where these inputs are the host's all the same.
 macro_rules! kernels {
     ($definition:expr, $make:expr, host: $host:expr, $($attr:literal)?) => {{
@@ -81,7 +88,7 @@ pub(crate) fn grad() -> OpDefinition {
     .output("grad_handle: resource")
     .output("flow_out: float")
     .attr("source: string")
-    .shape(InferenceContext::scalars)
+    .shape(handle_and_flow)
     .not_differentiable();
     kernels!(definition, make_grad, host: [],)
 }
@@ -102,7 +109,7 @@ pub(crate) fn grad_with_shape() -> OpDefinition {
     .output("grad_handle: resource")
     .output("flow_out: float")
     .attr("source: string")
-    .shape(InferenceContext::scalars)
+    .shape(handle_and_flow)
     .not_differentiable();
     kernels!(definition, make_grad_with_shape, host: [2],)
 }
