@@ -384,8 +384,9 @@ fn variables_are_updated_by_what_is_computed_for_them() {
     // `squared` takes `shifted`, which another of the steps changes.
     let first = graph_ops::control::group(&steps[..7], "first").unwrap();
     let second = graph_ops::control::group(&steps[7..], "second").unwrap();
-    // A sum over a sum of one, which nothing else takes.
-    let total = math::reduce_sum(math::add_n([&p])).build().unwrap();
+    // A sum over a sum of one, which nothing else takes; `add_n` would make none.
+    let of_one = graph_core::graph::OpBuilder::new("AddN").input([&p]).build().unwrap();
+    let total = math::reduce_sum(of_one).build().unwrap();
     let third = math::multiply(math::reduce_sum(math::square(&p)), 1.0f32 / 3.0)
         .build()
         .unwrap();
