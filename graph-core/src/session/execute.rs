@@ -137,24 +137,35 @@ impl Plan {
             for &tensor in &step.release {
                 self.slots[tensor as usize].release();
             }
-            index = self.next_step(index);
+            index = self.next_step(index, program)?;
         }
         Ok(())
     }
 
     /// The step after this one: the first one of a loop that ends here and goes on, or the one behind.
-    fn next_step(&mut self, index: usize) -> usize {
-        let goes_on = |inner: &&LoopSteps| {
-            let mut back = inner.back.iter();
-            inner.body.end == index + 1 && back.any(|&tensor| !self.slots[tensor as usize].dead)
-        };
+    ///
+    /// # Errors
+    /// `InvalidArgument` if a loop goes on with some of its variables and not with others, which would have no value then.
+    fn next_step(&mut self, index: usize, program: &Program) -> Result<usize> {
+        let is_dead = |tensor: &&u32| self.slots[**tensor as usize].dead;
+        let goes_on = |inner: &&LoopSteps| inner.body.end == index + 1 && !inner.back.iter().all(|it| is_dead(&it));
         let Some(again) = self.loops.iter().find(goes_on) else {
-            return index + 1;
+            return Ok(index + 1);
         };
+        if let Some(lost) = again.back.iter().find(is_dead) {
+            let error = Error::invalid_argument("a loop goes on, and one of its variables has no value to go on with")
+                .expected("a value from each NextIteration of the loop, or from none")
+                .hint("what one way of a branch gives must come through a Merge with what the other gives");
+            let from = self.steps.iter().find(|step| step.outputs.contains(lost));
+            return Err(match from {
+                Some(step) => error.at(program.node(step.node).site()),
+                None => error,
+            });
+        }
         for &tensor in &again.first {
             self.slots[tensor as usize].dead = true;
         }
-        again.body.start
+        Ok(again.body.start)
     }
 
     pub(crate) fn run_step(&mut self, index: usize, node: &Node, state: &mut SessionState) -> Result<()> {

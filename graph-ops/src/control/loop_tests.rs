@@ -51,6 +51,41 @@ pub(crate) fn repeat(
     ways.iter().map(|(end, _)| unary("Exit", end)).collect()
 }
 
+/// A body that takes one way of a branch without a `Merge` behind it has no value where the other is taken.
+#[test]
+fn a_variable_that_is_not_carried_on_is_an_error() -> Result<()> {
+    let graph = Graph::new();
+    let _default = graph.as_default();
+    let start = [constant(0i32).build()?, constant([1.0f32, 2.0]).build()?];
+    let last = inside("loop", constant(6i32));
+    let ends = repeat(
+        "loop",
+        &start,
+        |x| binary("Less", &x[0], &last),
+        |x| {
+            let early = binary("Less", &x[0], inside("loop", constant(2i32)));
+            let (_, when_early) = switch(&x[1], &early).expect("a node");
+            let one = inside("loop", constant(1i32));
+            vec![binary("AddV2", &x[0], one), binary("Mul", &when_early, &x[1])]
+        },
+    );
+    let session = Session::new(&graph)?;
+    for end in [&ends[0], &ends[1]] {
+        let error = session.run::<(Value, Value)>((&ends[0], &ends[1]), ()).unwrap_err();
+        assert_eq!(error.class(), "InvalidArgument", "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("NextIteration") && message.contains("Merge"),
+            "{message}"
+        );
+        // The counter alone goes through.
+        if std::ptr::eq(end, &ends[0]) {
+            assert_eq!(session.run::<i32>(end, ())?, 6);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_loop_runs_until_its_condition_is_false() -> Result<()> {
     let graph = Graph::new();

@@ -36,6 +36,8 @@ pub struct WhileLoop<V: LoopVariables, C, B> {
 /// same in all iterations. Variables of the session are read where their values are taken: outside, and so once, unless the
 /// body itself reads them.
 ///
+/// Numbers that variables begin with are written with their type, as `0i32`, for the closures to be understood.
+///
 /// [`gradients`](graph_core::gradients) flow through the loop, by a second loop that runs as often, backwards; what it needs
 /// of the iterations is kept until then. Gradients of these gradients there are none, as in TensorFlow.
 ///
@@ -52,7 +54,7 @@ pub struct WhileLoop<V: LoopVariables, C, B> {
 /// let (steps, root) = while_loop(
 ///     |(_, x)| Ok(math::greater(math::abs((math::square(&x).build()? - &two)?), 1e-6f32)),
 ///     |(steps, x)| Ok((math::add(&steps, 1), math::multiply(math::add(&x, math::divide(&two, &x)), 0.5f32))),
-///     (0, 1.0f32),
+///     (0i32, 1.0f32),
 /// )
 /// .maximum_iterations(20)
 /// .build()?;
