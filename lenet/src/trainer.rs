@@ -239,7 +239,8 @@ impl Trainer {
         let batch = batch.ok_or_else(|| graph_core::Error::out_of_range("no batch is left"))?;
         let Batch { images, labels, state } = batch?;
         self.dataset.train.restore(state)?;
-        let measured = self.bp_step_on(images, labels)?;
+        let measured = self.bp_step_on(images.clone(), labels.clone())?;
+        batches.give_back(images, labels);
         self.iteration += 1;
         Ok(measured)
     }

@@ -1,6 +1,6 @@
 //! Mini batches prepared ahead: while a step runs, another thread gathers the examples of the next one.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread;
 
 use graph_core::Value;
@@ -26,8 +26,13 @@ impl DataSet {
     /// As there.
     pub fn next_values(&mut self, batch_size: usize) -> Result<Batch> {
         self.check_batch_size(batch_size)?;
-        let mut images = Value::zeros(graph_core::DType::Float32, [batch_size, PIXELS])?;
-        let mut labels = Value::zeros(graph_core::DType::Float32, [batch_size, CLASSES])?;
+        let images = Value::zeros(graph_core::DType::Float32, [batch_size, PIXELS])?;
+        let labels = Value::zeros(graph_core::DType::Float32, [batch_size, CLASSES])?;
+        self.next_values_in(batch_size, images, labels)
+    }
+
+    /// [`DataSet::next_values`] in the memory of values that were one before.
+    fn next_values_in(&mut self, batch_size: usize, mut images: Value, mut labels: Value) -> Result<Batch> {
         self.next_batch_into(batch_size, images.as_mut_slice()?, labels.as_mut_slice()?)?;
         Ok(Batch {
             images,
@@ -39,10 +44,15 @@ impl DataSet {
 
 /// The next mini batches of a set, in its order, each prepared while the one before is in use.
 ///
-/// The set itself stays where it is; a user who has taken a batch moves it to the batch's state.
+/// The set itself stays where it is; a user who has taken a batch moves it to the batch's state. Batches that come back by
+/// [`BatchesAhead::give_back`] are memory for later ones: fresh memory costs more than to fill it.
 #[derive(Debug)]
 pub struct BatchesAhead {
     batches: Receiver<Result<Batch>>,
+    /// Where used values go.
+    used: Sender<[Value; 2]>,
+    /// The last that came back, which a session still holds until it is fed the next.
+    last: Option<[Value; 2]>,
 }
 
 impl BatchesAhead {
@@ -55,9 +65,13 @@ impl BatchesAhead {
         let mut set = set.clone();
         // One waits here, and one is prepared to follow it.
         let (sender, batches) = sync_channel(1);
+        let (used, spare) = channel::<[Value; 2]>();
         let prepare = move || {
             for _ in 0..count {
-                let batch = set.next_values(batch_size);
+                let batch = match spare.try_recv() {
+                    Ok([images, labels]) => set.next_values_in(batch_size, images, labels),
+                    Err(_) => set.next_values(batch_size),
+                };
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;
@@ -66,7 +80,19 @@ impl BatchesAhead {
         };
         let thread = thread::Builder::new().name("batches".to_owned());
         thread.spawn(prepare).map_err(Error::Progress)?;
-        Ok(Self { batches })
+        Ok(Self {
+            batches,
+            used,
+            last: None,
+        })
+    }
+
+    /// Takes images and labels of a batch back that was handed out, for their memory. Whoever else holds them may do so.
+    pub fn give_back(&mut self, images: Value, labels: Value) {
+        if let Some(used) = self.last.replace([images, labels]) {
+            // When all batches are there, nobody wants them.
+            let _ = self.used.send(used);
+        }
     }
 }
 
@@ -103,6 +129,35 @@ mod tests {
             assert_eq!(batch.labels, Value::from_vec([7, CLASSES], labels).unwrap());
             assert_eq!(batch.state, set.state());
         }
+    }
+
+    #[test]
+    fn batches_in_used_memory_are_those_in_fresh_memory() {
+        let mut set = train();
+        let mut ahead = BatchesAhead::new(&set, 7, 20).unwrap();
+        let mut kept = Vec::new();
+        let mut addresses = std::collections::HashSet::new();
+        while let Some(batch) = ahead.next() {
+            let Batch { images, labels, .. } = batch.unwrap();
+            let (expected_images, expected_labels) = set.next_batch(7).unwrap();
+            assert_eq!(images, Value::from_vec([7, PIXELS], expected_images).unwrap());
+            assert_eq!(labels, Value::from_vec([7, CLASSES], expected_labels).unwrap());
+            addresses.insert(images.bytes().as_ptr() as usize);
+            // Somebody may hold on to one, which then stays as it is.
+            if kept.len() < 2 {
+                kept.push((images.clone(), images.as_slice::<f32>().unwrap().to_vec()));
+            }
+            ahead.give_back(images, labels);
+        }
+        assert!(
+            addresses.len() < 15,
+            "{} of 20 batches lie in memory of their own",
+            addresses.len()
+        );
+        assert!(
+            kept.iter()
+                .all(|(images, then)| images.as_slice::<f32>().unwrap() == then)
+        );
     }
 
     #[test]

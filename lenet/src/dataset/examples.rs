@@ -11,17 +11,6 @@ use std::path::Path;
 use super::{CLASSES, PIXELS};
 use crate::error::{Error, Result};
 
-/// Each pixel byte as the network sees it.
-const BRIGHTNESS: [f32; 256] = {
-    let mut table = [0.0; 256];
-    let mut pixel = 0;
-    while pixel < 256 {
-        table[pixel] = pixel as f32 / 255.0;
-        pixel += 1;
-    }
-    table
-};
-
 /// Images and their labels as the files hold them.
 #[derive(Debug)]
 pub struct Examples {
@@ -64,7 +53,7 @@ impl Examples {
 /// Writes the brightness of `pixels`, 0 to 1, to the same places of `image`.
 pub(super) fn write_brightness(pixels: &[u8], image: &mut [f32]) {
     for (value, &pixel) in image.iter_mut().zip(pixels) {
-        *value = BRIGHTNESS[usize::from(pixel)];
+        *value = f32::from(pixel) / 255.0;
     }
 }
 
@@ -95,14 +84,15 @@ mod tests {
 
     #[test]
     fn pixels_are_divided_by_255_in_single_precision() {
-        for pixel in 0..=255u8 {
+        let pixels: Vec<u8> = (0..=255).collect();
+        let mut image = [0.0; 256];
+        write_brightness(&pixels, &mut image);
+        for (&pixel, value) in pixels.iter().zip(image) {
             let exact = f64::from(pixel) / 255.0;
             // A double quotient of small integers is never near a rounding border of f32, so rounding twice is safe.
-            assert_eq!(BRIGHTNESS[usize::from(pixel)], exact as f32);
+            assert_eq!(value, exact as f32);
         }
-        let by_multiplication = (0..256)
-            .filter(|&x| x as f32 * (1.0f32 / 255.0) != BRIGHTNESS[x])
-            .count();
+        let by_multiplication = (0..256).filter(|&x| x as f32 * (1.0f32 / 255.0) != image[x]).count();
         assert_eq!(by_multiplication, 126);
     }
 
