@@ -1,7 +1,8 @@
 //! What a device beside the host's processor does for a session: memory, copies, and work that is recorded once and replayed.
 //!
 //! Work given to an accelerator (copies, and the kernels that its own crate launches) runs in the order in which it was
-//! given, at some later time; of work that is recorded, parts that say so run side by side ([`Accelerator::enter_lane`]); only [`Accelerator::download`] and [`Accelerator::synchronize`] wait for it. The errors of such
+//! given, at some later time; of work that is recorded, parts that say so run side by side ([`Accelerator::enter_lane`]). Only
+//! [`Accelerator::download`], [`Accelerator::synchronize`] and [`CapturedWork::launch_timed`] wait for it. The errors of such
 //! work may come with a later call.
 
 use std::any::Any;

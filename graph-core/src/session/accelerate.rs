@@ -188,17 +188,16 @@ impl Plan {
             .then_some(&[][..])
             .into_iter()
             .chain((!turns.is_empty()).then_some(&turns[..]));
-        let recorded: Result<Vec<_>> = ways
-            .map(|turns| self.record(steps.clone(), turns, &accelerator, program, state))
-            .collect();
+        let ways = ways.map(|turns| self.record(steps.clone(), turns, &accelerator, program, state));
+        let recorded = Recorded::new(ways);
         let Some(accelerated) = &mut self.accelerated else {
             return Ok(None);
         };
         let segment = &mut accelerated.segments[at];
         segment.turns = turns;
         match recorded {
-            Ok(ways) => {
-                segment.recorded.insert(Recorded::new(ways)).launch()?;
+            Ok(recorded) => {
+                segment.recorded.insert(recorded).launch()?;
                 Ok(Some(steps.end))
             }
             Err(error) => {

@@ -19,14 +19,28 @@ struct Way {
 }
 
 impl Recorded {
-    /// At least one way.
-    pub(crate) fn new(ways: Vec<Box<dyn CapturedWork>>) -> Self {
-        let way = |work| Way {
-            work,
-            times: Vec::new(),
-        };
-        Self {
-            ways: ways.into_iter().map(way).collect(),
+    /// What could be recorded of these ways; where one of them could not, another does.
+    ///
+    /// # Errors
+    /// That of the last way, if none could be recorded.
+    pub(crate) fn new(ways: impl IntoIterator<Item = Result<Box<dyn CapturedWork>>>) -> Result<Self> {
+        let (mut recorded, mut failed) = (Vec::new(), None);
+        for way in ways {
+            match way {
+                Ok(work) => recorded.push(Way {
+                    work,
+                    times: Vec::new(),
+                }),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if recorded.is_empty() => Err(error),
+            Some(error) => {
+                eprintln!("steps are recorded in one way only: {error}");
+                Ok(Self { ways: recorded })
+            }
+            None => Ok(Self { ways: recorded }),
         }
     }
 
@@ -93,8 +107,23 @@ mod tests {
                 times: Mutex::new(times.to_vec()),
             })
         };
-        let ways = times.map(way).into_iter().collect();
-        (Recorded::new(ways), log)
+        let ways = times.map(way).map(Ok);
+        (Recorded::new(ways).unwrap(), log)
+    }
+
+    #[test]
+    fn a_way_that_cannot_be_recorded_leaves_the_other() {
+        let refused = || Err(Error::internal("refused"));
+        let told = Told {
+            name: "order",
+            log: Arc::default(),
+            times: Mutex::default(),
+        };
+        let log = told.log.clone();
+        let mut recorded = Recorded::new([Ok(Box::new(told) as Box<dyn CapturedWork>), refused()]).unwrap();
+        recorded.launch().unwrap();
+        assert_eq!(*log.lock().unwrap(), ["order"]);
+        assert_eq!(Recorded::new([refused(), refused()]).err().unwrap().class(), "Internal");
     }
 
     #[test]
